@@ -1,0 +1,73 @@
+// Every error that Sojourn throws or hands to `next`.
+
+/** The stable name of what went wrong; compare `error.code` with it, not the message. */
+export type SessionErrorCode =
+  | 'INVALID_OPTION'
+  | 'INVALID_ARGUMENT'
+  | 'INVALID_FIELD'
+  | 'INVALID_VALUE'
+  | 'VALIDATION_FAILED'
+  | 'SESSION_TOO_LARGE'
+  | 'SESSION_ENDED'
+  | 'SESSION_READ_ONLY'
+  | 'UPDATE_CONFLICT'
+  | 'HEADERS_SENT'
+  | 'INSECURE_CONNECTION'
+  | 'CORRUPT_RECORD'
+  | 'STORE_UNAVAILABLE'
+  | 'STORE_TIMEOUT'
+  | 'MISSING_DEPENDENCY'
+
+/** What a Standard Schema found wrong with one value. */
+export interface ValidationIssue {
+  readonly message: string
+  readonly path?: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }> | undefined
+}
+
+/**
+ * The one error class of Sojourn.
+ *
+ * `code` says what happened, `status` is the HTTP status that Express and Connect answer with when the error reaches
+ * them, and `cause` holds the error underneath. Messages carry no token, cookie, key or session value.
+ */
+export class SessionError extends Error {
+  override readonly name = 'SessionError'
+  readonly code: SessionErrorCode
+  /** 503 when the store is at fault, 409 when the session ended under the request, 500 otherwise. */
+  readonly status: number
+  /** Only for `VALIDATION_FAILED`: what the schema said. */
+  readonly issues?: readonly ValidationIssue[]
+
+  constructor(
+    code: SessionErrorCode,
+    message: string,
+    options: { cause?: unknown; issues?: readonly ValidationIssue[] } = {},
+  ) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.code = code
+    this.status = statusOf(code)
+    if (options.issues) this.issues = options.issues
+  }
+}
+
+/**
+ * Whether `error` carries one of the given codes. Compares codes, not classes: a program that loads both the ESM and
+ * the CommonJS build has two `SessionError` classes.
+ */
+export function isSessionError(error: unknown, ...codes: SessionErrorCode[]): error is SessionError {
+  if (!(error instanceof Error) || error.name !== 'SessionError' || !('code' in error)) return false
+  return codes.length === 0 || codes.includes(error.code as SessionErrorCode)
+}
+
+function statusOf(code: SessionErrorCode): number {
+  switch (code) {
+    case 'STORE_UNAVAILABLE':
+    case 'STORE_TIMEOUT':
+    case 'UPDATE_CONFLICT':
+      return 503
+    case 'SESSION_ENDED':
+      return 409
+    default:
+      return 500
+  }
+}

@@ -1,0 +1,226 @@
+// The application's fields of one session in one request: decoded when read, compared only when touched.
+import type { SessionCodec } from './codec.js'
+import { SessionError } from './errors.js'
+
+/** The bounds of one session. All are checked when a field is set and again when it is committed. */
+export interface FieldLimits {
+  /** Bytes of all field names and encoded values together. */
+  readonly maxBytes: number
+  readonly maxFields: number
+}
+
+/** The fields that a commit writes and removes. */
+export interface FieldChanges {
+  readonly set: Map<string, string>
+  readonly delete: string[]
+}
+
+/** A field that this request has read or assigned. */
+interface TouchedField {
+  /** The present value; `undefined` when the field was deleted. */
+  value: unknown
+  /** The text that the value has when it has not changed. */
+  text: string | undefined
+  /** Whether the value may have changed: it was assigned, or it is an object that the caller may have altered. */
+  suspect: boolean
+}
+
+const NO_FIELDS: ReadonlyMap<string, string> = new Map()
+
+/** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
+export class Fields {
+  readonly #codec: SessionCodec
+  readonly #limits: FieldLimits
+  readonly #onCorrupt: (field: string, cause: unknown) => void
+  #stored: ReadonlyMap<string, string>
+  #touched = new Map<string, TouchedField>()
+
+  constructor(options: {
+    codec: SessionCodec
+    limits: FieldLimits
+    stored?: ReadonlyMap<string, string> | undefined
+    onCorrupt: (field: string, cause: unknown) => void
+  }) {
+    this.#codec = options.codec
+    this.#limits = options.limits
+    this.#stored = options.stored ?? NO_FIELDS
+    this.#onCorrupt = options.onCorrupt
+  }
+
+  get(name: string): unknown {
+    const touched = this.#touched.get(name)
+    if (touched) return touched.value
+    const text = this.#stored.get(name)
+    if (text === undefined) return undefined
+    let value: unknown
+    try {
+      value = this.#codec.decode(text)
+    } catch (cause) {
+      // Set aside: the field reads as absent and stays in the store as it is until it is assigned.
+      this.#onCorrupt(name, cause)
+      value = undefined
+    }
+    this.#touched.set(name, { value, text, suspect: typeof value === 'object' && value !== null })
+    return value
+  }
+
+  has(name: string): boolean {
+    const touched = this.#touched.get(name)
+    return touched ? touched.value !== undefined : this.#stored.has(name)
+  }
+
+  /** @throws {SessionError} `INVALID_FIELD`, `INVALID_VALUE` or `SESSION_TOO_LARGE`; the old value stays. */
+  set(name: string, value: unknown): void {
+    if (value === undefined) {
+      this.delete(name)
+      return
+    }
+    if (typeof name !== 'string' || !name.isWellFormed()) {
+      throw new SessionError('INVALID_FIELD', 'A field name must be a string of well-formed Unicode.')
+    }
+    const text = this.#codec.encode(value, name)
+    this.#checkLimits(name, text)
+    this.#touched.set(name, { value, text: this.#stored.get(name), suspect: true })
+  }
+
+  delete(name: string): boolean {
+    const existed = this.has(name)
+    if (existed || this.#stored.has(name)) {
+      this.#touched.set(name, { value: undefined, text: this.#stored.get(name), suspect: true })
+    }
+    return existed
+  }
+
+  clear(): void {
+    for (const name of this.names()) this.delete(name)
+  }
+
+  names(): string[] {
+    const names: string[] = []
+    for (const name of this.#stored.keys()) if (this.has(name)) names.push(name)
+    for (const [name, field] of this.#touched) {
+      if (field.value !== undefined && !this.#stored.has(name)) names.push(name)
+    }
+    return names
+  }
+
+  /** Takes `value` as what the field holds unchanged, so that only later alterations of it count. */
+  adopt(name: string, value: unknown): void {
+    const text = value === undefined ? undefined : this.#codec.encode(value, name)
+    this.#touched.set(name, { value, text, suspect: typeof value === 'object' && value !== null })
+  }
+
+  /** The text that this field would be stored as; `undefined` when it is absent. */
+  textOf(name: string): string | undefined {
+    const field = this.#touched.get(name)
+    return field ? this.#encode(name, field) : this.#stored.get(name)
+  }
+
+  /** Takes other stored fields as the base, and this one field's value from them. */
+  refresh(name: string, stored: ReadonlyMap<string, string>): void {
+    this.#stored = stored
+    this.#touched.delete(name)
+  }
+
+  /** Whether this field was assigned or altered. */
+  isChanged(name: string): boolean {
+    const field = this.#touched.get(name)
+    return field?.suspect === true && this.#encode(name, field) !== field.text
+  }
+
+  /** Whether any field differs from what the store holds. A value that can no longer be encoded counts as different. */
+  isModified(): boolean {
+    try {
+      return this.changes() !== null
+    } catch {
+      return true
+    }
+  }
+
+  /**
+   * What a commit has to write, or `null` when that is nothing.
+   * @throws {SessionError} `INVALID_VALUE` or `SESSION_TOO_LARGE`, for objects that were altered after they were set.
+   */
+  changes(): FieldChanges | null {
+    let changes: FieldChanges | null = null
+    for (const [name, field] of this.#touched) {
+      if (!field.suspect) continue
+      const text = this.#encode(name, field)
+      if (text === field.text) continue
+      changes ??= { set: new Map(), delete: [] }
+      if (text === undefined) changes.delete.push(name)
+      else changes.set.set(name, text)
+    }
+    if (changes !== null) this.#checkTotal(changes)
+    return changes
+  }
+
+  /** The changes were written: from now on they are what is stored. */
+  committed(changes: FieldChanges, stored: ReadonlyMap<string, string>): void {
+    this.#stored = stored
+    // The handler may have gone on while the write was under way: only the text to compare with moves.
+    for (const name of changes.delete) this.#rebase(name, undefined)
+    for (const [name, text] of changes.set) this.#rebase(name, text)
+  }
+
+  /** Starts over from other stored fields, forgetting every local change. */
+  reset(stored: ReadonlyMap<string, string>): void {
+    this.#stored = stored
+    this.#touched = new Map()
+  }
+
+  #rebase(name: string, text: string | undefined): void {
+    const field = this.#touched.get(name)
+    if (field) field.text = text
+  }
+
+  #encode(name: string, field: TouchedField): string | undefined {
+    return field.value === undefined ? undefined : this.#codec.encode(field.value, name)
+  }
+
+  #checkLimits(name: string, text: string): void {
+    const bytes = Buffer.byteLength(name) + Buffer.byteLength(text)
+    if (bytes > this.#limits.maxBytes) throw tooLarge(`Field ${name.slice(0, 80)} takes ${bytes} bytes`, this.#limits)
+    if (!this.has(name) && this.names().length >= this.#limits.maxFields) {
+      throw tooLarge(`Field ${name.slice(0, 80)} would be one too many`, this.#limits)
+    }
+  }
+
+  #checkTotal(changes: FieldChanges): void {
+    const { maxBytes, maxFields } = this.#limits
+    let length = 0
+    let count = 0
+    let bytes = 0
+    const add = (name: string, text: string): void => {
+      count++
+      length += name.length + text.length
+      // Exact bytes only when the session is anywhere near its limit: a UTF-16 unit takes at most three.
+      if (length * 3 > maxBytes) bytes = -1
+    }
+    this.#eachText(changes, add)
+    if (bytes === -1) {
+      bytes = 0
+      this.#eachText(changes, (name, text) => {
+        bytes += Buffer.byteLength(name) + Buffer.byteLength(text)
+      })
+    }
+    if (bytes > maxBytes) throw tooLarge(`The session takes ${bytes} bytes`, this.#limits)
+    if (count > maxFields) throw tooLarge(`The session has ${count} fields`, this.#limits)
+  }
+
+  /** Calls `visit` with every field as it will be stored. */
+  #eachText(changes: FieldChanges, visit: (name: string, text: string) => void): void {
+    for (const [name, text] of this.#stored) {
+      if (!changes.set.has(name) && !changes.delete.includes(name)) visit(name, text)
+    }
+    for (const [name, text] of changes.set) visit(name, text)
+  }
+}
+
+function tooLarge(what: string, limits: FieldLimits): SessionError {
+  return new SessionError(
+    'SESSION_TOO_LARGE',
+    `${what}; the limits are ${limits.maxBytes} bytes and ${limits.maxFields} fields a session. ` +
+      'Keep large data elsewhere and its key in the session, or raise the limits option.',
+  )
+}

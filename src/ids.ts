@@ -1,0 +1,46 @@
+// The names and secrets of sessions: where they come from and what shape they have.
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { v4 as uuid } from 'uuid'
+
+const SLOT_DIGITS = 4
+const SESSION_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+
+/**
+ * A new session ID, a UUID v4 (RFC 9562).
+ *
+ * With `previous`, the new ID keeps that ID's first four hex digits. They are the part a sharded store may place
+ * records by (`slotOf`), so that ending the old session and starting the new one is one atomic step even in a cluster;
+ * 106 random bits remain, and the ID is a name, not a credential.
+ */
+export function newSessionId(previous?: string): string {
+  const id = uuid()
+  return previous === undefined ? id : previous.slice(0, SLOT_DIGITS) + id.slice(SLOT_DIGITS)
+}
+
+/** The part of a session ID that stays the same when the session is regenerated. */
+export function slotOf(id: string): string {
+  return id.slice(0, SLOT_DIGITS)
+}
+
+/** Whether `text` has the shape of a session ID: a lower-case UUID v4. */
+export function isSessionId(text: string): boolean {
+  return text.length === 36 && SESSION_ID.test(text)
+}
+
+/** A new token: 256 bits from the system's secure random source (OWASP ASVS 7.2.3), and the hash that a store may keep. */
+export function newToken(): { token: string; tokenHash: string } {
+  const token = randomBytes(32).toString('base64url')
+  return { token, tokenHash: hashToken(token) }
+}
+
+/** SHA-256 of a token in base64url, 43 characters. A plain hash is enough for a 256-bit random secret (ASVS 6.5.2). */
+export function hashToken(token: string): string {
+  return hash('sha256', token, 'base64url')
+}
+
+/** Compares two hashes in constant time. */
+export function sameHash(a: string, b: string): boolean {
+  const left = Buffer.from(a)
+  const right = Buffer.from(b)
+  return left.length === right.length && timingSafeEqual(left, right)
+}

@@ -1,0 +1,339 @@
+// What a store keeps of a session, how a change is applied to it, and when it ends. Pure: no clock, no I/O.
+import { SessionError } from './errors.js'
+
+/** Everything a `SessionData` is made of. All times are milliseconds since the epoch, as `Date.now()` gives them. */
+export interface SessionDataInit {
+  /** The public session ID, a UUID. */
+  readonly id: string
+  /** SHA-256 of the token, base64url. The token itself is never stored. */
+  readonly tokenHash: string
+  /** The token before the last `renew()`, good until `until` for requests that were already under way. */
+  readonly previousToken?: { readonly hash: string; readonly until: number } | undefined
+  /** Counts regenerations, from 1. A change made on another generation is not applied. */
+  readonly generation: number
+  readonly createdAt: number
+  /** When fields last changed. */
+  readonly updatedAt: number
+  /** When the session was last active, to within the touch interval. */
+  readonly lastAccessedAt: number
+  /** When the session ends if nothing more happens: the idle timeout, or the absolute one when that comes first. */
+  readonly expiresAt: number
+  /** When the session ends whatever happens. */
+  readonly absoluteExpiresAt: number
+  /** This session's own idle timeout in milliseconds, when `setExpiry()` gave it one. */
+  readonly idleTimeoutMs?: number | undefined
+  /** Whether the cookie outlives the browser session, when this session has its own answer. */
+  readonly persistent?: boolean | undefined
+  /** Who is logged in. */
+  readonly userId?: string | number | undefined
+  /** The application's fields, each already encoded to text. */
+  readonly fields: Iterable<readonly [string, string]>
+}
+
+/** The part of a record that a change may set; `undefined` as a value removes the entry. */
+export interface MetadataChange {
+  readonly idleTimeoutMs?: number | undefined
+  readonly absoluteExpiresAt?: number
+  readonly persistent?: boolean | undefined
+  readonly userId?: string | number | undefined
+}
+
+/** What `SessionStore.update()` applies to a record, all of it or nothing. */
+export interface SessionChange {
+  /** The generation that the change was made on. */
+  readonly generation: number
+  /** When the change was made. The record must be alive at that time. */
+  readonly at: number
+  /** The new end. An end never moves back, unless `metadata` sets `idleTimeoutMs`. */
+  readonly expiresAt: number
+  /** Fields to write, encoded. */
+  readonly set?: ReadonlyMap<string, string>
+  /** Fields to remove. */
+  readonly delete?: readonly string[]
+  /** Apply only if this field still holds this text (`undefined`: is still absent). */
+  readonly expect?: { readonly field: string; readonly text: string | undefined }
+  /** Replace the token, if it is still `from`; the old one stays good until `graceUntil`. */
+  readonly renew?: { readonly from: string; readonly to: string; readonly graceUntil: number }
+  readonly metadata?: MetadataChange
+}
+
+/** What became of a change. */
+export type UpdateResult =
+  /** Applied as a whole. */
+  | { readonly status: 'updated' }
+  /** Not applied: there is no live record of that ID and generation. */
+  | { readonly status: 'ended' }
+  /** Not applied: `expect` did not hold; `text` is what the field holds now. */
+  | { readonly status: 'conflict'; readonly text: string | undefined }
+  /** Not applied: the token was renewed by another request. */
+  | { readonly status: 'renewed' }
+
+/** How one session takes the place of another, in `SessionStore.regenerate()`. */
+export interface Regeneration {
+  /** The generation of the session that ends. */
+  readonly generation: number
+  readonly at: number
+  /** The session that begins, with the fields that it sets itself. */
+  readonly next: SessionData
+  /** Which stored fields of the old session go over to the new one, before `next.fields` are laid over them. */
+  readonly keep: 'all' | readonly string[]
+  /** Fields not to take over. */
+  readonly delete?: readonly string[]
+}
+
+/** Why a session is over. */
+export type ExpiryReason = 'idle' | 'absolute'
+
+/** `SessionData` as JSON, times in ISO 8601 (UTC). */
+export interface SessionDataJSON {
+  id: string
+  tokenHash: string
+  previousToken?: { hash: string; until: string }
+  generation: number
+  createdAt: string
+  updatedAt: string
+  lastAccessedAt: string
+  expiresAt: string
+  absoluteExpiresAt: string
+  idleTimeoutMs?: number
+  persistent?: boolean
+  userId?: string | number
+  fields: Record<string, string>
+}
+
+/**
+ * The record of one session: metadata and encoded fields. Immutable, so a store may hand out the instance it keeps.
+ *
+ * Times are milliseconds since the epoch; `toJSON()` writes them as ISO 8601 and `fromJSON()` reads them back.
+ */
+export class SessionData {
+  readonly id: string
+  readonly tokenHash: string
+  readonly previousToken: { readonly hash: string; readonly until: number } | undefined
+  readonly generation: number
+  readonly createdAt: number
+  readonly updatedAt: number
+  readonly lastAccessedAt: number
+  readonly expiresAt: number
+  readonly absoluteExpiresAt: number
+  readonly idleTimeoutMs: number | undefined
+  readonly persistent: boolean | undefined
+  readonly userId: string | number | undefined
+  readonly fields: ReadonlyMap<string, string>
+
+  constructor(init: SessionDataInit) {
+    this.id = init.id
+    this.tokenHash = init.tokenHash
+    this.previousToken = init.previousToken
+    this.generation = init.generation
+    this.createdAt = init.createdAt
+    this.updatedAt = init.updatedAt
+    this.lastAccessedAt = init.lastAccessedAt
+    this.expiresAt = init.expiresAt
+    this.absoluteExpiresAt = init.absoluteExpiresAt
+    this.idleTimeoutMs = init.idleTimeoutMs
+    this.persistent = init.persistent
+    this.userId = init.userId
+    this.fields = init.fields instanceof FieldMap ? init.fields : new FieldMap(init.fields)
+    Object.freeze(this)
+  }
+
+  /** Whether the session is over at `now` (milliseconds since the epoch, default: the present). */
+  isExpired(now = Date.now()): boolean {
+    return this.expiryReason(now) !== null
+  }
+
+  /** Why the session is over at `now`, or `null` while it is alive. The later of two ends never counts. */
+  expiryReason(now: number): ExpiryReason | null {
+    if (now >= this.absoluteExpiresAt) return 'absolute'
+    const idleSince = this.idleTimeoutMs === undefined ? 0 : now - this.lastAccessedAt
+    if (now >= this.expiresAt || (this.idleTimeoutMs !== undefined && idleSince >= this.idleTimeoutMs)) return 'idle'
+    return null
+  }
+
+  /**
+   * The moment a change made at `now` counts as. The record proves that its own last access has happened, so a clock
+   * that was set back extends nothing.
+   */
+  effectiveNow(now: number): number {
+    return Math.max(now, this.lastAccessedAt)
+  }
+
+  /** A copy with some members replaced. */
+  with(members: Partial<SessionDataInit>): SessionData {
+    return new SessionData({ ...this, ...members })
+  }
+
+  /** A copy in which one field holds `text`, or is absent. */
+  withField(name: string, text: string | undefined): SessionData {
+    const set = text === undefined ? undefined : new Map([[name, text]])
+    return this.with({ fields: mergeFields(this.fields, set, text === undefined ? [name] : undefined) })
+  }
+
+  toJSON(): SessionDataJSON {
+    return {
+      id: this.id,
+      tokenHash: this.tokenHash,
+      ...(this.previousToken && {
+        previousToken: { hash: this.previousToken.hash, until: iso(this.previousToken.until) },
+      }),
+      generation: this.generation,
+      createdAt: iso(this.createdAt),
+      updatedAt: iso(this.updatedAt),
+      lastAccessedAt: iso(this.lastAccessedAt),
+      expiresAt: iso(this.expiresAt),
+      absoluteExpiresAt: iso(this.absoluteExpiresAt),
+      ...(this.idleTimeoutMs !== undefined && { idleTimeoutMs: this.idleTimeoutMs }),
+      ...(this.persistent !== undefined && { persistent: this.persistent }),
+      ...(this.userId !== undefined && { userId: this.userId }),
+      fields: Object.fromEntries(this.fields),
+    }
+  }
+
+  /**
+   * Reads what `toJSON()` wrote, from the object or from its text.
+   * @throws {SessionError} `CORRUPT_RECORD` when anything is missing or of the wrong type.
+   */
+  static fromJSON(json: unknown): SessionData {
+    const record = typeof json === 'string' ? parse(json) : json
+    if (!isObject(record)) throw corrupt('it is not an object')
+    const { previousToken, fields, idleTimeoutMs, persistent, userId } = record
+    if (!isObject(fields)) throw corrupt('fields is not an object')
+    const entries = Object.entries(fields)
+    for (const [, text] of entries) if (typeof text !== 'string') throw corrupt('a field is not a string')
+    if (previousToken !== undefined && !isObject(previousToken)) throw corrupt('previousToken is not an object')
+    return new SessionData({
+      id: text(record, 'id'),
+      tokenHash: text(record, 'tokenHash'),
+      previousToken: previousToken && { hash: text(previousToken, 'hash'), until: time(previousToken, 'until') },
+      generation: count(record, 'generation'),
+      createdAt: time(record, 'createdAt'),
+      updatedAt: time(record, 'updatedAt'),
+      lastAccessedAt: time(record, 'lastAccessedAt'),
+      expiresAt: time(record, 'expiresAt'),
+      absoluteExpiresAt: time(record, 'absoluteExpiresAt'),
+      idleTimeoutMs: idleTimeoutMs === undefined ? undefined : count(record, 'idleTimeoutMs'),
+      persistent: typeof persistent === 'boolean' ? persistent : undefined,
+      userId: typeof userId === 'string' || typeof userId === 'number' ? userId : undefined,
+      fields: entries as [string, string][],
+    })
+  }
+}
+
+/**
+ * Applies a change to a record as every store must: all of it to a live record of the same generation, or nothing.
+ * Stores that keep `SessionData` call this inside their own lock; a store with scripts says the same in its script.
+ */
+export function applyChange(
+  record: SessionData | null,
+  change: SessionChange,
+): { result: UpdateResult; record: SessionData | null } {
+  if (record === null || record.generation !== change.generation || record.isExpired(change.at)) {
+    return { result: { status: 'ended' }, record: null }
+  }
+  const { expect, renew, metadata } = change
+  if (expect && record.fields.get(expect.field) !== expect.text) {
+    return { result: { status: 'conflict', text: record.fields.get(expect.field) }, record }
+  }
+  if (renew && record.tokenHash !== renew.from) return { result: { status: 'renewed' }, record }
+
+  const at = record.effectiveNow(change.at)
+  const changesFields = (change.set?.size ?? 0) + (change.delete?.length ?? 0) > 0
+  const absoluteExpiresAt = metadata?.absoluteExpiresAt ?? record.absoluteExpiresAt
+  const mayShorten = metadata !== undefined && 'idleTimeoutMs' in metadata
+  const expiresAt = mayShorten ? change.expiresAt : Math.max(record.expiresAt, change.expiresAt)
+  return {
+    result: { status: 'updated' },
+    record: record.with({
+      ...metadata,
+      ...(renew && { tokenHash: renew.to, previousToken: { hash: renew.from, until: renew.graceUntil } }),
+      updatedAt: changesFields ? at : record.updatedAt,
+      lastAccessedAt: at,
+      absoluteExpiresAt,
+      expiresAt: Math.min(expiresAt, absoluteExpiresAt),
+      fields: changesFields ? mergeFields(record.fields, change.set, change.delete) : record.fields,
+    }),
+  }
+}
+
+/** Moves the idle timeout of a live record forward to `now + ttlSeconds`, never beyond its absolute end. */
+export function applyTouch(record: SessionData | null, ttlSeconds: number, now: number): SessionData | null {
+  if (record === null || record.isExpired(now)) return null
+  const at = record.effectiveNow(now)
+  const expiresAt = Math.min(at + ttlSeconds * 1000, record.absoluteExpiresAt)
+  return record.with({ lastAccessedAt: at, expiresAt: Math.max(record.expiresAt, expiresAt) })
+}
+
+/** The record that `regeneration` puts in the place of `record`, or `null` when that has ended. */
+export function applyRegeneration(record: SessionData | null, regeneration: Regeneration): SessionData | null {
+  const { next, keep } = regeneration
+  if (record === null || record.generation !== regeneration.generation || record.isExpired(regeneration.at)) return null
+  const kept = keep === 'all' ? record.fields : [...record.fields].filter(([name]) => keep.includes(name))
+  return next.with({ fields: mergeFields(kept, next.fields, regeneration.delete) })
+}
+
+/** A read-only map, so that records can be shared without copies. */
+class FieldMap extends Map<string, string> {
+  constructor(entries: Iterable<readonly [string, string]>) {
+    super()
+    for (const [name, text] of entries) super.set(name, text)
+  }
+  override set(): never {
+    throw new TypeError('The fields of a SessionData are read-only; change them through SessionStore.update().')
+  }
+  override delete(): never {
+    return this.set()
+  }
+  override clear(): never {
+    return this.set()
+  }
+}
+
+function mergeFields(
+  base: Iterable<readonly [string, string]>,
+  set: ReadonlyMap<string, string> | undefined,
+  remove: readonly string[] | undefined,
+): FieldMap {
+  const merged = new Map(base)
+  for (const name of remove ?? []) merged.delete(name)
+  for (const [name, text] of set ?? []) merged.set(name, text)
+  return new FieldMap(merged)
+}
+
+function iso(time: number): string {
+  return new Date(time).toISOString()
+}
+
+function parse(json: string): unknown {
+  try {
+    return JSON.parse(json)
+  } catch {
+    throw corrupt('it is not JSON')
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function text(record: Record<string, unknown>, name: string): string {
+  const value = record[name]
+  if (typeof value !== 'string' || value === '') throw corrupt(`${name} is not a string`)
+  return value
+}
+
+function count(record: Record<string, unknown>, name: string): number {
+  const value = record[name]
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw corrupt(`${name} is not a count`)
+  return value
+}
+
+function time(record: Record<string, unknown>, name: string): number {
+  const value = Date.parse(String(record[name]))
+  if (Number.isNaN(value)) throw corrupt(`${name} is not a time`)
+  return value
+}
+
+function corrupt(reason: string): SessionError {
+  return new SessionError('CORRUPT_RECORD', `The session record cannot be read: ${reason}.`)
+}

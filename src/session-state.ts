@@ -1,0 +1,494 @@
+// The state of one session during one request: its record, its fields, and the operations on it, one at a time.
+// `Session` is what the handler sees of this; the middleware asks it for the commit.
+import type { CookieAttributes } from './cookie.js'
+import { SessionError } from './errors.js'
+import { type FieldChanges, Fields } from './fields.js'
+import { newToken } from './ids.js'
+import type { FoundSession, IssuedSession, SessionManager } from './manager.js'
+import { type Duration, milliseconds } from './options.js'
+import { applyChange, type MetadataChange, type SessionChange, type SessionData } from './session-data.js'
+
+/** What a session needs to know of the request it belongs to. */
+export interface SessionHost {
+  /** Whether a cookie can still reach the client, or why not. */
+  cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response'
+  /** Whether the response is over and the commit with it. */
+  isResponded(): boolean
+  /** Puts another session in the place of this one. */
+  replace(next: SessionState): void
+}
+
+/** What the commit finds; the middleware's table says what it does about it. */
+export type CommitPlan =
+  | { readonly status: 'empty' }
+  | { readonly status: 'new' }
+  | { readonly status: 'unchanged' }
+  | { readonly status: 'changed'; readonly changes: FieldChanges | null }
+  | { readonly status: 'destroyed' }
+
+/** How `SessionState` begins: from a loaded session, anew, or with the store out of reach. */
+export type SessionOrigin = FoundSession | 'new' | 'unavailable'
+
+const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
+const MAX_UPDATE_ATTEMPTS = 1000
+
+export class SessionState {
+  readonly manager: SessionManager
+  readonly host: SessionHost
+  readonly fields: Fields
+  readonly isNew: boolean
+  id: string
+  /** What is stored, as far as this request knows; `null` while nothing is. */
+  record: SessionData | null = null
+  /** What the response has to do about the cookie. */
+  cookie: 'keep' | 'set' | 'clear' = 'keep'
+  /** Attributes that this response chose for the cookie. */
+  cookieAttributes: CookieAttributes = {}
+  /** Whether the handler looked at the session in any way. */
+  wasUsed = false
+
+  /** The secret of the cookie to set; unknown when the request came with the token before a renewal. */
+  #token: string | undefined
+  #promised: ReturnType<typeof newToken> | undefined
+  #standing: 'live' | 'unavailable' | 'ended' | 'replaced' = 'live'
+  #metadata: MetadataChange = {}
+  #hasToldLateChange = false
+  #running: Promise<unknown> | null = null
+
+  constructor(manager: SessionManager, host: SessionHost, origin: SessionOrigin) {
+    this.manager = manager
+    this.host = host
+    this.isNew = typeof origin === 'string'
+    if (typeof origin === 'string') {
+      this.id = manager.newId()
+      if (origin === 'unavailable') this.#standing = 'unavailable'
+    } else {
+      this.id = origin.record.id
+      this.record = origin.record
+      if (origin.isCurrentToken) {
+        this.#token = origin.claim.token
+        if (!origin.claim.isCurrent) this.cookie = 'set'
+      }
+    }
+    this.fields = new Fields({
+      codec: manager.options.codec,
+      limits: manager.options.limits,
+      stored: this.record?.fields,
+      onCorrupt: (field, cause) => manager.events.emit('corruptRecord', { id: this.id, field, cause }),
+    })
+  }
+
+  // --- Fields ---
+
+  set(name: string, value: unknown): void {
+    this.#requireWritable()
+    this.fields.set(name, value)
+    this.#noticeLateChange()
+  }
+
+  delete(name: string): boolean {
+    this.#requireWritable()
+    const existed = this.fields.delete(name)
+    if (existed) this.#noticeLateChange()
+    return existed
+  }
+
+  clear(): void {
+    this.#requireWritable()
+    this.fields.clear()
+    this.#noticeLateChange()
+  }
+
+  /**
+   * Reads, modifies and writes one field as one atomic step: when another request got in between, `modify` is called
+   * again with what that one wrote.
+   */
+  update(name: string, modify: (value: unknown) => unknown): Promise<unknown> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      if (this.record !== null && this.fields.isChanged(name)) await this.#store()
+      for (let attempt = 1; attempt <= MAX_UPDATE_ATTEMPTS; attempt++) {
+        const value = await modify(this.fields.get(name))
+        if (this.record === null) {
+          this.fields.set(name, value)
+          return value
+        }
+        const before = this.record.fields.get(name)
+        this.fields.set(name, value)
+        const text = this.fields.textOf(name)
+        const write = text === undefined ? { delete: [name] } : { set: new Map([[name, text]]) }
+        const change = this.manager.change(this.record, { ...write, expect: { field: name, text: before } })
+        const result = await this.manager.update(this.record, change)
+        if (result.status === 'updated') {
+          this.#applied(change)
+          return value
+        }
+        if (result.status !== 'conflict') throw this.#ended()
+        this.record = this.record.withField(name, result.text)
+        this.fields.refresh(name, this.record.fields)
+      }
+      throw new SessionError('UPDATE_CONFLICT', `update() lost ${MAX_UPDATE_ATTEMPTS} races for one field in a row.`)
+    })
+  }
+
+  // --- Life ---
+
+  /** Stores what has changed, now. */
+  save(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      await this.#store()
+    })
+  }
+
+  /** Reads the session again and forgets what was changed since. */
+  reload(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      const record = this.record && (await this.manager.reload(this.record.id))
+      if (this.record !== null && record === null) throw this.#ended()
+      this.record = record
+      this.#metadata = {}
+      this.fields.reset(record?.fields ?? new Map())
+    })
+  }
+
+  touch(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      if (this.record !== null) await this.#touch(this.record)
+    })
+  }
+
+  renew(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      if (this.record === null) return
+      this.#requireCookie()
+      await this.#store()
+      const renewed = await this.manager.renew(this.record)
+      if (renewed === 'ended') throw this.#ended()
+      // Another request renewed it a moment ago, and its response carries the new cookie.
+      if (renewed !== null) this.#issued(renewed)
+    })
+  }
+
+  /** Gives this session a new ID and token, with all or some of its fields. */
+  regenerate(keep: 'all' | readonly string[]): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireCookie()
+      this.#requireWritable()
+      const previousId = this.id
+      if (this.record === null) {
+        if (keep !== 'all') for (const name of this.fields.names()) if (!keep.includes(name)) this.fields.delete(name)
+        this.id = this.manager.newId()
+        return
+      }
+      await this.#regenerate({ keep, userId: keep === 'all' ? this.record.userId : undefined, restartsLife: false })
+      this.manager.events.emit('regenerated', { id: this.id, previousId })
+    })
+  }
+
+  /** Ends this session and puts an empty one with a new ID and token in its place. */
+  replaceWithEmpty(): Promise<SessionState> {
+    return this.#inTurn(async () => {
+      this.#requireCookie()
+      const next = new SessionState(this.manager, this.host, 'new')
+      if (this.#standing === 'unavailable' || this.#standing === 'replaced') this.#requireWritable()
+      if (this.record !== null && this.#standing === 'live') {
+        const issued = await this.manager.regenerate(this.record, { keep: [], restartsLife: false })
+        if (issued === null) throw this.#ended()
+        next.#issued(issued)
+        next.fields.reset(issued.record.fields)
+        this.manager.events.emit('regenerated', { id: next.id, previousId: this.id })
+      } else next.cookie = this.cookie
+      this.#handOver(next)
+      return next
+    })
+  }
+
+  login(userId: string | number): Promise<void> {
+    return this.#inTurn(async () => {
+      checkUserId(userId)
+      this.#requireWritable()
+      this.#requireCookie()
+      const previousId = this.record?.id
+      if (this.record === null) {
+        this.#metadata = { ...this.#metadata, userId }
+        await this.#create()
+      } else {
+        await this.#regenerate({ keep: 'all', userId, restartsLife: true })
+      }
+      this.manager.events.emit('login', { id: this.id, previousId, userId })
+    })
+  }
+
+  logout(): Promise<SessionState> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      const next = new SessionState(this.manager, this.host, 'new')
+      next.cookie = 'clear'
+      if (this.record !== null) {
+        const { id, userId } = this.record
+        await this.manager.end(id)
+        this.manager.events.emit('logout', { id, userId })
+      }
+      this.#handOver(next)
+      return next
+    })
+  }
+
+  destroy(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#standing !== 'live') return
+      if (this.record !== null) {
+        await this.manager.end(this.record.id)
+        this.manager.events.emit('destroyed', { id: this.record.id })
+      }
+      this.#standing = 'ended'
+      this.cookie = 'clear'
+    })
+  }
+
+  setExpiry(duration: Duration): Promise<void> {
+    this.chooseExpiry(milliseconds(duration, 'setExpiry()'))
+    return this.save()
+  }
+
+  /** Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default. */
+  chooseExpiry(ms: number | null, persistent?: boolean): void {
+    this.#requireWritable()
+    const now = this.manager.now()
+    const absolute = this.record?.absoluteExpiresAt ?? now + this.manager.options.absoluteTimeoutMs
+    this.#metadata = {
+      ...this.#metadata,
+      idleTimeoutMs: ms ?? undefined,
+      ...(ms !== null && { absoluteExpiresAt: Math.max(absolute, now + ms) }),
+      ...(persistent !== undefined && { persistent }),
+    }
+    this.#noticeLateChange()
+  }
+
+  // --- For the middleware ---
+
+  /** Whether an operation that the handler did not wait for is under way. */
+  get running(): Promise<unknown> | null {
+    return this.#running
+  }
+
+  /** @throws {SessionError} when a field's value can no longer be stored. */
+  plan(): CommitPlan {
+    switch (this.#standing) {
+      case 'unavailable':
+      case 'replaced':
+        return { status: 'empty' }
+      case 'ended':
+        return { status: 'destroyed' }
+      case 'live': {
+        const changes = this.fields.changes()
+        if (this.record === null) return changes === null ? { status: 'empty' } : { status: 'new' }
+        const isChanged = changes !== null || Object.keys(this.#metadata).length > 0
+        return isChanged ? { status: 'changed', changes } : { status: 'unchanged' }
+      }
+    }
+  }
+
+  /** Stores what `plan()` found. */
+  commit(): Promise<void> {
+    return this.#inTurn(() => this.#store())
+  }
+
+  isTouchDue(): boolean {
+    return this.record !== null && this.manager.isTouchDue(this.record)
+  }
+
+  /** Whether a new session's cookie can reach the client, or was promised to it. An insecure connection throws later. */
+  canBeCreated(): boolean {
+    return this.#promised !== undefined || this.host.cookieOutlook() !== 'headers-sent'
+  }
+
+  /** Decides on the cookie of a new session before it is stored, for a response that will not wait. */
+  promiseCookie(): void {
+    this.#requireCookie()
+    this.#promised ??= newToken()
+    this.#token = this.#promised.token
+    this.cookie = 'set'
+  }
+
+  /** What the cookie must hold, or `null` when this request does not know the token. */
+  cookieContent(): { id: string; token: string; maxAgeSeconds?: number } | null {
+    if (this.#token === undefined) return null
+    const content = { id: this.id, token: this.#token }
+    if (!this.isPersistent()) return content
+    const left = Math.ceil(((this.expiresAt() as number) - this.manager.now()) / 1000)
+    return { ...content, maxAgeSeconds: Math.max(1, left) }
+  }
+
+  isPersistent(): boolean {
+    return this.#metadata.persistent ?? this.record?.persistent ?? this.manager.options.cookie.persistent
+  }
+
+  /** When the session ends if nothing more happens, in ms since the epoch. */
+  expiresAt(): number {
+    if (this.record !== null && !('idleTimeoutMs' in this.#metadata)) return this.record.expiresAt
+    const now = this.manager.now()
+    const { idleTimeoutMs, absoluteTimeoutMs } = this.manager.options
+    const absolute = this.#metadata.absoluteExpiresAt ?? this.record?.absoluteExpiresAt ?? now + absoluteTimeoutMs
+    return Math.min(now + (this.#metadata.idleTimeoutMs ?? idleTimeoutMs), absolute)
+  }
+
+  /** Sends the cookie of a known session again, so that a change of its attributes takes effect. */
+  resendCookie(): void {
+    if (this.record !== null && this.#token !== undefined && this.cookie === 'keep') this.cookie = 'set'
+  }
+
+  tellLateChange(reason: 'after-response' | 'headers-sent'): void {
+    if (this.#hasToldLateChange) return
+    this.#hasToldLateChange = true
+    this.manager.events.emit('lateChange', { id: this.id, reason })
+  }
+
+  // --- Inside ---
+
+  async #store(): Promise<void> {
+    const plan = this.plan()
+    if (plan.status === 'new') return this.#create()
+    if (plan.status !== 'changed' || this.record === null) return
+    const { changes } = plan
+    const movesCookie = this.isTouchDue() || Object.keys(this.#metadata).length > 0
+    const change = this.manager.change(this.record, {
+      ...(changes && { set: changes.set, delete: changes.delete }),
+      ...(Object.keys(this.#metadata).length > 0 && { metadata: this.#metadata }),
+    })
+    const result = await this.manager.update(this.record, change)
+    if (result.status !== 'updated') throw this.#ended()
+    this.#applied(change)
+    if (movesCookie) this.#moveCookie()
+  }
+
+  /** Brings this request's view up to date with a change that the store has applied. */
+  #applied(change: SessionChange): void {
+    this.record = applyChange(this.record, change).record ?? this.record
+    if (change.metadata === this.#metadata) this.#metadata = {}
+    const { set = NO_CHANGES.set, delete: removed = NO_CHANGES.delete } = change
+    this.fields.committed({ set: new Map(set), delete: [...removed] }, (this.record as SessionData).fields)
+  }
+
+  async #create(): Promise<void> {
+    if (this.#promised === undefined) this.#requireCookie()
+    const changes = this.fields.changes() ?? NO_CHANGES
+    const issued = await this.manager.create({
+      id: this.id,
+      fields: changes.set,
+      token: this.#promised,
+      metadata: this.#metadata,
+    })
+    this.#metadata = {}
+    this.#issued(issued)
+    this.fields.committed(changes, issued.record.fields)
+  }
+
+  async #regenerate(parts: {
+    keep: 'all' | readonly string[]
+    userId: string | number | undefined
+    restartsLife: boolean
+  }): Promise<void> {
+    const changes = this.fields.changes() ?? NO_CHANGES
+    const isKept = (name: string): boolean => parts.keep === 'all' || parts.keep.includes(name)
+    const set = new Map([...changes.set].filter(([name]) => isKept(name)))
+    const record = (this.record as SessionData).with(this.#metadata)
+    const issued = await this.manager.regenerate(record, { ...parts, set, delete: changes.delete })
+    if (issued === null) throw this.#ended()
+    this.#metadata = {}
+    this.#issued(issued)
+    if (parts.keep === 'all') this.fields.committed(changes, issued.record.fields)
+    else this.fields.reset(issued.record.fields)
+  }
+
+  async #touch(record: SessionData): Promise<void> {
+    const touched = await this.manager.touch(record)
+    if (touched === null) throw this.#ended()
+    this.record = touched
+    this.#moveCookie()
+  }
+
+  #moveCookie(): void {
+    if (this.isPersistent()) this.resendCookie()
+  }
+
+  #issued({ record, token }: IssuedSession): void {
+    this.record = record
+    this.id = record.id
+    this.#token = token
+    this.cookie = 'set'
+  }
+
+  #handOver(next: SessionState): void {
+    next.wasUsed = true
+    this.#standing = 'replaced'
+    this.host.replace(next)
+  }
+
+  /** The session ended under this request. Its cookie is left alone: the client may hold a newer one by now. */
+  #ended(): SessionError {
+    this.#standing = 'ended'
+    return new SessionError(
+      'SESSION_ENDED',
+      'The session ended while this request was under way; what the request changed was not stored.',
+    )
+  }
+
+  #requireWritable(): void {
+    switch (this.#standing) {
+      case 'live':
+        return
+      case 'unavailable':
+        throw new SessionError('SESSION_READ_ONLY', 'The session store cannot be reached, so the session is read-only.')
+      case 'ended':
+        throw new SessionError('SESSION_ENDED', 'This session has ended; regenerate() starts a new one.')
+      case 'replaced':
+        throw new SessionError('SESSION_ENDED', 'This session has been replaced; use req.session for the new one.')
+    }
+  }
+
+  #requireCookie(): void {
+    switch (this.host.cookieOutlook()) {
+      case 'open':
+        return
+      case 'headers-sent':
+        throw new SessionError('HEADERS_SENT', 'The response headers have been sent, so no session cookie can be set.')
+      case 'no-response':
+        throw new SessionError('HEADERS_SENT', 'There is no response that could carry a session cookie.')
+      case 'insecure':
+        throw new SessionError(
+          'INSECURE_CONNECTION',
+          'The session cookie is Secure, but this request came over plain HTTP. Behind a proxy that ends TLS, set ' +
+            "app.set('trust proxy', 1) (without Express: trustProxy: true); for plain HTTP, set cookie: { secure: false }.",
+        )
+    }
+  }
+
+  #noticeLateChange(): void {
+    if (this.host.isResponded()) this.tellLateChange('after-response')
+  }
+
+  /** One operation after the other, in the order of the calls. */
+  #inTurn<T>(operation: () => Promise<T>): Promise<T> {
+    const turn = this.#running === null ? operation() : this.#running.then(operation)
+    const settled = turn.then(ignore, ignore).then(() => {
+      if (this.#running === settled) this.#running = null
+    })
+    this.#running = settled
+    return turn
+  }
+}
+
+function checkUserId(userId: unknown): void {
+  const isValid =
+    (typeof userId === 'string' && userId !== '') || (typeof userId === 'number' && Number.isFinite(userId))
+  if (!isValid) {
+    throw new SessionError('INVALID_ARGUMENT', 'login() needs the user ID: a text that is not empty, or a number.')
+  }
+}
+
+function ignore(): void {}

@@ -1,0 +1,462 @@
+// `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
+import type { CookieAttributes } from './cookie.js'
+import { SessionError } from './errors.js'
+import type { Duration } from './options.js'
+import type { SessionState } from './session-state.js'
+import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
+
+/**
+ * The types of your session's fields. Add to it once, and `req.session.cart`, `get`, `set` and `update` know them:
+ *
+ * ```ts
+ * declare module 'sojourn' {
+ *   interface SessionFields { userId?: number; cart?: string[] }
+ * }
+ * ```
+ */
+// biome-ignore lint/suspicious/noEmptyInterface: it is there to be added to
+export interface SessionFields {}
+
+/** The type of a field: as declared in `SessionFields`, `unknown` for the others. */
+export type FieldValue<K extends string> = K extends keyof SessionFields
+  ? Exclude<SessionFields[K], undefined>
+  : unknown
+
+/** A field name: the declared ones are suggested, any other text is allowed. */
+export type FieldName = (keyof SessionFields & string) | (string & {})
+
+/** Called by the members of `Session` that take a Node callback, with the error if there was one. */
+export type SessionCallback = (error?: unknown) => void
+
+/** What is known of a session besides its fields. */
+export interface SessionMetadata {
+  /** Who is logged in, as given to `login()`. */
+  readonly userId: string | number | undefined
+  readonly createdAt: Date
+  /** When fields last changed. */
+  readonly updatedAt: Date
+  /** The last recorded activity, to within `touchInterval`. */
+  readonly lastAccessedAt: Date
+  readonly expiresAt: Date
+  /** When the session ends whatever happens. */
+  readonly absoluteExpiresAt: Date
+}
+
+/** Where the state of a session is found behind its proxy. Not exported from the package. */
+const STATE: unique symbol = Symbol('sojourn.state')
+
+/**
+ * The session of one request.
+ *
+ * Fields are properties: `req.session.cart ??= []` stores, `req.session.cart.push(x)` is noticed, `delete` removes.
+ * `in`, `Object.keys`, `for…in`, spread and `JSON.stringify` see the fields and nothing else. The names of the members
+ * below are not field names by property; `get()` and `set()` take any name.
+ *
+ * Changes are stored before the response leaves, field by field, so that parallel requests do not undo each other.
+ * Members of the life group act at once: when the promise resolves, the store has confirmed it.
+ */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the proxy provides the declared fields
+export class Session {
+  declare readonly [STATE]: SessionState
+
+  constructor(state: SessionState) {
+    const target = Object.create(new.target.prototype) as { [STATE]: SessionState }
+    target[STATE] = state
+    // biome-ignore lint/correctness/noConstructorReturn: a session is its proxy
+    return new Proxy(target, fieldsAsProperties) as unknown as Session
+  }
+
+  // --- Fields ---
+
+  /** The value of a field, or `fallback` (default `undefined`) when there is none. The fallback is not stored. */
+  get<K extends FieldName>(name: K): FieldValue<K> | undefined
+  get<K extends FieldName, D>(name: K, fallback: D): FieldValue<K> | D
+  get(name: string, fallback?: unknown): unknown {
+    return this[STATE].fields.get(name) ?? (this[STATE].fields.has(name) ? null : fallback)
+  }
+
+  /**
+   * Sets a field. `undefined` deletes it.
+   * @throws {SessionError} `INVALID_VALUE` for what cannot be stored, naming the path; `SESSION_TOO_LARGE`;
+   *   `SESSION_ENDED`; `SESSION_READ_ONLY`. The old value stays.
+   */
+  set<K extends FieldName>(name: K, value: FieldValue<K> | undefined): this {
+    this[STATE].set(name, value)
+    return this
+  }
+
+  /** Removes a field. Returns whether there was one. */
+  delete(name: FieldName): boolean {
+    return this[STATE].delete(name)
+  }
+
+  /** Whether there is a field of that name. */
+  has(name: FieldName): boolean {
+    return this[STATE].fields.has(name)
+  }
+
+  /** Removes every field that this request knows of. Ends nothing: ID, token and login stay. */
+  clear(): void {
+    this[STATE].clear()
+  }
+
+  keys(): string[] {
+    return this[STATE].fields.names()
+  }
+
+  values(): unknown[] {
+    return this.keys().map((name) => this[STATE].fields.get(name))
+  }
+
+  entries(): [string, unknown][] {
+    return this.keys().map((name) => [name, this[STATE].fields.get(name)])
+  }
+
+  /**
+   * Changes one field by a function of its value, atomically across requests and processes, and at once. `modify` may
+   * be called several times, so it must do nothing else. Resolves to the new value; `undefined` deletes the field.
+   *
+   * ```ts
+   * await req.session.update('views', (n = 0) => n + 1)
+   * ```
+   * @throws {SessionError} `SESSION_ENDED` when the session has ended in the meantime; as `set()` and the store do.
+   */
+  update<K extends FieldName, T extends FieldValue<K> | undefined>(
+    name: K,
+    modify: (value: FieldValue<K> | undefined) => T | Promise<T>,
+  ): Promise<T> {
+    return this[STATE].update(name, modify as (value: unknown) => unknown) as Promise<T>
+  }
+
+  /**
+   * The fields through a Standard Schema (zod, valibot, arktype …) of an object: what is read has been validated, and
+   * what is assigned is validated first.
+   * @throws {SessionError} on access, `VALIDATION_FAILED` with the schema's `issues`.
+   */
+  typed<S extends StandardSchema>(schema: S): TypedSession<InferSchemaOutput<S>> {
+    return typedSession(this[STATE], schema)
+  }
+
+  // --- Facts ---
+
+  /** The public session ID, a UUID: safe in logs, useless as a credential. */
+  get id(): string {
+    return this[STATE].id
+  }
+
+  /** When the session was created or logged in; for one that is not stored yet, now. */
+  get createdAt(): Date {
+    return new Date(this[STATE].record?.createdAt ?? this[STATE].manager.now())
+  }
+
+  /** When the session ends if nothing more happens. */
+  get expiresAt(): Date {
+    return new Date(this[STATE].expiresAt())
+  }
+
+  /** Whether the session began with this request. */
+  get isNew(): boolean {
+    return this[STATE].isNew
+  }
+
+  /** Whether fields differ from what is stored, nested changes included. */
+  get isModified(): boolean {
+    return this[STATE].fields.isModified()
+  }
+
+  /** What else is known: user and times. */
+  get metadata(): SessionMetadata {
+    const { record, manager } = this[STATE]
+    const now = manager.now()
+    return Object.freeze({
+      userId: record?.userId,
+      createdAt: this.createdAt,
+      updatedAt: new Date(record?.updatedAt ?? now),
+      lastAccessedAt: new Date(record?.lastAccessedAt ?? now),
+      expiresAt: this.expiresAt,
+      absoluteExpiresAt: new Date(record?.absoluteExpiresAt ?? now + manager.options.absoluteTimeoutMs),
+    })
+  }
+
+  /** The cookie of this session, with the members that express-session users know. */
+  get cookie(): SessionCookie {
+    return new SessionCookie(this[STATE])
+  }
+
+  // --- Life ---
+
+  /**
+   * Stores changed fields now rather than with the response; does nothing when nothing changed.
+   * @throws {SessionError} `SESSION_ENDED`, `SESSION_TOO_LARGE`, `INVALID_VALUE`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
+   */
+  save(): Promise<void>
+  save(callback: SessionCallback): void
+  save(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].save(), callback)
+  }
+
+  /** Reads the session from the store again and forgets changes that were not saved. */
+  reload(): Promise<void>
+  reload(callback: SessionCallback): void
+  reload(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].reload(), callback)
+  }
+
+  /** Records activity now, moving the idle timeout. Without it, that happens once in `touchInterval`. */
+  touch(): Promise<void>
+  touch(callback: SessionCallback): void
+  touch(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].touch(), callback)
+  }
+
+  /**
+   * Gives the same session a new token. The old one stays good for `renewGrace`, so that requests under way do not
+   * fail. Of several requests that renew at once, one does.
+   */
+  renew(): Promise<void> {
+    return this[STATE].renew()
+  }
+
+  /**
+   * Ends this session and goes on with a new ID and token: what protects from session fixation (OWASP). There is no
+   * grace, and writes that began before are dropped.
+   *
+   * Without `keep`, `req.session` is a new, empty session afterwards; the object at hand keeps its fields to read. With
+   * `keep: true`, or a list of field names, this object goes on with all or those fields. The user stays logged in only
+   * with `keep: true`. Resolves to the session to go on with.
+   */
+  regenerate(options?: { keep?: boolean | readonly string[] }): Promise<Session>
+  regenerate(callback: SessionCallback): void
+  regenerate(first?: { keep?: boolean | readonly string[] } | SessionCallback): Promise<Session> | void {
+    if (typeof first === 'function') return settle(this.regenerate(), first)
+    const keep = first?.keep ?? false
+    if (keep === false) return this[STATE].replaceWithEmpty().then(sessionOf)
+    return this[STATE].regenerate(keep === true ? 'all' : keep).then(() => this)
+  }
+
+  /** Ends this session and has the browser forget the cookie. Writing to it afterwards is an error. */
+  destroy(): Promise<void>
+  destroy(callback: SessionCallback): void
+  destroy(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].destroy(), callback)
+  }
+
+  /**
+   * This session's own idle timeout, for example `'30d'` for "remember me". An absolute timeout that comes earlier moves
+   * along. Stored at once when the session is.
+   */
+  setExpiry(duration: Duration): Promise<void> {
+    return this[STATE].setExpiry(duration)
+  }
+
+  /**
+   * Binds the session to a user in one atomic step: new ID, new token, same fields, and the old token is dead when the
+   * promise resolves. The absolute timeout starts afresh.
+   */
+  login(userId: string | number): Promise<void> {
+    return this[STATE].login(userId)
+  }
+
+  /** Ends the session for good. `req.session` is a new, empty one afterwards; unless that is filled, the cookie goes. */
+  logout(): Promise<void> {
+    return this[STATE].logout().then(ignore)
+  }
+
+  /** What `console.log` shows: the ID and the names of the fields, no values. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `Session ${this.id} { ${this.keys().join(', ')} }`
+  }
+}
+
+export interface Session extends Partial<SessionFields> {}
+
+/** The session's cookie as express-session users know it. Attributes hold for this response only. */
+export class SessionCookie {
+  readonly #state: SessionState
+
+  constructor(state: SessionState) {
+    this.#state = state
+  }
+
+  /**
+   * Milliseconds that are left, or `null` for a cookie that ends with the browser window. Setting it makes the cookie
+   * persistent and gives the session that idle timeout; `null` goes back to the defaults.
+   */
+  get maxAge(): number | null {
+    return this.#state.isPersistent() ? this.#state.expiresAt() - this.#state.manager.now() : null
+  }
+  set maxAge(ms: number | null | undefined) {
+    if (ms === null || ms === undefined) {
+      this.#state.chooseExpiry(null, false)
+      return
+    }
+    if (!Number.isFinite(ms) || ms < 1) {
+      throw new SessionError('INVALID_ARGUMENT', 'cookie.maxAge must be milliseconds above 0, or null.')
+    }
+    this.#state.chooseExpiry(Math.round(ms), true)
+  }
+
+  /** As `maxAge`, as a time. */
+  get expires(): Date | null {
+    return this.#state.isPersistent() ? new Date(this.#state.expiresAt()) : null
+  }
+  set expires(date: Date | null | undefined | false) {
+    this.maxAge = date instanceof Date ? date.getTime() - this.#state.manager.now() : null
+  }
+
+  /** The idle timeout that `maxAge` was set to, in milliseconds, or `null`. */
+  get originalMaxAge(): number | null {
+    return this.#state.isPersistent()
+      ? (this.#state.record?.idleTimeoutMs ?? this.#state.manager.options.idleTimeoutMs)
+      : null
+  }
+
+  get sameSite(): CookieAttributes['sameSite'] {
+    return this.#state.cookieAttributes.sameSite ?? this.#state.manager.options.cookie.sameSite
+  }
+  set sameSite(sameSite: NonNullable<CookieAttributes['sameSite']>) {
+    this.#choose({ sameSite })
+  }
+
+  get httpOnly(): boolean {
+    return this.#state.cookieAttributes.httpOnly ?? this.#state.manager.options.cookie.httpOnly
+  }
+  set httpOnly(httpOnly: boolean) {
+    this.#choose({ httpOnly })
+  }
+
+  get partitioned(): boolean {
+    return this.#state.cookieAttributes.partitioned ?? this.#state.manager.options.cookie.partitioned
+  }
+  set partitioned(partitioned: boolean) {
+    this.#choose({ partitioned })
+  }
+
+  get priority(): CookieAttributes['priority'] {
+    return this.#state.cookieAttributes.priority ?? this.#state.manager.options.cookie.priority
+  }
+  set priority(priority: NonNullable<CookieAttributes['priority']>) {
+    this.#choose({ priority })
+  }
+
+  /** Fixed by the options: a cookie of another path or domain would be another cookie. */
+  get path(): string {
+    return this.#state.manager.options.cookie.path
+  }
+
+  /** Fixed by the options, see `path`. */
+  get domain(): string | undefined {
+    return this.#state.manager.options.cookie.domain
+  }
+
+  /** Fixed by the options and the connection. */
+  get secure(): boolean | 'auto' {
+    return this.#state.manager.options.cookie.secure
+  }
+
+  #choose(attributes: CookieAttributes): void {
+    const allowed: Record<string, readonly unknown[]> = {
+      sameSite: ['strict', 'lax', 'none'],
+      priority: ['low', 'medium', 'high'],
+      httpOnly: [true, false],
+      partitioned: [true, false],
+    }
+    for (const [name, value] of Object.entries(attributes)) {
+      if (allowed[name]?.includes(value)) continue
+      throw new SessionError('INVALID_ARGUMENT', `cookie.${name} must be one of ${allowed[name]?.join(', ')}.`)
+    }
+    this.#state.cookieAttributes = { ...this.#state.cookieAttributes, ...attributes }
+    this.#state.resendCookie()
+  }
+}
+
+/** The public session that belongs to a state; always the same object. */
+export function sessionOf(state: SessionState): Session {
+  let session = sessions.get(state)
+  if (session === undefined) {
+    session = new Session(state)
+    sessions.set(state, session)
+  }
+  return session
+}
+
+const sessions = new WeakMap<SessionState, Session>()
+
+/** The names that are members, and so not field names by property. */
+const MEMBERS: ReadonlySet<PropertyKey> = new Set(Object.getOwnPropertyNames(Session.prototype))
+
+/** Makes every property that is not a member a field. One handler serves all sessions. */
+const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
+  get(target, name, receiver) {
+    const state = target[STATE]
+    if (typeof name === 'symbol') return Reflect.get(target, name, receiver)
+    state.wasUsed = true
+    if (MEMBERS.has(name)) return Reflect.get(target, name, receiver)
+    const value = state.fields.get(name)
+    // toString and its like, unless a field has that name.
+    return value === undefined ? Reflect.get(Object.prototype, name, receiver) : value
+  },
+  set(target, name, value) {
+    requireFieldName(name)
+    target[STATE].wasUsed = true
+    target[STATE].set(name, value)
+    return true
+  },
+  has(target, name) {
+    target[STATE].wasUsed = true
+    return typeof name === 'string' && target[STATE].fields.has(name)
+  },
+  deleteProperty(target, name) {
+    requireFieldName(name)
+    target[STATE].wasUsed = true
+    target[STATE].delete(name)
+    return true
+  },
+  ownKeys(target) {
+    target[STATE].wasUsed = true
+    return target[STATE].fields.names()
+  },
+  getOwnPropertyDescriptor(target, name) {
+    target[STATE].wasUsed = true
+    if (typeof name !== 'string' || !target[STATE].fields.has(name)) return undefined
+    return { value: target[STATE].fields.get(name), writable: true, enumerable: true, configurable: true }
+  },
+  defineProperty(target, name, descriptor) {
+    requireFieldName(name)
+    if (!('value' in descriptor)) {
+      throw new SessionError('INVALID_FIELD', `Field ${name.slice(0, 80)} cannot be a getter: a session holds data.`)
+    }
+    target[STATE].set(name, descriptor.value)
+    return true
+  },
+  preventExtensions() {
+    throw new SessionError('INVALID_FIELD', 'A session cannot be frozen or sealed.')
+  },
+  setPrototypeOf() {
+    throw new SessionError('INVALID_FIELD', 'A session has no other prototype than its own.')
+  },
+}
+
+function requireFieldName(name: PropertyKey): asserts name is string {
+  if (typeof name !== 'string') throw new SessionError('INVALID_FIELD', 'A field name must be text, not a symbol.')
+  if (MEMBERS.has(name) || name === '__proto__') {
+    throw new SessionError(
+      'INVALID_FIELD',
+      `"${name}" is a member of Session and not a field by property; use session.set('${name}', value), ` +
+        `session.get('${name}') and session.delete('${name}').`,
+    )
+  }
+}
+
+/** Serves both habits: a promise, or a Node callback that is called outside of the promise's error handling. */
+function settle<T>(promise: Promise<T>, callback: SessionCallback): void
+function settle<T>(promise: Promise<T>, callback: SessionCallback | undefined): Promise<T> | void
+function settle<T>(promise: Promise<T>, callback?: SessionCallback): Promise<T> | void {
+  if (callback === undefined) return promise
+  promise.then(
+    () => process.nextTick(callback),
+    (error) => process.nextTick(callback, error),
+  )
+}
+
+function ignore(): void {}

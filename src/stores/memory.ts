@@ -1,0 +1,280 @@
+// Sessions in the memory of one process: for development, tests and programs that run as a single process.
+import { warn } from '../events.js'
+import {
+  applyChange,
+  applyRegeneration,
+  applyTouch,
+  type Regeneration,
+  type SessionChange,
+  type SessionData,
+  type UpdateResult,
+} from '../session-data.js'
+import { SessionStore } from '../store.js'
+
+/** What `new MemorySessionStore()` takes. */
+export interface MemorySessionStoreOptions {
+  /**
+   * How many sessions are kept. One more ends the least recently active session that has no user, or, when all have
+   * one, the least recently active of all.
+   * @default 100_000
+   */
+  maxSessions?: number
+  /**
+   * Seconds between clean-ups of expired sessions; `0` starts none. The timer does not keep the process alive.
+   * @default 60
+   */
+  cleanupInterval?: number
+  /**
+   * Print one warning when NODE_ENV is "production".
+   * @default true
+   */
+  warnInProduction?: boolean
+  /**
+   * The time in milliseconds since the epoch, for tests.
+   * @default Date.now
+   */
+  clock?: () => number
+}
+
+/** One kept session, linked to its neighbours by activity. */
+interface Entry {
+  record: SessionData
+  older: Entry | null
+  newer: Entry | null
+}
+
+/** Entries from the least to the most recently active. */
+class ActivityList {
+  oldest: Entry | null = null
+  newest: Entry | null = null
+
+  append(entry: Entry): void {
+    entry.older = this.newest
+    entry.newer = null
+    if (this.newest) this.newest.newer = entry
+    else this.oldest = entry
+    this.newest = entry
+  }
+
+  remove(entry: Entry): void {
+    if (entry.older) entry.older.newer = entry.newer
+    else this.oldest = entry.newer
+    if (entry.newer) entry.newer.older = entry.older
+    else this.newest = entry.older
+    entry.older = null
+    entry.newer = null
+  }
+}
+
+/** How long one slice of a clean-up may block the event loop. */
+const SLICE_MS = 2
+const ENTRIES_BETWEEN_CLOCK_READS = 64
+
+/**
+ * Keeps sessions in memory. Every operation is atomic, because nothing in it waits. Records are immutable, so what a
+ * caller gets is isolated from what the store keeps.
+ *
+ * Sessions live in many small maps rather than one: a large `Map` stops the process for tens of milliseconds each time
+ * it grows or shrinks.
+ */
+export class MemorySessionStore extends SessionStore {
+  readonly #maxSessions: number
+  readonly #cleanupIntervalMs: number
+  readonly #clock: () => number
+  readonly #shards = new Map<string, Map<string, Entry>>()
+  readonly #anonymous = new ActivityList()
+  readonly #withUser = new ActivityList()
+  #size = 0
+  #timer: NodeJS.Timeout | undefined
+  #sweep: Promise<number> | null = null
+
+  /** @throws {TypeError} when an option is not a number in its range. */
+  constructor(options: MemorySessionStoreOptions = {}) {
+    super()
+    const { maxSessions = 100_000, cleanupInterval = 60, warnInProduction = true, clock = Date.now } = options
+    if (!Number.isSafeInteger(maxSessions) || maxSessions < 1) {
+      throw new TypeError(`maxSessions is ${String(maxSessions)}; use a whole number of at least 1.`)
+    }
+    if (!Number.isFinite(cleanupInterval) || cleanupInterval < 0) {
+      throw new TypeError(`cleanupInterval is ${String(cleanupInterval)}; use seconds, or 0 for none.`)
+    }
+    this.#maxSessions = maxSessions
+    this.#cleanupIntervalMs = cleanupInterval * 1000
+    this.#clock = clock
+    if (warnInProduction && process.env['NODE_ENV'] === 'production') {
+      warn(
+        'MemorySessionStore in production: sessions end with the process and are not shared between processes. ' +
+          'Use RedisSessionStore, or set warnInProduction: false.',
+        'memory_store',
+      )
+    }
+    this.startCleanup()
+  }
+
+  /** How many sessions are kept, expired ones that no clean-up has met yet included. */
+  get size(): number {
+    return this.#size
+  }
+
+  async get(id: string): Promise<SessionData | null> {
+    return this.#find(id)?.record ?? null
+  }
+
+  async set(id: string, data: SessionData, _ttlSeconds: number): Promise<void> {
+    this.#put(id, data)
+  }
+
+  async delete(id: string): Promise<void> {
+    this.#drop(id)
+  }
+
+  override async exists(id: string): Promise<boolean> {
+    const record = this.#find(id)?.record
+    return record !== undefined && !record.isExpired(this.#clock())
+  }
+
+  override async touch(id: string, ttlSeconds: number, now = this.#clock()): Promise<boolean> {
+    const touched = applyTouch(this.#find(id)?.record ?? null, ttlSeconds, now)
+    if (touched !== null) this.#put(id, touched)
+    return touched !== null
+  }
+
+  override async create(id: string, data: SessionData, _ttlSeconds: number): Promise<boolean> {
+    if (this.#find(id)) return false
+    this.#put(id, data)
+    return true
+  }
+
+  override async update(id: string, change: SessionChange, _ttlSeconds: number): Promise<UpdateResult> {
+    const { result, record } = applyChange(this.#find(id)?.record ?? null, change)
+    if (result.status === 'updated' && record !== null) this.#put(id, record)
+    return result
+  }
+
+  override async regenerate(
+    id: string,
+    regeneration: Regeneration,
+    _ttlSeconds: number,
+  ): Promise<{ status: 'regenerated'; record: SessionData } | { status: 'ended' } | { status: 'taken' }> {
+    const next = applyRegeneration(this.#find(id)?.record ?? null, regeneration)
+    if (next === null) return { status: 'ended' }
+    if (this.#find(next.id)) return { status: 'taken' }
+    this.#drop(id)
+    this.#put(next.id, next)
+    return { status: 'regenerated', record: next }
+  }
+
+  override async end(id: string): Promise<boolean> {
+    return this.#drop(id)
+  }
+
+  /**
+   * Removes expired sessions, in slices of a few milliseconds with the event loop between them. Resolves to how many
+   * were removed. A call during a clean-up joins it.
+   */
+  override clearExpired(): Promise<number> {
+    this.#sweep ??= this.#sweepInSlices().finally(() => {
+      this.#sweep = null
+    })
+    return this.#sweep
+  }
+
+  /** Ends every session at once. */
+  clear(): void {
+    this.#shards.clear()
+    for (const list of [this.#anonymous, this.#withUser]) {
+      list.oldest = null
+      list.newest = null
+    }
+    this.#size = 0
+  }
+
+  /** Starts the periodic clean-up, if `cleanupInterval` allows one and it does not run. */
+  startCleanup(): void {
+    if (this.#timer || this.#cleanupIntervalMs === 0) return
+    this.#timer = setInterval(() => void this.clearExpired(), this.#cleanupIntervalMs)
+    this.#timer.unref()
+  }
+
+  /** Stops the periodic clean-up. */
+  stopCleanup(): void {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  override async close(): Promise<void> {
+    this.stopCleanup()
+  }
+
+  async #sweepInSlices(): Promise<number> {
+    const now = this.#clock()
+    let removed = 0
+    let seen = 0
+    let sliceEnd = performance.now() + SLICE_MS
+    for (const shard of this.#shards.values()) {
+      for (const [id, entry] of shard) {
+        if (entry.record.isExpired(now)) {
+          this.#drop(id)
+          removed++
+        }
+        seen++
+        if (seen % ENTRIES_BETWEEN_CLOCK_READS === 0 && performance.now() >= sliceEnd) {
+          await new Promise(setImmediate)
+          sliceEnd = performance.now() + SLICE_MS
+        }
+      }
+    }
+    return removed
+  }
+
+  #find(id: string): Entry | undefined {
+    return this.#shards.get(shardOf(id))?.get(id)
+  }
+
+  #put(id: string, record: SessionData): void {
+    const existing = this.#find(id)
+    if (existing) {
+      this.#listOf(existing.record).remove(existing)
+      existing.record = record
+      this.#listOf(record).append(existing)
+      return
+    }
+    if (this.#size >= this.#maxSessions) this.#evict()
+    const entry: Entry = { record, older: null, newer: null }
+    const slot = shardOf(id)
+    let shard = this.#shards.get(slot)
+    if (!shard) {
+      shard = new Map()
+      this.#shards.set(slot, shard)
+    }
+    shard.set(id, entry)
+    this.#listOf(record).append(entry)
+    this.#size++
+  }
+
+  #drop(id: string): boolean {
+    const slot = shardOf(id)
+    const shard = this.#shards.get(slot)
+    const entry = shard?.get(id)
+    if (!shard || !entry) return false
+    shard.delete(id)
+    if (shard.size === 0) this.#shards.delete(slot)
+    this.#listOf(entry.record).remove(entry)
+    this.#size--
+    return true
+  }
+
+  #evict(): void {
+    const victim = this.#anonymous.oldest ?? this.#withUser.oldest
+    if (victim) this.#drop(victim.record.id)
+  }
+
+  #listOf(record: SessionData): ActivityList {
+    return record.userId === undefined ? this.#anonymous : this.#withUser
+  }
+}
+
+/** 256 shards: a million sessions make about 4,000 a shard. */
+function shardOf(id: string): string {
+  return id.slice(0, 2)
+}

@@ -1,0 +1,482 @@
+// Sessions in Redis or Valkey, for programs that run as several processes. Needs ioredis only to open a connection of
+// its own; a client of yours is described by the few members that are called.
+//
+// A session is one hash. Metadata sits under one-letter names, the application's field `x` under `.x`:
+//   t  token hash
+//   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt", the last four relative to createdAt
+//   p  "hash until" of the token before the last renewal     u  user ID as JSON
+//   i  this session's own idle timeout in ms                  s  this session's own persistence, 0 or 1
+// Each operation is one command or one script on one slot: the key's hash tag is the part of the session ID that
+// regenerating keeps.
+import { createHash } from 'node:crypto'
+import { isSessionError, SessionError } from '../errors.js'
+import { slotOf } from '../ids.js'
+import { type Regeneration, type SessionChange, SessionData, type UpdateResult } from '../session-data.js'
+import { SessionStore } from '../store.js'
+
+/** The members of an ioredis `Redis` or `Cluster` that are called. */
+export interface RedisClient {
+  /** `'ready'` when commands can be sent. A client without it is taken to be always ready. */
+  readonly status?: string
+  hgetall(key: string): Promise<Record<string, string>>
+  del(key: string): Promise<number>
+  evalsha(sha: string, keys: number, ...args: (string | number)[]): Promise<unknown>
+  eval(script: string, keys: number, ...args: (string | number)[]): Promise<unknown>
+  once(event: 'ready', listener: () => void): unknown
+  connect?(): Promise<void>
+}
+
+/** A client that the store opened itself. */
+interface OwnClient extends RedisClient {
+  on(event: 'error', listener: (error: Error) => void): unknown
+  quit(): Promise<unknown>
+  disconnect(): void
+}
+
+/** What `new RedisSessionStore()` takes: a `url`, or a `client`. */
+export interface RedisSessionStoreOptions {
+  /** Where to connect: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Closed by `close()`. */
+  url?: string
+  /** Your ioredis `Redis` or `Cluster`. The store never closes it. */
+  client?: RedisClient
+  /**
+   * What every key begins with. Give each application on one Redis its own.
+   * @default 'sojourn:'
+   */
+  prefix?: string
+  /**
+   * How many calls may be without an answer before further ones are refused at once.
+   * @default 10_000
+   */
+  maxPending?: number
+}
+
+/** How long a call waits for a connection that is being made; less than any sensible deadline. */
+const READY_WAIT_MS = 500
+/** A connection that owes answers and gives none for so long is replaced. */
+const SILENCE_MS = 5_000
+
+/**
+ * Keeps sessions in Redis 6.2 or later, or Valkey. Every operation is atomic across processes.
+ *
+ * While Redis cannot be reached a call fails within half a second, nothing is queued without bound, and the store works
+ * again by itself when Redis does.
+ */
+export class RedisSessionStore extends SessionStore {
+  readonly #prefix: string
+  readonly #maxPending: number
+  readonly #opening: Promise<OwnClient> | null
+  #client: RedisClient | null
+  #lastError: Error | null = null
+  #ready: Promise<void> | null = null
+  #pending = 0
+  #isClosed = false
+
+  /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
+  constructor(options: RedisSessionStoreOptions) {
+    super()
+    const { url, client, prefix = 'sojourn:', maxPending = 10_000 } = options ?? {}
+    if ((url === undefined) === (client === undefined)) {
+      throw new SessionError('INVALID_OPTION', 'RedisSessionStore needs either url or client.')
+    }
+    if (url !== undefined && !/^(redis|rediss|valkey|valkeys):\/\//.test(url)) {
+      throw new SessionError('INVALID_OPTION', 'RedisSessionStore: url must begin with redis:// or rediss://.')
+    }
+    if (typeof prefix !== 'string' || /[{}]/.test(prefix)) {
+      throw new SessionError('INVALID_OPTION', 'RedisSessionStore: prefix must be text without { and }.')
+    }
+    if (!Number.isSafeInteger(maxPending) || maxPending < 1) {
+      throw new SessionError('INVALID_OPTION', 'RedisSessionStore: maxPending must be a whole number of at least 1.')
+    }
+    this.#prefix = prefix
+    this.#maxPending = maxPending
+    this.#client = client ?? null
+    this.#opening = url === undefined ? null : this.#open(url)
+    // A failure is told to every call; here it must only not count as unhandled.
+    this.#opening?.catch(() => {})
+  }
+
+  async get(id: string): Promise<SessionData | null> {
+    let hash: Record<string, string>
+    try {
+      hash = await this.#run((client) => client.hgetall(this.#key(id)))
+    } catch (error) {
+      if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('not a hash', error)
+      throw error
+    }
+    return decodeRecord(id, hash)
+  }
+
+  async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
+    await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, ...encodeRecord(data)])
+  }
+
+  async delete(id: string): Promise<void> {
+    await this.end(id)
+  }
+
+  override async touch(id: string, ttlSeconds: number, now = Date.now()): Promise<boolean> {
+    return (await this.#script(TOUCH, [this.#key(id)], [Math.floor(now), ttlSeconds * 1000])) === 1
+  }
+
+  override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
+    return (await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, ...encodeRecord(data)])) === 1
+  }
+
+  override async update(id: string, change: SessionChange, _ttlSeconds: number): Promise<UpdateResult> {
+    const reply = await this.#script(UPDATE, [this.#key(id)], encodeChange(change))
+    const [status, text] = reply as [string, string?]
+    return (status === 'conflict' ? { status, text: text ?? undefined } : { status }) as UpdateResult
+  }
+
+  override async regenerate(
+    id: string,
+    { generation, at, next, keep, delete: remove = [] }: Regeneration,
+    ttlSeconds: number,
+  ): Promise<{ status: 'regenerated'; record: SessionData } | { status: 'ended' } | { status: 'taken' }> {
+    const kept = keep === 'all' ? [] : keep.map(fieldKey)
+    const reply = await this.#script(
+      REGENERATE,
+      [this.#key(id), this.#key(next.id)],
+      [
+        generation,
+        at,
+        ttlSeconds,
+        keep === 'all' ? 'all' : 'some',
+        kept.length,
+        ...kept,
+        remove.length,
+        ...remove.map(fieldKey),
+        ...encodeRecord(next),
+      ],
+    )
+    const [status, flat] = reply as ['ended'] | ['taken'] | ['regenerated', string[]]
+    if (status !== 'regenerated') return { status }
+    const record = decodeRecord(next.id, Object.fromEntries(pairs(flat as string[])))
+    return { status, record: record as SessionData }
+  }
+
+  override async end(id: string): Promise<boolean> {
+    // DEL, not a script: Redis allows it when it is out of memory.
+    return (await this.#run((client) => client.del(this.#key(id)))) === 1
+  }
+
+  /** Closes the connection if the store opened it. A client that was handed in is left alone. */
+  override async close(): Promise<void> {
+    this.#isClosed = true
+    if (this.#opening === null) return
+    const client = await this.#opening.catch(() => null)
+    if (client === null) return
+    if (client.status === 'ready') await client.quit().catch(() => client.disconnect())
+    else client.disconnect()
+  }
+
+  #key(id: string): string {
+    const slot = slotOf(id)
+    return `${this.#prefix}{${slot}}${id.slice(slot.length)}`
+  }
+
+  async #open(url: string): Promise<OwnClient> {
+    const { Redis } = await import('ioredis').catch((cause) => {
+      const message = 'RedisSessionStore with a url needs ioredis: npm install ioredis'
+      throw new SessionError('MISSING_DEPENDENCY', message, { cause })
+    })
+    const client: OwnClient = new Redis(url.replace(/^valkey/, 'redis'), {
+      // No command outlives the connection it was sent on, and none waits without bound for the next one.
+      enableOfflineQueue: false,
+      autoResendUnfulfilledCommands: false,
+      maxRetriesPerRequest: 0,
+      connectTimeout: SILENCE_MS,
+      socketTimeout: SILENCE_MS,
+      retryStrategy: (attempt: number) => Math.min(50 * attempt, 1_000),
+      // After a failover the old primary refuses writes: look for the new one.
+      reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
+    })
+    client.on('error', (error) => {
+      this.#lastError = error
+    })
+    this.#client = client
+    return client
+  }
+
+  async #script(script: Script, keys: string[], args: (string | number)[]): Promise<unknown> {
+    return this.#run(async (client) => {
+      try {
+        return await client.evalsha(script.sha, keys.length, ...keys, ...args)
+      } catch (error) {
+        // The server has been restarted, or its scripts flushed.
+        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+        return client.eval(script.lua, keys.length, ...keys, ...args)
+      }
+    }).catch((error) => {
+      if (error instanceof Error && /CORRUPT|WRONGTYPE/.test(error.message)) throw corrupt('unreadable metadata', error)
+      throw error
+    })
+  }
+
+  /** Runs one operation once the connection is ready, within the bounds on waiting and on open calls. */
+  async #run<T>(operation: (client: RedisClient) => Promise<T>): Promise<T> {
+    if (this.#pending >= this.#maxPending) throw unavailable(`${this.#pending} calls are without an answer.`)
+    this.#pending++
+    try {
+      if (this.#isClosed) throw unavailable('the store has been closed.')
+      const client = this.#client ?? (await (this.#opening as Promise<OwnClient>))
+      if (client.status !== undefined && client.status !== 'ready') await this.#becomesReady(client)
+      return await operation(client)
+    } finally {
+      this.#pending--
+    }
+  }
+
+  async #becomesReady(client: RedisClient): Promise<void> {
+    if (client.status === 'end') throw unavailable('the connection has been closed.', this.#lastError)
+    if (client.status === 'wait') client.connect?.().catch(() => {})
+    this.#ready ??= new Promise<void>((resolve) => client.once('ready', resolve)).then(() => {
+      this.#ready = null
+    })
+    let timer: NodeJS.Timeout | undefined
+    const tooLate = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => reject(unavailable('there is no connection.', this.#lastError)), READY_WAIT_MS)
+    })
+    await Promise.race([this.#ready, tooLate]).finally(() => clearTimeout(timer))
+  }
+}
+
+interface Script {
+  readonly lua: string
+  readonly sha: string
+}
+
+function script(lua: string): Script {
+  return { lua, sha: createHash('sha1').update(lua).digest('hex') }
+}
+
+/**
+ * `live(key, now)` reads a record's metadata if it is alive at `now` (ms since the epoch), with times relative to its
+ * creation; `write(key, record)` puts the times back and lets the key be forgotten when the session ends.
+ */
+const PRELUDE = `
+local function live(key, now)
+  local stored = redis.call('HMGET', key, 'm', 't', 'i')
+  if not stored[1] then
+    if redis.call('EXISTS', key) == 1 then error({err = 'CORRUPT session record'}) end
+    return nil
+  end
+  local g, c, u, a, e, z = string.match(stored[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if not g or not stored[2] then error({err = 'CORRUPT session record'}) end
+  local r = { generation = g, created = tonumber(c), updated = tonumber(u), accessed = tonumber(a),
+              expires = tonumber(e), absolute = tonumber(z), token = stored[2] }
+  r.now = tonumber(now) - r.created
+  if r.now >= r.expires or r.now >= r.absolute then return nil end
+  if stored[3] and r.now - r.accessed >= tonumber(stored[3]) then return nil end
+  r.now = math.max(r.now, r.accessed)
+  return r
+end
+local function write(key, r)
+  r.expires = math.min(r.expires, r.absolute)
+  redis.call('HSET', key, 'm', string.format('%s %.0f %.0f %.0f %.0f %.0f',
+    r.generation, r.created, r.updated, r.accessed, r.expires, r.absolute))
+  redis.call('EXPIRE', key, math.max(1, math.ceil((r.expires - r.now) / 1000)))
+end
+`
+
+/** ARGV: 'set' or 'create', ttl in seconds, then name and text of every hash field. */
+const SET = script(`
+if ARGV[1] == 'create' then
+  if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+else
+  redis.call('DEL', KEYS[1])
+end
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+`)
+
+/** ARGV: now, ms to the new end. */
+const TOUCH = script(`${PRELUDE}
+local r = live(KEYS[1], ARGV[1])
+if not r then return 0 end
+r.accessed = r.now
+r.expires = math.max(r.expires, r.now + tonumber(ARGV[2]))
+write(KEYS[1], r)
+return 1
+`)
+
+/**
+ * ARGV: generation, now, new end, may the end move back, new absolute end or '', token to replace or '', token to set,
+ * 'p' to set, expectation ('any', 'absent' or 'text'), its field, its text, number of hash fields to write, name and text of each,
+ * then the names of those to remove. `updated` moves when a field of the application is among them.
+ */
+const UPDATE = script(`${PRELUDE}
+local r = live(KEYS[1], ARGV[2])
+if not r or r.generation ~= ARGV[1] then return {'ended'} end
+if ARGV[9] ~= 'any' then
+  local held = redis.call('HGET', KEYS[1], ARGV[10])
+  if ARGV[9] == 'absent' and held then return {'conflict', held} end
+  if ARGV[9] == 'text' and held ~= ARGV[11] then
+    if held then return {'conflict', held} end
+    return {'conflict'}
+  end
+end
+if ARGV[6] ~= '' then
+  if r.token ~= ARGV[6] then return {'renewed'} end
+  redis.call('HSET', KEYS[1], 't', ARGV[7], 'p', ARGV[8])
+end
+local last = 12 + 2 * tonumber(ARGV[12])
+for i = 13, last, 2 do
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+  if string.sub(ARGV[i], 1, 1) == '.' then r.updated = r.now end
+end
+for i = last + 1, #ARGV do
+  redis.call('HDEL', KEYS[1], ARGV[i])
+  if string.sub(ARGV[i], 1, 1) == '.' then r.updated = r.now end
+end
+r.accessed = r.now
+if ARGV[5] ~= '' then r.absolute = tonumber(ARGV[5]) - r.created end
+local expires = tonumber(ARGV[3]) - r.created
+if ARGV[4] == '1' or expires > r.expires then r.expires = expires end
+write(KEYS[1], r)
+return {'updated'}
+`)
+
+/**
+ * KEYS: old, new. ARGV: generation, now, ttl in seconds, 'all' or 'some', number of fields to keep, their names, number
+ * of fields to leave behind, their names, then name and text of every hash field of the new record.
+ */
+const REGENERATE = script(`${PRELUDE}
+local r = live(KEYS[1], ARGV[2])
+if not r or r.generation ~= ARGV[1] then return {'ended'} end
+if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
+local kept = tonumber(ARGV[5])
+local next = 6 + kept
+local removed = tonumber(ARGV[next])
+if ARGV[4] == 'all' then
+  redis.call('RENAME', KEYS[1], KEYS[2])
+  redis.call('HDEL', KEYS[2], 'p', 'u', 'i', 's')
+else
+  local texts = {}
+  for i = 6, 5 + kept do texts[i] = redis.call('HGET', KEYS[1], ARGV[i]) end
+  redis.call('DEL', KEYS[1])
+  for i = 6, 5 + kept do
+    if texts[i] then redis.call('HSET', KEYS[2], ARGV[i], texts[i]) end
+  end
+end
+for i = next + 1, next + removed do redis.call('HDEL', KEYS[2], ARGV[i]) end
+for i = next + removed + 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+return {'regenerated', redis.call('HGETALL', KEYS[2])}
+`)
+
+function fieldKey(name: string): string {
+  return `.${name}`
+}
+
+/** Names and texts of a record's hash fields, in turn. */
+function encodeRecord(data: SessionData): string[] {
+  const { createdAt } = data
+  const times = [data.updatedAt, data.lastAccessedAt, data.expiresAt, data.absoluteExpiresAt]
+  const flat = ['t', data.tokenHash]
+  flat.push('m', `${data.generation} ${createdAt} ${times.map((time) => Math.max(0, time - createdAt)).join(' ')}`)
+  if (data.previousToken) flat.push('p', `${data.previousToken.hash} ${data.previousToken.until}`)
+  if (data.userId !== undefined) flat.push('u', JSON.stringify(data.userId))
+  if (data.idleTimeoutMs !== undefined) flat.push('i', String(data.idleTimeoutMs))
+  if (data.persistent !== undefined) flat.push('s', data.persistent ? '1' : '0')
+  for (const [name, text] of data.fields) flat.push(fieldKey(name), text)
+  return flat
+}
+
+function encodeChange(change: SessionChange): (string | number)[] {
+  const { expect, renew, metadata = {} } = change
+  const write: string[] = []
+  const remove: string[] = []
+  for (const [key, value] of [
+    ['u', metadata.userId === undefined ? undefined : JSON.stringify(metadata.userId)],
+    ['i', metadata.idleTimeoutMs === undefined ? undefined : String(metadata.idleTimeoutMs)],
+    ['s', metadata.persistent === undefined ? undefined : metadata.persistent ? '1' : '0'],
+  ] as const) {
+    if (value !== undefined) write.push(key, value)
+    else if (METADATA_OF[key] in metadata) remove.push(key)
+  }
+  for (const [name, text] of change.set ?? []) write.push(fieldKey(name), text)
+  for (const name of change.delete ?? []) remove.push(fieldKey(name))
+  return [
+    change.generation,
+    change.at,
+    change.expiresAt,
+    'idleTimeoutMs' in metadata ? 1 : 0,
+    metadata.absoluteExpiresAt ?? '',
+    renew?.from ?? '',
+    renew?.to ?? '',
+    renew ? `${renew.from} ${renew.graceUntil}` : '',
+    expect === undefined ? 'any' : expect.text === undefined ? 'absent' : 'text',
+    expect ? fieldKey(expect.field) : '',
+    expect?.text ?? '',
+    write.length / 2,
+    ...write,
+    ...remove,
+  ]
+}
+
+const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent' } as const
+
+const TIMES = /^(\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15})$/
+
+function decodeRecord(id: string, hash: Record<string, string>): SessionData | null {
+  const names = Object.keys(hash)
+  if (names.length === 0) return null
+  const [, generation, created, updated, accessed, expires, absolute] = TIMES.exec(hash['m'] ?? '') ?? []
+  const tokenHash = hash['t']
+  if (generation === undefined || tokenHash === undefined) throw corrupt('metadata is missing')
+  const createdAt = Number(created)
+  const fields: [string, string][] = []
+  for (const name of names) if (name.charCodeAt(0) === 46 /* . */) fields.push([name.slice(1), hash[name] as string])
+  return new SessionData({
+    id,
+    tokenHash,
+    generation: Number(generation),
+    createdAt,
+    updatedAt: createdAt + Number(updated),
+    lastAccessedAt: createdAt + Number(accessed),
+    expiresAt: createdAt + Number(expires),
+    absoluteExpiresAt: createdAt + Number(absolute),
+    previousToken: decodePrevious(hash['p']),
+    userId: decodeUser(hash['u']),
+    idleTimeoutMs: hash['i'] === undefined ? undefined : Number(hash['i']),
+    persistent: hash['s'] === undefined ? undefined : hash['s'] === '1',
+    fields,
+  })
+}
+
+function decodePrevious(text: string | undefined): { hash: string; until: number } | undefined {
+  const [hash, until] = text?.split(' ') ?? []
+  return hash !== undefined && until !== undefined ? { hash, until: Number(until) } : undefined
+}
+
+function decodeUser(text: string | undefined): string | number | undefined {
+  if (text === undefined) return undefined
+  let userId: unknown
+  try {
+    userId = JSON.parse(text)
+  } catch (cause) {
+    throw corrupt('the user ID is not JSON', cause)
+  }
+  if (typeof userId !== 'string' && typeof userId !== 'number') throw corrupt('the user ID is not a string or number')
+  return userId
+}
+
+function pairs(flat: string[]): [string, string][] {
+  const result: [string, string][] = []
+  for (let index = 0; index < flat.length; index += 2) {
+    result.push([flat[index] as string, flat[index + 1] as string])
+  }
+  return result
+}
+
+function corrupt(reason: string, cause?: unknown): SessionError {
+  return new SessionError('CORRUPT_RECORD', `The session record in Redis cannot be read: ${reason}.`, { cause })
+}
+
+function unavailable(reason: string, cause?: unknown): SessionError {
+  if (isSessionError(cause)) return cause
+  return new SessionError('STORE_UNAVAILABLE', `Redis cannot be used: ${reason}`, { cause })
+}
