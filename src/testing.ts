@@ -385,20 +385,21 @@ const ATOMIC: Record<string, Check> = {
     equal(left[0], false, 'the old session')
   },
   'ended stays ended: no update, touch, renewal or regeneration brings a session back': async (store, peer) => {
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < 40; round++) {
       const record = sample({ fields: { a: '1' } })
       await store.create(record.id, record, 60)
       const next = successor(record)
       const renew = { from: record.tokenHash, to: newToken().tokenHash, graceUntil: Date.now() + 1_000 }
-      const operations = [
-        () => peer.update(record.id, changeOf(record, { set: ONE_FIELD }), 60),
-        () => peer.touch(record.id, 60),
-        () => peer.update(record.id, changeOf(record, { renew }), 60),
-        () => (round % 2 === 0 ? peer.regenerate(record.id, regenerationOf(record, next), 60) : Promise.resolve()),
-      ]
-      // The end comes at every place in the order.
-      operations.splice(round % (operations.length + 1), 0, () => store.end(record.id))
-      await Promise.all(operations.map((operation) => operation()))
+      // The end comes at every distance from each of the others.
+      await Promise.all([
+        afterTurns(round % 8, () => store.end(record.id)),
+        afterTurns((round >> 1) % 3, () => peer.update(record.id, changeOf(record, { set: ONE_FIELD }), 60)),
+        afterTurns((round >> 2) % 3, () => peer.touch(record.id, 60)),
+        afterTurns((round >> 3) % 3, () => peer.update(record.id, changeOf(record, { renew }), 60)),
+        afterTurns((round >> 4) % 3, async () => {
+          if (round % 2 === 0) await peer.regenerate(record.id, regenerationOf(record, next), 60)
+        }),
+      ])
       equal(await peer.get(record.id), null, `the session, round ${round}`)
     }
   },
@@ -451,6 +452,12 @@ function regenerationOf(record: SessionData, next: SessionData, parts: Partial<R
 
 function concurrently<T>(count: number, task: (index: number) => Promise<T>): Promise<T[]> {
   return Promise.all(Array.from({ length: count }, (_unused, index) => task(index)))
+}
+
+/** Runs `task` after the event loop has turned so often. */
+async function afterTurns<T>(turns: number, task: () => Promise<T>): Promise<T> {
+  for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve))
+  return task()
 }
 
 function pick(index: number, store: SessionStore, peer: SessionStore): SessionStore {

@@ -163,6 +163,7 @@ export class RedisSessionStore extends SessionStore {
 
   /** Closes the connection if the store opened it. A client that was handed in is left alone. */
   override async close(): Promise<void> {
+    if (this.#isClosed) return
     this.#isClosed = true
     if (this.#opening === null) return
     const client = await this.#opening.catch(() => null)

@@ -1,0 +1,95 @@
+// One Express app with the routes that the promises are tested by, for this process and for others (app-process.ts).
+import express, { type Express } from 'express'
+import { type SessionMiddleware, type SessionOptions, session } from 'sojourn'
+import { SECRET } from './http.js'
+
+/** `GET /peek` reads, `POST /set?k=v` writes, `POST /login?user=`, `POST /logout`; `POST /slow/*` wait before they act. */
+export function testApp(options: Partial<SessionOptions> = {}): {
+  app: Express
+  middleware: SessionMiddleware
+  /** Lets the requests go on that wait in a `/slow` route. */
+  release(): void
+  /** How many requests wait. */
+  waiting(): number
+} {
+  const app = express()
+  app.set('env', 'test')
+  const middleware = session({ secret: SECRET, ...options })
+  let held: (() => void)[] = []
+  const released = (): Promise<void> => new Promise((resolve) => held.push(resolve))
+
+  app.use(middleware)
+  app.get('/peek', (req, res) => {
+    res.json({ id: req.session.id, fields: req.session, userId: req.session.metadata.userId ?? null })
+  })
+  app.get('/plain', (_req, res) => {
+    res.send('plain')
+  })
+  app.post('/set', (req, res) => {
+    for (const [name, value] of Object.entries(req.query)) req.session.set(name, value)
+    res.json({ id: req.session.id })
+  })
+  app.post('/update', async (req, res) => {
+    res.json(await req.session.update('n', (n) => ((n as number | undefined) ?? 0) + 1))
+  })
+  app.post('/login', async (req, res) => {
+    await req.session.login(String(req.query['user'] ?? 'ann'))
+    res.json({ id: req.session.id })
+  })
+  app.post('/logout', async (req, res) => {
+    await req.session.logout()
+    res.json({})
+  })
+  app.post('/destroy', async (req, res) => {
+    await req.session.destroy()
+    res.json({})
+  })
+  app.post('/regenerate', async (req, res) => {
+    await req.session.regenerate({ keep: req.query['keep'] === 'true' })
+    res.json({ id: req.session.id })
+  })
+  app.post('/renew', async (req, res) => {
+    await req.session.renew()
+    res.json({ id: req.session.id })
+  })
+  app.post('/redirect', (req, res) => {
+    req.session.set('seen', req.query['value'])
+    res.redirect('/peek')
+  })
+  app.post('/slow/:action', async (req, res) => {
+    req.session.get('anything')
+    await released()
+    switch (req.params.action) {
+      case 'write':
+        req.session.set('late', true)
+        break
+      case 'touch':
+        await req.session.touch()
+        break
+      case 'renew':
+        await req.session.renew()
+        break
+      case 'regenerate':
+        await req.session.regenerate({ keep: true })
+        break
+      case 'login':
+        await req.session.login('late')
+        break
+      case 'update':
+        await req.session.update('n', () => 1)
+        break
+      default:
+        break
+    }
+    res.json({ id: req.session.id })
+  })
+  return {
+    app,
+    middleware,
+    release() {
+      for (const go of held.splice(0)) go()
+      held = []
+    },
+    waiting: () => held.length,
+  }
+}

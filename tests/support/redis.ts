@@ -1,0 +1,87 @@
+// A real redis-server for tests: one of our own on a free port, or the one that REDIS_URL names.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Redis } from 'ioredis'
+
+/** A redis-server process that a test may freeze, kill and start again. */
+export class RedisServer {
+  readonly port: number
+  readonly url: string
+  readonly #args: readonly string[]
+  readonly #directory = mkdtempSync(join(tmpdir(), 'sojourn-redis-'))
+  #process: ChildProcess | undefined
+
+  private constructor(port: number, args: readonly string[]) {
+    this.port = port
+    this.url = `redis://127.0.0.1:${port}`
+    this.#args = args
+  }
+
+  /** Starts a server on a free port. */
+  static async start(...args: string[]): Promise<RedisServer> {
+    const server = new RedisServer(await freePort(), args)
+    await server.restart()
+    return server
+  }
+
+  /** Starts the process, again if it was killed; empty, since nothing is kept on disk. */
+  async restart(): Promise<void> {
+    const fixed = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+    const child = spawn('redis-server', [...fixed, '--dir', this.#directory, ...this.#args], { stdio: 'ignore' })
+    this.#process = child
+    child.on('error', () => {})
+    await this.#accepts()
+  }
+
+  /** Stops it as a crash would. */
+  async kill(): Promise<void> {
+    const child = this.#process
+    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    child.kill('SIGCONT')
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+
+  /** The process stops answering; connections stay open. */
+  freeze(): void {
+    this.#process?.kill('SIGSTOP')
+  }
+
+  thaw(): void {
+    this.#process?.kill('SIGCONT')
+  }
+
+  async stop(): Promise<void> {
+    await this.kill()
+    rmSync(this.#directory, { recursive: true, force: true })
+  }
+
+  async #accepts(): Promise<void> {
+    const client = new Redis(this.port, '127.0.0.1', { retryStrategy: () => 10, lazyConnect: true })
+    client.on('error', () => {})
+    await new Promise<void>((resolve, reject) => {
+      client.once('ready', resolve)
+      this.#process?.once('exit', (code) => reject(new Error(`redis-server ended with code ${code}`)))
+      client.connect().catch(() => {})
+    }).finally(() => client.disconnect())
+  }
+}
+
+/** The server for tests that only need one to be there: REDIS_URL, or a new one. */
+export async function sharedRedis(): Promise<{ url: string; stop(): Promise<void> }> {
+  const url = process.env['REDIS_URL']
+  return url ? { url, stop: async () => {} } : RedisServer.start()
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  server.close()
+  await once(server, 'close')
+  return port
+}
