@@ -70,6 +70,7 @@ export class Session {
 
   /** The value of a field, or `fallback` (default `undefined`) when there is none. The fallback is not stored. */
   get<K extends FieldName>(name: K): FieldValue<K> | undefined
+  get<K extends FieldName>(name: K, fallback: FieldValue<K>): FieldValue<K>
   get<K extends FieldName, D>(name: K, fallback: D): FieldValue<K> | D
   get(name: string, fallback?: unknown): unknown {
     return this[STATE].fields.get(name) ?? (this[STATE].fields.has(name) ? null : fallback)
