@@ -110,10 +110,18 @@ export class Fields {
     this.#touched.set(name, { value, text, suspect: typeof value === 'object' && value !== null })
   }
 
-  /** The text that this field would be stored as; `undefined` when it is absent. */
-  textOf(name: string): string | undefined {
+  /**
+   * What has to be written for this one field, changed or not.
+   * @throws {SessionError} `INVALID_VALUE` or `SESSION_TOO_LARGE`.
+   */
+  changeOf(name: string): FieldChanges {
     const field = this.#touched.get(name)
-    return field ? this.#encode(name, field) : this.#stored.get(name)
+    const text = field ? this.#encode(name, field) : this.#stored.get(name)
+    const change: FieldChanges = { set: new Map(), delete: [] }
+    if (text === undefined) change.delete.push(name)
+    else change.set.set(name, text)
+    this.#checkTotal(change)
+    return change
   }
 
   /** Takes other stored fields as the base, and this one field's value from them. */

@@ -106,28 +106,19 @@ export class SessionState {
   update(name: string, modify: (value: unknown) => unknown): Promise<unknown> {
     return this.#inTurn(async () => {
       this.#requireWritable()
-      if (this.record !== null && this.fields.isChanged(name)) await this.#store()
-      for (let attempt = 1; attempt <= MAX_UPDATE_ATTEMPTS; attempt++) {
+      if (this.record === null) {
         const value = await modify(this.fields.get(name))
-        if (this.record === null) {
-          this.fields.set(name, value)
-          return value
-        }
-        const before = this.record.fields.get(name)
         this.fields.set(name, value)
-        const text = this.fields.textOf(name)
-        const write = text === undefined ? { delete: [name] } : { set: new Map([[name, text]]) }
-        const change = this.manager.change(this.record, { ...write, expect: { field: name, text: before } })
-        const result = await this.manager.update(this.record, change)
-        if (result.status === 'updated') {
-          this.#applied(change)
-          return value
-        }
-        if (result.status !== 'conflict') throw this.#ended()
-        this.record = this.record.withField(name, result.text)
-        this.fields.refresh(name, this.record.fields)
+        return value
       }
-      throw new SessionError('UPDATE_CONFLICT', `update() lost ${MAX_UPDATE_ATTEMPTS} races for one field in a row.`)
+      if (this.fields.isChanged(name)) await this.#store()
+      try {
+        return await this.#updateStored(name, modify)
+      } catch (error) {
+        // What update() did not store, the commit must not store either: it would overwrite what others wrote.
+        this.fields.refresh(name, this.record.fields)
+        throw error
+      }
     })
   }
 
@@ -214,8 +205,15 @@ export class SessionState {
       this.#requireCookie()
       const previousId = this.record?.id
       if (this.record === null) {
-        this.#metadata = { ...this.#metadata, userId }
-        await this.#create()
+        const before = this.#metadata
+        this.#metadata = { ...before, userId }
+        try {
+          await this.#create()
+        } catch (error) {
+          // The commit may store this session yet, and must not log anyone in then.
+          this.#metadata = before
+          throw error
+        }
       } else {
         await this.#regenerate({ keep: 'all', userId, restartsLife: true })
       }
@@ -240,6 +238,7 @@ export class SessionState {
 
   destroy(): Promise<void> {
     return this.#inTurn(async () => {
+      if (this.#standing === 'unavailable') this.#requireWritable()
       if (this.#standing !== 'live') return
       if (this.record !== null) {
         await this.manager.end(this.record.id)
@@ -250,7 +249,7 @@ export class SessionState {
     })
   }
 
-  setExpiry(duration: Duration): Promise<void> {
+  async setExpiry(duration: Duration): Promise<void> {
     this.chooseExpiry(milliseconds(duration, 'setExpiry()'))
     return this.save()
   }
@@ -349,6 +348,26 @@ export class SessionState {
   }
 
   // --- Inside ---
+
+  async #updateStored(name: string, modify: (value: unknown) => unknown): Promise<unknown> {
+    let record = this.record as SessionData
+    for (let attempt = 1; attempt <= MAX_UPDATE_ATTEMPTS; attempt++) {
+      const value = await modify(this.fields.get(name))
+      this.fields.set(name, value)
+      const write = this.fields.changeOf(name)
+      const change = this.manager.change(record, { ...write, expect: { field: name, text: record.fields.get(name) } })
+      const result = await this.manager.update(record, change)
+      if (result.status === 'updated') {
+        this.#applied(change)
+        return value
+      }
+      if (result.status !== 'conflict') throw this.#ended()
+      record = record.withField(name, result.text)
+      this.record = record
+      this.fields.refresh(name, record.fields)
+    }
+    throw new SessionError('UPDATE_CONFLICT', `update() lost ${MAX_UPDATE_ATTEMPTS} races for one field in a row.`)
+  }
 
   async #store(): Promise<void> {
     const plan = this.plan()
