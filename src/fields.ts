@@ -1,4 +1,5 @@
 // The application's fields of one session in one request: decoded when read, compared only when touched.
+import { isDeepStrictEqual } from 'node:util'
 import type { SessionCodec } from './codec.js'
 import { SessionError } from './errors.js'
 
@@ -23,6 +24,10 @@ interface TouchedField {
   text: string | undefined
   /** Whether the value may have changed: it was assigned, or it is an object that the caller may have altered. */
   suspect: boolean
+  /** The schema that has seen this value, see `adopt()`. */
+  schema?: object
+  /** What the schema was given, while what it made of it stands in the place. */
+  input?: { readonly value: unknown } | undefined
 }
 
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
@@ -104,10 +109,35 @@ export class Fields {
     return names
   }
 
-  /** Takes `value` as what the field holds unchanged, so that only later alterations of it count. */
-  adopt(name: string, value: unknown): void {
-    const text = value === undefined ? undefined : this.#codec.encode(value, name)
-    this.#touched.set(name, { value, text, suspect: typeof value === 'object' && value !== null })
+  /** The schema whose output this field holds, if any. */
+  schemaOf(name: string): object | undefined {
+    return this.#touched.get(name)?.schema
+  }
+
+  /** The value for a schema to validate: not what a schema has made of it, unless that was altered since. */
+  input(name: string): unknown {
+    const value = this.get(name)
+    const input = this.#touched.get(name)?.input
+    return input && !this.isChanged(name) ? input.value : value
+  }
+
+  /** Takes `value`, which `schema` made of the field, as what the field holds. Only later alterations of it count. */
+  adopt(name: string, value: unknown, schema: object): void {
+    const field = this.#touched.get(name)
+    // The same object stays, since others may hold it, when the schema did no more than copy it.
+    if (field && isDeepStrictEqual(field.value, value)) {
+      field.schema = schema
+      return
+    }
+    const isChanged = this.isChanged(name)
+    const encoded = value === undefined ? undefined : this.#codec.encode(value, name)
+    this.#touched.set(name, {
+      value,
+      text: isChanged ? this.#stored.get(name) : encoded,
+      suspect: isChanged || (typeof value === 'object' && value !== null),
+      schema,
+      input: isChanged ? undefined : (field?.input ?? { value: field?.value }),
+    })
   }
 
   /**
@@ -179,7 +209,9 @@ export class Fields {
 
   #rebase(name: string, text: string | undefined): void {
     const field = this.#touched.get(name)
-    if (field) field.text = text
+    if (!field) return
+    field.text = text
+    field.input = undefined
   }
 
   #encode(name: string, field: TouchedField): string | undefined {

@@ -22,17 +22,19 @@ export type InferSchemaOutput<S extends StandardSchema> = NonNullable<S['~standa
 /** The fields of a session, typed by a schema. Reading validates, assigning validates first. */
 export type TypedSession<T> = { -readonly [K in keyof T]: T[K] }
 
-/** How often the fields were validated is bounded by how often they changed through the view. */
+/**
+ * A field is validated when it is first read and when it was assigned since; what the schema made of it then is the
+ * field's value for the rest of the request. A schema that transforms must accept its own output if fields are to be
+ * assigned or altered through the view.
+ */
 export function typedSession<T>(state: SessionState, schema: StandardSchema<unknown, T>): TypedSession<T> {
   if (typeof schema?.['~standard']?.validate !== 'function') {
     throw new SessionError('INVALID_ARGUMENT', 'typed() needs a Standard Schema, such as one of zod, valibot, arktype.')
   }
-  /** The fields that were read through this view and hold what the schema made of them. */
-  const adopted = new Set<string>()
-
   function validated(fields: Record<string, unknown>): Record<string, unknown> {
     const result = schema['~standard'].validate(fields)
     if (result instanceof Promise) {
+      result.catch(() => {})
       throw new SessionError('INVALID_ARGUMENT', 'typed() needs a schema that validates synchronously.')
     }
     if (result.issues) {
@@ -46,12 +48,11 @@ export function typedSession<T>(state: SessionState, schema: StandardSchema<unkn
   }
 
   function read(name: string): unknown {
-    if (!adopted.has(name)) {
-      const value = validated(plain(state))[name]
-      // The handler gets the schema's own copy: from now on that copy is the field, so that changes to it are noticed.
-      if (!state.fields.isChanged(name)) state.fields.adopt(name, value)
-      else state.fields.set(name, value)
-      adopted.add(name)
+    if (state.fields.schemaOf(name) !== schema) {
+      const output = validated(plain(state))
+      if (!Object.hasOwn(output, name)) return Reflect.get(Object.prototype, name)
+      // The handler gets what the schema made: from now on that is the field, so that changes to it are noticed.
+      state.fields.adopt(name, output[name], schema)
     }
     return state.fields.get(name)
   }
@@ -61,8 +62,14 @@ export function typedSession<T>(state: SessionState, schema: StandardSchema<unkn
     set(_target, name, value) {
       if (typeof name !== 'string') return false
       const output = validated({ ...plain(state), [name]: value })
+      if (value !== undefined && !Object.hasOwn(output, name)) {
+        const issue = { message: 'The schema has no such field.', path: [name] }
+        throw new SessionError('VALIDATION_FAILED', `The schema has no field ${name.slice(0, 80)}.`, {
+          issues: [issue],
+        })
+      }
       state.set(name, output[name])
-      adopted.add(name)
+      if (output[name] !== undefined) state.fields.adopt(name, output[name], schema)
       return true
     },
     deleteProperty(_target, name) {
@@ -70,19 +77,21 @@ export function typedSession<T>(state: SessionState, schema: StandardSchema<unkn
       delete rest[name as string]
       validated(rest)
       state.delete(name as string)
-      adopted.delete(name as string)
       return true
     },
-    has: (_target, name) => typeof name === 'string' && name in validated(plain(state)),
+    has: (_target, name) => typeof name === 'string' && Object.hasOwn(validated(plain(state)), name),
     ownKeys: () => Object.keys(validated(plain(state))),
     getOwnPropertyDescriptor: (_target, name) =>
-      typeof name === 'string' && name in validated(plain(state))
+      typeof name === 'string' && Object.hasOwn(validated(plain(state)), name)
         ? { value: read(name), writable: true, enumerable: true, configurable: true }
         : undefined,
+    defineProperty: () => false,
+    preventExtensions: () => false,
   })
 }
 
 /** The fields as a plain object. Made of entries, so that no field name is special. */
 function plain(state: SessionState): Record<string, unknown> {
-  return Object.fromEntries(state.fields.names().map((name) => [name, state.fields.get(name)]))
+  const entries = state.fields.names().map((name) => [name, state.fields.input(name)] as const)
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
 }
