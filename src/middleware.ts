@@ -216,13 +216,13 @@ class Exchange implements SessionHost, ResponseHooks {
       case 'destroyed':
         return undefined
       case 'new':
-        if (state.canBeCreated()) return state.commit()
+        if (state.canBeCreated()) return state.commit(plan)
         state.tellLateChange('headers-sent')
         return undefined
       case 'unchanged':
         return state.isTouchDue() ? state.touch().catch(ignoreTouchFailure) : undefined
       case 'changed':
-        return state.commit()
+        return state.commit(plan)
     }
   }
 

@@ -292,9 +292,9 @@ export class SessionState {
     }
   }
 
-  /** Stores what `plan()` found. */
-  commit(): Promise<void> {
-    return this.#inTurn(() => this.#store())
+  /** Stores what `plan()` has just found. */
+  commit(plan: CommitPlan): Promise<void> {
+    return this.#inTurn(() => this.#store(plan))
   }
 
   isTouchDue(): boolean {
@@ -369,8 +369,7 @@ export class SessionState {
     throw new SessionError('UPDATE_CONFLICT', `update() lost ${MAX_UPDATE_ATTEMPTS} races for one field in a row.`)
   }
 
-  async #store(): Promise<void> {
-    const plan = this.plan()
+  async #store(plan = this.plan()): Promise<void> {
     if (plan.status === 'new') return this.#create()
     if (plan.status !== 'changed' || this.record === null) return
     const { changes } = plan

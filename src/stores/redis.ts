@@ -224,6 +224,8 @@ export class RedisSessionStore extends SessionStore {
       const client = this.#client ?? (await (this.#opening as Promise<OwnClient>))
       if (client.status !== undefined && client.status !== 'ready') await this.#becomesReady(client)
       return await operation(client)
+    } catch (error) {
+      throw withoutArguments(error)
     } finally {
       this.#pending--
     }
@@ -463,6 +465,12 @@ function decodeUser(text: string | undefined): string | number | undefined {
   }
   if (typeof userId !== 'string' && typeof userId !== 'number') throw corrupt('the user ID is not a string or number')
   return userId
+}
+
+/** ioredis puts the command on its errors, session data and all, and error logs print it. */
+function withoutArguments(error: unknown): unknown {
+  if (error instanceof Error && 'command' in error) Reflect.deleteProperty(error, 'command')
+  return error
 }
 
 function pairs(flat: string[]): [string, string][] {
