@@ -202,6 +202,9 @@ export class SessionData {
     const entries = Object.entries(fields)
     for (const [, text] of entries) if (typeof text !== 'string') throw corrupt('a field is not a string')
     if (previousToken !== undefined && !isObject(previousToken)) throw corrupt('previousToken is not an object')
+    if (persistent !== undefined && typeof persistent !== 'boolean') throw corrupt('persistent is not a boolean')
+    // A session whose user cannot be read must not go on as nobody's.
+    if (userId !== undefined && !isUserId(userId)) throw corrupt('userId is neither text nor a number')
     return new SessionData({
       id: text(record, 'id'),
       tokenHash: text(record, 'tokenHash'),
@@ -213,8 +216,8 @@ export class SessionData {
       expiresAt: time(record, 'expiresAt'),
       absoluteExpiresAt: time(record, 'absoluteExpiresAt'),
       idleTimeoutMs: idleTimeoutMs === undefined ? undefined : count(record, 'idleTimeoutMs'),
-      persistent: typeof persistent === 'boolean' ? persistent : undefined,
-      userId: typeof userId === 'string' || typeof userId === 'number' ? userId : undefined,
+      persistent,
+      userId,
       fields: entries as [string, string][],
     })
   }
@@ -300,6 +303,9 @@ function mergeFields(
   return new FieldMap(merged)
 }
 
+/** What `Date.prototype.toISOString` writes; `Date.parse` alone takes much more for a time. */
+const ISO_TIME = /^([+-]\d{2})?\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/
+
 function iso(time: number): string {
   return new Date(time).toISOString()
 }
@@ -316,6 +322,10 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+function isUserId(value: unknown): value is string | number {
+  return typeof value === 'string' || typeof value === 'number'
+}
+
 function text(record: Record<string, unknown>, name: string): string {
   const value = record[name]
   if (typeof value !== 'string' || value === '') throw corrupt(`${name} is not a string`)
@@ -329,9 +339,10 @@ function count(record: Record<string, unknown>, name: string): number {
 }
 
 function time(record: Record<string, unknown>, name: string): number {
-  const value = Date.parse(String(record[name]))
-  if (Number.isNaN(value)) throw corrupt(`${name} is not a time`)
-  return value
+  const value = record[name]
+  const time = typeof value === 'string' && ISO_TIME.test(value) ? Date.parse(value) : Number.NaN
+  if (Number.isNaN(time)) throw corrupt(`${name} is not a time`)
+  return time
 }
 
 function corrupt(reason: string): SessionError {
