@@ -69,6 +69,8 @@ class ActivityList {
 /** How long one slice of a clean-up may block the event loop. */
 const SLICE_MS = 2
 const ENTRIES_BETWEEN_CLOCK_READS = 64
+/** A timer set for longer would fire at once, and again and again. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 /**
  * Keeps sessions in memory. Every operation is atomic, because nothing in it waits. Records are immutable, so what a
@@ -99,7 +101,7 @@ export class MemorySessionStore extends SessionStore {
       throw new TypeError(`cleanupInterval is ${String(cleanupInterval)}; use seconds, or 0 for none.`)
     }
     this.#maxSessions = maxSessions
-    this.#cleanupIntervalMs = cleanupInterval * 1000
+    this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)
     this.#clock = clock
     if (warnInProduction && process.env['NODE_ENV'] === 'production') {
       warn(
