@@ -134,6 +134,7 @@ const UNKEEPABLE = new Set([
   'Uint16Array',
   'Int32Array',
   'Uint32Array',
+  'Float16Array',
   'Float32Array',
   'Float64Array',
   'BigInt64Array',
