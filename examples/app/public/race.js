@@ -3,7 +3,9 @@ const button = document.querySelector('#race')
 const result = document.querySelector('#race-result')
 
 button.hidden = false
-button.addEventListener('click', async () => {
+button.addEventListener('click', () => void run())
+
+async function run() {
   button.disabled = true
   result.textContent = 'Running …'
   try {
@@ -17,7 +19,7 @@ button.addEventListener('click', async () => {
   } finally {
     button.disabled = false
   }
-})
+}
 
 async function call(method, path) {
   const response = await fetch(path, { method })
