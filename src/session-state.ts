@@ -486,8 +486,15 @@ export class SessionState {
     }
   }
 
+  /** Tells of a change after the response, unless a save() that is called in the same turn stores it. */
   #noticeLateChange(): void {
-    if (this.host.isResponded()) this.tellLateChange('after-response')
+    if (this.host.isResponded()) setImmediate(() => void this.#tellUnlessStored())
+  }
+
+  async #tellUnlessStored(): Promise<void> {
+    await this.#running
+    const isModified = this.fields.isModified() || Object.keys(this.#metadata).length > 0
+    if (this.#standing === 'live' && isModified) this.tellLateChange('after-response')
   }
 
   /** One operation after the other, in the order of the calls. */
