@@ -40,8 +40,8 @@ app.get('/settings', (req, res) => {
 
 app.patch('/settings', (req, res) => {
   const settings = settingsOf(req)
-  const { theme, pageSize } = req.body as { theme?: never; pageSize?: never }
-  // Checked when assigned: the error that is thrown here lists what is wrong, and nothing is stored.
+  // A claim, not a fact. The assignments check it: the error that they throw lists what is wrong, and that is not stored.
+  const { theme, pageSize } = (req.body ?? {}) as Partial<z.infer<typeof Settings>>
   if (theme !== undefined) settings.theme = theme
   if (pageSize !== undefined) settings.pageSize = pageSize
   res.json(settings)

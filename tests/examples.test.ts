@@ -1,0 +1,433 @@
+// The examples as programs of their own, driven over HTTP.
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { get, type IncomingMessage } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { io, type Socket } from 'socket.io-client'
+import { type Answer, Client, SECRET, send, until } from './support/http.js'
+import { type Program, startProgram } from './support/processes.js'
+import { freePort, sharedRedis } from './support/redis.js'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const sessionFiles = mkdtempSync(join(tmpdir(), 'sojourn-examples-'))
+const started: Program[] = []
+let redis: Awaited<ReturnType<typeof sharedRedis>>
+let shopInMemory: Program
+let shopOnRedis: Program
+let shopWithoutRedis: Program
+let customStore: Program
+let passportLogin: Program
+let plainHttp: Program
+let socketIo: Program
+let streaming: Program
+let typedSession: Program
+
+beforeAll(async () => {
+  redis = await sharedRedis()
+  const closedPort = await freePort()
+  ;[
+    shopInMemory,
+    shopOnRedis,
+    shopWithoutRedis,
+    customStore,
+    passportLogin,
+    plainHttp,
+    socketIo,
+    streaming,
+    typedSession,
+  ] = await Promise.all([
+    start('app'),
+    start('app', { REDIS_URL: redis.url, SESSION_SECRET: SECRET }),
+    start('app', { REDIS_URL: `redis://127.0.0.1:${closedPort}` }),
+    start('custom-store', { SESSION_DIR: sessionFiles, SESSION_SECRET: SECRET }),
+    start('passport-login'),
+    start('plain-http'),
+    start('socket-io'),
+    start('streaming'),
+    start('typed-session'),
+  ])
+})
+
+afterAll(async () => {
+  await Promise.all(started.map((program) => program.stop()))
+  await redis.stop()
+  rmSync(sessionFiles, { recursive: true })
+  // Every example, and every start of it, has closed what it had open and ended by itself.
+  expect(started.map((program) => program.process.exitCode)).toEqual(started.map(() => 0))
+})
+
+test('every example is here', () => {
+  const names = readdirSync(join(ROOT, 'examples'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
+  const tested = new Set(started.map((program) => program.process.spawnargs.join(' ')))
+  for (const { name } of names) {
+    expect([...tested].some((command) => command.includes(`examples/${name}/server.ts`))).toBe(true)
+  }
+})
+
+describe.each([
+  ['memory', () => shopInMemory],
+  ['Redis', () => shopOnRedis],
+])('app on %s', (storeName, shop) => {
+  test('a page counts visits and tells user, session ID, end and store', async () => {
+    const browser = new Browser(shop().url)
+    const first = shown(await browser.get('/'))
+    expect(first).toMatchObject({ visits: 1, user: 'nobody is logged in', store: storeName, cart: [] })
+    const second = shown(await browser.get('/'))
+    expect(second).toMatchObject({ visits: 2, sessionId: first.sessionId })
+    const minutesLeft = (Date.parse(second.endsAt) - Date.now()) / 60_000
+    expect(minutesLeft).toBeGreaterThan(29)
+    expect(minutesLeft).toBeLessThanOrEqual(30)
+  })
+
+  test('the page behind the redirect has what was put in the cart, and what was taken out', async () => {
+    const browser = new Browser(shop().url)
+    for (const product of ['Tea', 'Honey', 'Tea']) {
+      expect(await browser.submit('/cart/add', { product })).toMatchObject({ status: 303, headers: { location: '/' } })
+    }
+    expect(shown(await browser.get('/')).cart).toEqual(['2 × Tea', '1 × Honey'])
+    await browser.submit('/cart/remove', { product: 'Tea' })
+    expect(shown(await browser.get('/')).cart).toEqual(['1 × Honey'])
+    await browser.submit('/cart/remove', { product: 'Honey' })
+    expect(shown(await browser.get('/')).cart).toEqual([])
+    expect((await browser.submit('/cart/add', { product: 'Gold' })).status).toBe(400)
+  })
+
+  test('a login keeps the cart under a new session ID, and the cookie from before is worth nothing', async () => {
+    const browser = new Browser(shop().url)
+    await browser.submit('/cart/add', { product: 'Tea' })
+    const before = shown(await browser.get('/'))
+    const stolen = new Browser(shop().url, browser.cookies)
+    await browser.submit('/login', { name: 'Ann' })
+    const after = shown(await browser.get('/'))
+    expect(after).toMatchObject({ user: 'Ann', cart: ['1 × Tea'], visits: 2 })
+    expect(after.sessionId).not.toBe(before.sessionId)
+    expect(shown(await stolen.get('/'))).toMatchObject({ user: 'nobody is logged in', cart: [], visits: 1 })
+  })
+
+  test('a logout ends the session, also for a copy of its cookie', async () => {
+    const browser = new Browser(shop().url)
+    await browser.submit('/login', { name: 'Ann' })
+    const copy = new Browser(shop().url, browser.cookies)
+    await browser.submit('/logout')
+    expect(browser.cookies.size).toBe(0)
+    expect(shown(await copy.get('/'))).toMatchObject({ user: 'nobody is logged in', visits: 1 })
+  })
+
+  test('of fifty requests at once, every count and every field arrives', async () => {
+    const browser = new Browser(shop().url)
+    for (let round = 1; round <= 2; round++) {
+      const { racers } = (await browser.post('/race')).json<{ racers: number }>()
+      const answers = await Promise.all(Array.from({ length: racers }, (_, racer) => browser.post(`/race/${racer}`)))
+      expect(new Set(answers.map((answer) => answer.status))).toEqual(new Set([200]))
+      expect((await browser.get('/race')).json()).toEqual({ counter: 50, fields: 50, racers: 50 })
+    }
+  })
+})
+
+describe('app', () => {
+  test('a session on Redis survives a restart of the program', async () => {
+    const env = { REDIS_URL: redis.url, SESSION_SECRET: SECRET }
+    const before = await start('app', env)
+    const browser = new Browser(before.url)
+    await browser.submit('/cart/add', { product: 'Honey' })
+    await browser.submit('/login', { name: 'Ann' })
+    const { sessionId } = shown(await browser.get('/'))
+    await before.stop()
+    const after = await start('app', env)
+    const page = shown(await new Browser(after.url, browser.cookies).get('/'))
+    expect(page).toMatchObject({ sessionId, user: 'Ann', cart: ['1 × Honey'], visits: 2, store: 'Redis' })
+  })
+
+  test('a name is shown as text, whatever it is made of', async () => {
+    const browser = new Browser(shopInMemory.url)
+    await browser.submit('/login', { name: `<img src=x onerror='alert("1")'>` })
+    const { body } = await browser.get('/')
+    expect(body).not.toContain('<img')
+    expect(body).toContain('&#60;img src=x onerror=&#39;alert(&#34;1&#34;)')
+  })
+
+  test('a form of another site changes nothing', async () => {
+    const browser = new Browser(shopInMemory.url)
+    await browser.get('/')
+    for (const sender of ['cross-site', 'same-site']) {
+      expect((await browser.submit('/login', { name: 'Mallory' }, { 'sec-fetch-site': sender })).status).toBe(403)
+    }
+    expect(shown(await browser.get('/')).user).toBe('nobody is logged in')
+    expect((await browser.submit('/login', { name: 'Ann' }, { 'sec-fetch-site': 'same-origin' })).status).toBe(303)
+  })
+
+  test('what the page loads is there, and asks for no session', async () => {
+    const browser = new Browser(shopInMemory.url)
+    const { body, headers } = await browser.get('/')
+    expect(headers['content-security-policy']).toContain("default-src 'self'")
+    // Nothing inline, which that policy would refuse.
+    expect(body).not.toMatch(/<style|<script(?![^>]* src=)| style=| on\w+=/)
+    const paths = [...body.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, path]) => path as string)
+    expect(paths.toSorted()).toEqual(['/icon.svg', '/race.js', '/style.css'])
+    for (const path of paths) expect(await browser.get(path)).toMatchObject({ status: 200, setCookies: [] })
+  })
+
+  test('without its Redis it answers 503 in plain words', async () => {
+    const answer = await new Browser(shopWithoutRedis.url).get('/')
+    expect(answer).toMatchObject({ status: 503, setCookies: [] })
+    expect(answer.body).toBe('The session store does not answer. Please try again in a moment.')
+  })
+})
+
+describe('custom-store', () => {
+  test('requests at once lose no update, and the files hold no token', async () => {
+    const client = new Client(customStore.url)
+    expect((await client.get('/')).body).toBe('You have seen this page 1 times.\n')
+    await Promise.all(Array.from({ length: 20 }, () => client.get('/')))
+    expect((await client.get('/')).body).toBe('You have seen this page 22 times.\n')
+    const [id, token] = (client.cookies.get('sid') as string).split('.') as [string, string]
+    const stored = readFileSync(join(sessionFiles, `${id}.json`), 'utf8')
+    expect(JSON.parse(stored)).toMatchObject({ id, fields: { views: '22' } })
+    expect(stored).not.toContain(token)
+    expect(readdirSync(sessionFiles).filter((file) => file.endsWith('.draft'))).toEqual([])
+  })
+
+  test('another start on the same files finds the session', async () => {
+    const client = new Client(customStore.url)
+    await client.get('/')
+    const other = await start('custom-store', { SESSION_DIR: sessionFiles, SESSION_SECRET: SECRET })
+    expect((await new Client(other.url, client.cookies).get('/')).body).toBe('You have seen this page 2 times.\n')
+  })
+
+  test('with --check it reports what the store guarantees, and what not', async () => {
+    const { NODE_OPTIONS: _jestOptions, ...env } = process.env
+    const args = ['--import', 'tsx', 'examples/custom-store/server.ts', '--check']
+    const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: ROOT, env })
+    const lines = stdout.trimEnd().split('\n')
+    expect(lines.at(-1)).toBe('Guarantees: basic, atomic')
+    expect(lines.filter((line) => line.startsWith('pass  ')).length).toBeGreaterThan(25)
+    const failed = lines.filter((line) => line.startsWith('FAIL  '))
+    expect(failed.filter((line) => !line.startsWith('FAIL  across processes: '))).toEqual([])
+  })
+})
+
+describe('typed-session', () => {
+  test('defaults are filled in without a session, and values are stored as the schema makes them', async () => {
+    const client = new Client(typedSession.url)
+    const first = await client.get('/settings')
+    expect(first.json()).toEqual({ theme: 'light', pageSize: 20, pinned: [] })
+    expect(first.setCookies).toEqual([])
+    const body = { theme: 'dark', pageSize: '50' }
+    expect((await client.request('PATCH', '/settings', { body })).json()).toMatchObject({ theme: 'dark', pageSize: 50 })
+    expect((await client.get('/settings')).json()).toEqual({ theme: 'dark', pageSize: 50, pinned: [] })
+  })
+
+  test('what does not fit is refused with the issues of the schema, and not stored', async () => {
+    const client = new Client(typedSession.url)
+    await client.request('PATCH', '/settings', { body: { theme: 'dark' } })
+    const refused = await client.request('PATCH', '/settings', { body: { theme: 'pink' } })
+    expect(refused.status).toBe(400)
+    expect(refused.json()).toMatchObject({ issues: [{ path: ['theme'] }] })
+    for (let name = 1; name <= 6; name++) {
+      expect((await client.post(`/pinned/${name}`)).status).toBe(name <= 5 ? 200 : 400)
+    }
+    expect((await client.get('/settings')).json()).toMatchObject({ theme: 'dark', pinned: ['1', '2', '3', '4', '5'] })
+  })
+
+  test('fields beside the schema stay', async () => {
+    const client = new Client(typedSession.url)
+    await client.post('/search/tea')
+    await client.post('/pinned/tea')
+    expect((await client.post('/search/honey')).json()).toEqual({ count: 2, searches: ['tea', 'honey'] })
+  })
+})
+
+describe('passport-login', () => {
+  test('a wrong password and an unknown name get 401 and no session', async () => {
+    const browser = new Browser(passportLogin.url)
+    for (const fields of [
+      { username: 'alice', password: 'wrong' },
+      { username: 'bob', password: 'correct horse' },
+      { username: 'nobody', password: '' },
+    ]) {
+      expect((await browser.submit('/login', fields)).status).not.toBe(303)
+      expect((await browser.get('/account')).status).toBe(401)
+    }
+    expect(browser.cookies.size).toBe(0)
+  })
+
+  test('each login gives a new session, and cookies from before it and from before the logout are dead', async () => {
+    const browser = new Browser(passportLogin.url)
+    const login = { username: 'alice', password: 'correct horse' }
+    expect(await browser.submit('/login', login)).toMatchObject({ status: 303, headers: { location: '/' } })
+    const first = (await browser.get('/account')).json<{ name: string; session: string }>()
+    const beforeSecond = new Browser(passportLogin.url, browser.cookies)
+    await browser.submit('/login', login)
+    const second = (await browser.get('/account')).json<{ name: string; session: string }>()
+    expect([first.name, second.name]).toEqual(['alice', 'alice'])
+    expect(second.session).not.toBe(first.session)
+    expect((await beforeSecond.get('/account')).status).toBe(401)
+
+    const beforeLogout = new Browser(passportLogin.url, browser.cookies)
+    expect((await browser.get('/')).body).toContain('Hello, alice.')
+    expect((await browser.submit('/logout')).status).toBe(303)
+    expect((await browser.get('/')).body).toContain('Hello, stranger.')
+    expect((await beforeLogout.get('/account')).status).toBe(401)
+  })
+})
+
+describe('socket-io', () => {
+  const sockets: Socket[] = []
+  afterAll(() => {
+    for (const socket of sockets) socket.close()
+  })
+
+  function connect(client: Client, transports: string[]): Socket {
+    const extraHeaders: Record<string, string> = client.cookieHeader ? { cookie: client.cookieHeader } : {}
+    const socket = io(socketIo.url, { transports, extraHeaders, forceNew: true, reconnection: false })
+    sockets.push(socket)
+    return socket
+  }
+
+  test('the page and sockets of every transport share one session', async () => {
+    const client = new Client(socketIo.url)
+    await client.get('/')
+    const overWebSocket = connect(client, ['websocket'])
+    const overPolling = connect(client, ['polling', 'websocket'])
+    expect(await overWebSocket.emitWithAck('say', 'one')).toEqual({ messages: ['one'] })
+    expect(await overPolling.emitWithAck('say', 'two')).toEqual({ messages: ['one', 'two'] })
+    expect(await overWebSocket.emitWithAck('say', 'three')).toEqual({ messages: ['one', 'two', 'three'] })
+    expect((await client.get('/messages')).json()).toEqual(['one', 'two', 'three'])
+    // What a socket saves is not too late.
+    expect(socketIo.output()).not.toContain('LATECHANGE')
+  })
+
+  test('a logout closes the sockets of that session and no others', async () => {
+    const [client, other] = [new Client(socketIo.url), new Client(socketIo.url)]
+    await Promise.all([client.get('/'), other.get('/')])
+    const [socket, bystander] = [connect(client, ['websocket']), connect(other, ['websocket'])]
+    await Promise.all([socket.emitWithAck('say', 'hello'), bystander.emitWithAck('say', 'hello')])
+    const closed = new Promise((resolve) => socket.once('disconnect', resolve))
+    await client.post('/logout')
+    expect(await closed).toBe('io server disconnect')
+    expect(await bystander.emitWithAck('say', 'still here')).toEqual({ messages: ['hello', 'still here'] })
+  })
+
+  test('a connection without a session is refused', async () => {
+    const socket = connect(new Client(socketIo.url), ['websocket'])
+    const error = await new Promise<Error>((resolve) => socket.once('connect_error', resolve))
+    expect(error.message).toBe('Load the page first.')
+  })
+
+  test('the page loads its scripts', async () => {
+    const client = new Client(socketIo.url)
+    const { body } = await client.get('/')
+    const scripts = [...body.matchAll(/src="([^"]+)"/g)].map(([, path]) => path as string)
+    expect(scripts).toEqual(['/socket.io/socket.io.js', '/client.js'])
+    for (const path of scripts) {
+      const { status, headers } = await client.get(path)
+      expect([status, headers['content-type']]).toEqual([200, expect.stringContaining('javascript')])
+    }
+  })
+})
+
+describe('streaming', () => {
+  test('a new session has its cookie in the head, and its last change at the last byte', async () => {
+    const client = new Client(streaming.url)
+    const answer = await client.get('/events')
+    expect(answer.headers['content-type']).toBe('text/event-stream')
+    expect(answer.setCookies).toHaveLength(1)
+    expect(answer.body.match(/^id: \d$/gm)).toEqual(['id: 1', 'id: 2', 'id: 3', 'id: 4', 'id: 5'])
+    expect((await client.get('/')).json()).toEqual({ isNew: false, fields: { streams: 1, lastEvent: 5 } })
+  })
+
+  test('when the client leaves, what had changed is stored', async () => {
+    const client = new Client(streaming.url)
+    await client.get('/events')
+    const request = get(`${streaming.url}/events`, { headers: { cookie: client.cookieHeader }, agent: false })
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    for await (const chunk of response) if (String(chunk).includes('id: 2')) break
+    request.destroy()
+    // 5 is from the stream before; the first byte of this one stores 1, only the save after it any other.
+    let lastEvent = 0
+    await until(async () => {
+      lastEvent = (await client.get('/')).json<{ fields: { lastEvent: number } }>().fields.lastEvent
+      return lastEvent !== 5 && lastEvent !== 1
+    })
+    expect([2, 3]).toContain(lastEvent)
+  })
+
+  test('after the headers a known session can change; a new one is told as lost, and the response is whole', async () => {
+    const stranger = await new Client(streaming.url).get('/too-late')
+    expect(stranger.setCookies).toEqual([])
+    expect(stranger).toMatchObject({ status: 200, isTruncated: false })
+    expect(stranger.body).toContain('The response itself is whole.')
+    await until(() => /was changed too late \(headers-sent\)/.test(streaming.output()))
+
+    const client = new Client(streaming.url)
+    await client.get('/events')
+    await client.get('/too-late')
+    expect((await client.get('/')).json()).toMatchObject({ fields: { tooLate: true } })
+  })
+})
+
+describe('plain-http', () => {
+  test('views are counted, forgotten, and counted again', async () => {
+    const client = new Client(plainHttp.url)
+    expect((await client.get('/')).body).toBe('You have seen this page 1 times.\n')
+    expect((await client.get('/')).body).toBe('You have seen this page 2 times.\n')
+    expect(await client.post('/forget')).toMatchObject({ status: 303, headers: { location: '/' } })
+    expect(client.cookies.size).toBe(0)
+    expect((await client.get('/')).body).toBe('You have seen this page 1 times.\n')
+    expect((await client.get('/elsewhere')).status).toBe(404)
+  })
+})
+
+/** Starts an example, which prints its URL and nothing else. */
+async function start(name: string, env: Record<string, string> = {}): Promise<Program> {
+  const program = await startProgram(`examples/${name}/server.ts`, [], { PORT: '0', REDIS_URL: '', ...env })
+  started.push(program)
+  expect(program.output()).toBe(`${program.url}\n`)
+  return program
+}
+
+/** A client that sends forms. */
+class Browser extends Client {
+  readonly #url: string
+
+  constructor(url: string, cookies?: Iterable<readonly [string, string]>) {
+    super(url, cookies)
+    this.#url = url
+  }
+
+  async submit(
+    path: string,
+    fields: Record<string, string> = {},
+    headers: Record<string, string> = {},
+  ): Promise<Answer> {
+    const answer = await send(`${this.#url}${path}`, {
+      method: 'POST',
+      payload: new URLSearchParams(fields).toString(),
+      headers: { 'content-type': 'application/x-www-form-urlencoded', cookie: this.cookieHeader, ...headers },
+    })
+    for (const line of answer.setCookies) {
+      const [, name, value] = /^([^=]+)=([^;]*)/.exec(line) as unknown as [string, string, string]
+      if (value === '') this.cookies.delete(name)
+      else this.cookies.set(name, value)
+    }
+    return answer
+  }
+}
+
+/** What the page of `app` shows. */
+function shown({ body }: Answer) {
+  const element = (id: string): string => new RegExp(`id="${id}">([^<]*)<`).exec(body)?.[1] ?? ''
+  return {
+    visits: Number(element('visits')),
+    user: element('user'),
+    sessionId: element('session-id'),
+    store: element('store'),
+    endsAt: /datetime="([^"]+)"/.exec(body)?.[1] ?? '',
+    cart: [...body.matchAll(/<li><span>([^<]*)</g)].map(([, item]) => item),
+  }
+}
