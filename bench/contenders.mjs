@@ -1,0 +1,176 @@
+// The contenders: the same Express app around each, and nothing but the session differs.
+import { randomBytes } from 'node:crypto'
+import { pathToFileURL } from 'node:url'
+import { sessionData } from './data.mjs'
+
+const SECRET = 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe'
+/** A cookie like ours, for those who have none: parsing the header costs the same. */
+const DUMMY_COOKIE = `sid=${'x'.repeat(124)}`
+const IDLE_SECONDS = 1_800
+
+/**
+ * @typedef {object} Contender
+ * @property {Function} [middleware]
+ * @property {object} [store] the store, to count its calls
+ * @property {Handlers} handlers
+ * @property {(count: number) => Promise<void>} [fill] puts so many more sessions of 0.2 KB in the store
+ * @typedef {Record<'read' | 'write' | 'all' | 'seed', import('express').Handler>} Handlers
+ * @typedef {{ redisUrl: string, packageDirectory: string }} Setting
+ */
+
+/** By name, in the order of the tables. @type {Record<string, { label: string, kind: string, create: (setting: Setting) => Promise<Contender> }>} */
+export const CONTENDERS = {
+  bare: { label: 'bare Express', kind: 'bare', create: bare },
+  'sojourn-memory': { label: 'Sojourn, memory', kind: 'memory', create: (setting) => sojournMemory(setting) },
+  'express-session': { label: 'express-session, MemoryStore', kind: 'memory', create: expressSessionMemory },
+  memorystore: { label: 'express-session, memorystore', kind: 'memory', create: memorystore },
+  'sojourn-redis': { label: 'Sojourn, Redis', kind: 'redis', create: sojournRedis },
+  'connect-redis': { label: 'express-session, connect-redis', kind: 'redis', create: connectRedis },
+  raw: { label: 'raw ioredis GET / GET+SET', kind: 'raw', create: raw },
+  'cookie-session': { label: 'cookie-session', kind: 'cookie', create: cookieSession },
+  // For single parts.
+  'connect-redis-max-age': {
+    label: 'express-session, connect-redis, cookie with a maxAge',
+    kind: 'extra',
+    create: (setting) => connectRedis(setting, { maxAge: IDLE_SECONDS * 1000 }),
+  },
+  'sojourn-no-context': {
+    label: 'Sojourn, memory, context: false',
+    kind: 'extra',
+    create: (setting) => sojournMemory(setting, { context: false }),
+  },
+}
+
+/** Those of the main table. */
+export const MAIN = Object.keys(CONTENDERS).filter((name) => CONTENDERS[name].kind !== 'extra')
+
+/** Whether a contender can do a piece of work. */
+export function takesPart(name, { work, size }) {
+  if (CONTENDERS[name].kind === 'raw') return work === 'read' || work === 'write'
+  // A cookie holds 4 KB.
+  if (CONTENDERS[name].kind === 'cookie') return size === '0.2'
+  return true
+}
+
+/** What every application does with `req.session`. @type {Handlers} */
+const withSession = {
+  read(req, res) {
+    res.json({ views: req.session.views ?? 0 })
+  },
+  write(req, res) {
+    req.session.views = (req.session.views ?? 0) + 1
+    res.json({ views: req.session.views })
+  },
+  all(req, res) {
+    let count = 0
+    for (const name of Object.keys(req.session)) if (req.session[name] !== null) count++
+    res.json({ views: count })
+  },
+  seed(req, res) {
+    Object.assign(req.session, sessionData(req.query.size, Number(req.query.n)))
+    res.json({})
+  },
+}
+
+async function bare() {
+  const answer = (_req, res) => res.json({ views: 1 })
+  return { handlers: { read: answer, write: answer, all: answer, seed: seedWith(() => {}) } }
+}
+
+async function sojournMemory({ packageDirectory }, options = {}) {
+  const { session, MemorySessionStore } = await load(packageDirectory, 'dist/esm/index.js')
+  const store = new MemorySessionStore({ maxSessions: 2_000_000, warnInProduction: false })
+  const { fill } = await import('./fill.mjs')
+  return {
+    middleware: session({ secret: SECRET, store, cookie: { secure: false }, ...options }),
+    store,
+    handlers: withSession,
+    fill: async (count) => fill(store, await load(packageDirectory, 'dist/esm/index.js'), count),
+  }
+}
+
+async function sojournRedis({ packageDirectory, redisUrl }) {
+  const { session } = await load(packageDirectory, 'dist/esm/index.js')
+  const { RedisSessionStore } = await load(packageDirectory, 'dist/esm/stores/redis.js')
+  const store = new RedisSessionStore({ url: redisUrl })
+  return {
+    middleware: session({ secret: SECRET, store, cookie: { secure: false } }),
+    store,
+    handlers: withSession,
+  }
+}
+
+async function expressSession(store, cookie = {}) {
+  const { default: session } = await import('express-session')
+  return {
+    middleware: session({ secret: SECRET, resave: false, saveUninitialized: false, cookie, store: store(session) }),
+    handlers: withSession,
+  }
+}
+
+async function expressSessionMemory() {
+  let store
+  const contender = await expressSession((session) => {
+    store = new session.MemoryStore()
+    return store
+  })
+  return { ...contender, store }
+}
+
+async function memorystore() {
+  const { default: create } = await import('memorystore')
+  let store
+  const contender = await expressSession((session) => {
+    store = new (create(session))({ checkPeriod: 60_000 })
+    return store
+  })
+  return { ...contender, store }
+}
+
+async function connectRedis({ redisUrl }, cookie) {
+  const { RedisStore } = await import('connect-redis')
+  const { createClient } = await import('redis')
+  const client = await createClient({ url: redisUrl }).connect()
+  const store = new RedisStore({ client, ttl: IDLE_SECONDS })
+  return { ...(await expressSession(() => store, cookie)), store }
+}
+
+async function cookieSession() {
+  const { default: session } = await import('cookie-session')
+  return { middleware: session({ keys: [SECRET], maxAge: IDLE_SECONDS * 1000 }), handlers: withSession }
+}
+
+/** The physical limit: what any session in Redis has to do, and nothing else. The cookie header is the key. */
+async function raw({ redisUrl }) {
+  const { Redis } = await import('ioredis')
+  const redis = new Redis(redisUrl)
+  return {
+    handlers: {
+      async read(req, res) {
+        await redis.get(req.headers.cookie)
+        res.json({ views: 1 })
+      },
+      async write(req, res) {
+        await redis.set(req.headers.cookie, await redis.get(req.headers.cookie))
+        res.json({ views: 1 })
+      },
+      all: (_req, res) => res.json({ views: 1 }),
+      seed: seedWith((cookie, data) => redis.set(cookie, JSON.stringify(data), 'EX', IDLE_SECONDS)),
+    },
+  }
+}
+
+function seedWith(keep) {
+  return async (req, res) => {
+    const unique = randomBytes(16).toString('hex')
+    const cookie = `${DUMMY_COOKIE.slice(0, -unique.length)}${unique}`
+    await keep(cookie, sessionData(req.query.size, Number(req.query.n)))
+    res.append('Set-Cookie', cookie)
+    res.json({})
+  }
+}
+
+/** A module of the package under test. */
+export function load(packageDirectory, path) {
+  return import(pathToFileURL(`${packageDirectory}/${path}`).href)
+}

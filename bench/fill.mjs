@@ -1,0 +1,50 @@
+// Many sessions in a store, past the request path.
+import { createHash, randomUUID } from 'node:crypto'
+import { sessionData } from './data.mjs'
+
+const HOUR_MS = 3_600_000
+let made = 0
+
+/** A record such as the middleware makes, with the fields of a session of 0.2 KB. */
+export function newRecord({ SessionData }, { now = Date.now(), life = HOUR_MS } = {}) {
+  const n = made++
+  return new SessionData({
+    id: randomUUID(),
+    tokenHash: createHash('sha256').update(String(n)).digest('base64url'),
+    generation: 1,
+    createdAt: now,
+    updatedAt: now,
+    lastAccessedAt: now,
+    expiresAt: now + life,
+    absoluteExpiresAt: now + 12 * HOUR_MS,
+    fields: Object.entries(sessionData('0.2', n)).map(([name, value]) => [name, JSON.stringify(value)]),
+  })
+}
+
+/** Adds `count` sessions to one of our stores. */
+export async function fill(store, library, count, options) {
+  for (let index = 0; index < count; index++) {
+    const record = newRecord(library, options)
+    await store.create(record.id, record, 3_600)
+  }
+}
+
+/** Adds `count` copies of the session at `key` to Redis, under keys of the same form. */
+export async function copyInRedis(redis, key, count) {
+  const BATCH = 10_000
+  const prefix = key.slice(0, key.indexOf('{'))
+  for (let done = 0; done < count; done += BATCH) {
+    const size = Math.min(BATCH, count - done)
+    await redis.eval(COPY, 1, key, prefix, done, size)
+  }
+}
+
+const COPY = `
+local flat = redis.call('HGETALL', KEYS[1])
+for i = 1, tonumber(ARGV[3]) do
+  local hex = redis.sha1hex(ARGV[2] + i)
+  local key = ARGV[1] .. '{' .. hex:sub(1, 4) .. '}' .. hex:sub(5, 8) .. '-' .. hex:sub(9, 12) .. '-4' .. hex:sub(13, 15) .. '-8' .. hex:sub(16, 18) .. '-' .. hex:sub(19, 30)
+  redis.call('HSET', key, unpack(flat))
+  redis.call('EXPIRE', key, 3600)
+end
+`

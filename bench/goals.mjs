@@ -1,0 +1,115 @@
+// The goals, and whether a run met them. A goal that was not measured is left out.
+import { median } from './statistics.mjs'
+
+/**
+ * @param {object} results what run.mjs collected
+ * @returns {{ what: string, goal: string, found: string, isMet: boolean }[]}
+ */
+export function checkGoals(results) {
+  return [
+    ...costGoals(results.matrix ?? []),
+    ...tripGoals(results.trips),
+    ...spaceGoals(results.space),
+    ...growthGoals(results.growth),
+  ]
+}
+
+/** Our added CPU as a share of theirs, by work and size: the upper bound. */
+const SHARES = [
+  ['memory', 'read', '0.2', 0.25],
+  ['memory', 'write', '0.2', 0.25],
+  ['redis', 'read', '0.2', 0.5],
+  ['redis', 'write', '0.2', 0.5],
+  ['memory', 'read', '20', 0.1],
+  ['memory', 'read', '200', 0.02],
+  ['redis', 'read', '20', 0.3],
+  ['redis', 'read', '200', 0.2],
+  ['memory', 'none', '0.2', 0.3],
+  ['redis', 'none', '0.2', 0.3],
+]
+const OURS = { memory: 'sojourn-memory', redis: 'sojourn-redis' }
+const THEIRS = { memory: 'express-session', redis: 'connect-redis' }
+const MIN_THROUGHPUT_OF_RAW = 0.9
+
+function* costGoals(matrix) {
+  for (const [kind, work, size, bound] of SHARES) {
+    const task = matrix.find((entry) => entry.work === work && entry.size === size)
+    const ours = task?.rows[OURS[kind]]
+    const theirs = task?.rows[THEIRS[kind]]
+    if (!ours || !theirs) continue
+    const share = ours.addedUs / theirs.addedUs
+    const name = work === 'none' ? `${kind}, no cookie` : `${kind}, ${work}, ${size} KB`
+    yield goal(
+      `${name}: added CPU, ours / theirs`,
+      `≤ ${bound}`,
+      `${ratio(share)} (${us(ours.addedUs)} / ${us(theirs.addedUs)})`,
+      share <= bound,
+    )
+    if (kind !== 'redis' || size !== '0.2' || !task.samples.raw) continue
+    const throughput = throughputRatio(task.samples[OURS[kind]], task.samples.raw)
+    const raw = work === 'read' ? 'the raw GET' : 'the raw GET + SET'
+    yield goal(
+      `${name}: throughput beside ${raw}`,
+      `≥ ${MIN_THROUGHPUT_OF_RAW}`,
+      ratio(throughput),
+      throughput >= MIN_THROUGHPUT_OF_RAW,
+    )
+  }
+}
+
+function throughputRatio(ours, theirs) {
+  return median(ours.map(({ perSecond }, round) => perSecond / theirs[round].perSecond))
+}
+
+const TRIPS = { none: 0, read: 1, write: 2 }
+
+function* tripGoals(trips) {
+  for (const name of Object.values(OURS)) {
+    if (!trips?.[name]) continue
+    for (const [work, count] of Object.entries(TRIPS)) {
+      const found = trips[name][work]
+      yield goal(`${name}, ${work}: store round trips`, `${count}`, `${found}`, found === count)
+    }
+  }
+}
+
+const MAX_STALL_MS = 10
+
+function* spaceGoals(space) {
+  for (const { size, ours, theirs } of space?.redis ?? []) {
+    yield goal(`Redis, ${size} KB: bytes a session, ours / connect-redis`, '≤ 1', `${ours} / ${theirs}`, ours <= theirs)
+  }
+  if (space?.heap) {
+    const { ours, theirs } = space.heap
+    yield goal('memory: heap a session, ours / express-session', '≤ 1', `${ours} / ${theirs} bytes`, ours <= theirs)
+  }
+  if (space?.sweep) {
+    const { longestStallMs } = space.sweep
+    const found = `${longestStallMs.toFixed(1)} ms`
+    yield goal('memory: longest stall of a clean-up', `≤ ${MAX_STALL_MS} ms`, found, longestStallMs <= MAX_STALL_MS)
+  }
+}
+
+/** Flat: within a tenth of the whole cost of a request, the noise of such a measurement. */
+const FLAT = 0.1
+
+function* growthGoals(growth) {
+  for (const { kind, work, small, large, bareUs } of growth ?? []) {
+    const change = large.addedUs - small.addedUs
+    const found = `${us(small.addedUs)} → ${us(large.addedUs)}`
+    const what = `${kind}, ${work}: added CPU, ${small.count.toLocaleString('en')} → ${large.count.toLocaleString('en')} sessions`
+    yield goal(what, `flat: +${FLAT * 100} % of a request`, found, change <= FLAT * (bareUs + small.addedUs))
+  }
+}
+
+function goal(what, bound, found, isMet) {
+  return { what, goal: bound, found, isMet }
+}
+
+function ratio(value) {
+  return value.toFixed(2)
+}
+
+function us(value) {
+  return `${value.toFixed(1)} µs`
+}

@@ -1,0 +1,35 @@
+// Requests without a network: a middleware is called with real Node request and response objects that have no peer.
+import { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
+
+const socket = new Socket()
+
+/**
+ * Runs one request through a middleware and a handler. Resolves, when the response ends, to its Set-Cookie pairs.
+ * @param {Function} middleware
+ * @param {{ cookie?: string, handler: (req: object) => void }} request
+ */
+export function exchange(middleware, { cookie, handler }) {
+  return new Promise((resolve, reject) => {
+    const req = new IncomingMessage(socket)
+    req.url = '/'
+    req.method = 'GET'
+    if (cookie !== undefined) req.headers = { cookie }
+    const res = new ServerResponse(req)
+    res.end = function end() {
+      if (!this.headersSent) this.writeHead(200)
+      resolve(
+        [this.getHeader('set-cookie') ?? []]
+          .flat()
+          .map((line) => line.split(';')[0])
+          .join('; '),
+      )
+      return this
+    }
+    middleware(req, res, (error) => {
+      if (error) return reject(error)
+      handler(req)
+      res.end()
+    })
+  })
+}

@@ -1,0 +1,98 @@
+// The results as Markdown.
+import { CONTENDERS } from './contenders.mjs'
+
+/** @param {object} results what run.mjs collected @param {object[]} goals from checkGoals() */
+export function report(results, goals) {
+  const parts = [environment(results.environment)]
+  if (results.matrix)
+    parts.push('## Cost of a request', METHOD, ...results.matrix.map((task) => costs(task, results.trips)))
+  if (results.context) parts.push('## Cost of `context`', contextTable(results.context))
+  if (results.micro) parts.push('## Steps, in process, without HTTP', microTable(results.micro))
+  if (results.space) parts.push('## Space', spaceTable(results.space))
+  if (results.growth) parts.push('## Growth', growthTable(results.growth))
+  if (goals.length > 0) parts.push('## Goals', goalTable(goals))
+  return `${parts.join('\n\n')}\n`
+}
+
+const METHOD = `Added CPU is per request, over bare Express, from the server's own \`process.cpuUsage()\`: the median of the
+differences within one round, and in brackets the middle half of the rounds. Throughput and p99 latency are ratios to bare
+Express. Redis CPU is that of redis-server. Read and write touch one small field; a larger session holds its bulk in five
+other fields (40, 30, 15, 10 and 5 %), the same for everyone. The session contenders answer \`res.json({ views })\`.`
+
+const WORK = {
+  none: () => 'No cookie',
+  read: (size) => `Read one small field, session of ${size} KB`,
+  write: (size) => `Change one small field, session of ${size} KB`,
+  all: (size) => `Read every field, session of ${size} KB`,
+}
+
+function environment({ command, date, cpu, cores, node, versions, load, redis, rounds, sliceMs, seconds }) {
+  const list = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
+  return [
+    `\`${command}\`, ${date}, ${seconds} s: ${rounds} rounds of ${sliceMs} ms slices, 32 connections.`,
+    `${cpu}, ${cores} cores; Node ${node}; Redis ${redis}; ${load}; ${list.join(', ')}.`,
+  ].join('\n')
+}
+
+function costs({ work, size, rows }, trips) {
+  const lines = Object.entries(rows).map(([name, row]) => [
+    CONTENDERS[name].label,
+    name === 'bare' ? `(${row.cpuUs.toFixed(0)} in all)` : added(row),
+    row.throughput.toFixed(2),
+    row.p99.toFixed(2),
+    row.redisUs >= 0.5 && ['redis', 'raw'].includes(CONTENDERS[name].kind) ? row.redisUs.toFixed(0) : '',
+    trips?.[name]?.[work] ?? '',
+  ])
+  const head = ['contender', 'added CPU, µs', 'throughput', 'p99', 'Redis CPU, µs', 'round trips']
+  return `### ${WORK[work](size)}\n\n${table(head, lines)}`
+}
+
+function added({ addedUs, addedRange: [low, high] }) {
+  return `${addedUs.toFixed(1)} (${low.toFixed(1)}–${high.toFixed(1)})`
+}
+
+function contextTable(tasks) {
+  const lines = tasks.map(({ work, rows }) => [
+    WORK[work]('0.2'),
+    added(rows['sojourn-memory']),
+    added(rows['sojourn-no-context']),
+  ])
+  return table(['work', 'context: true, added µs', 'context: false'], lines)
+}
+
+function microTable(micro) {
+  const sizes = Object.keys(micro).sort((a, b) => a - b)
+  const steps = Object.keys(micro[sizes[0]])
+  const lines = steps.map((step) => [step, ...sizes.map((size) => (micro[size][step] / 1000).toFixed(2))])
+  return table(['step, µs', ...sizes.map((size) => `${size} KB`)], lines)
+}
+
+function spaceTable({ redis = [], heap, sweep }) {
+  const lines = redis.map(({ size, ours, theirs, theirsWithMaxAge }) => [
+    `bytes in Redis, ${size} KB of data`,
+    ours,
+    `${theirs} (${theirsWithMaxAge} with a maxAge)`,
+  ])
+  if (heap) lines.push([`bytes of heap, ${heap.count.toLocaleString('en')} sessions of 0.2 KB`, heap.ours, heap.theirs])
+  const facts = table(['a session takes', 'Sojourn', 'express-session'], lines)
+  if (!sweep) return facts
+  const { removed, longestStallMs, tookMs } = sweep
+  return `${facts}\n\nClean-up of ${removed.toLocaleString('en')} expired sessions in memory: ${tookMs.toFixed(0)} ms in all, longest stall ${longestStallMs.toFixed(1)} ms.`
+}
+
+function growthTable(growth) {
+  const lines = growth.map(({ kind, work, small, large }) => [`${kind}, ${work}`, added(small), added(large)])
+  const [{ small, large }] = growth
+  const count = ({ count }) => `${count.toLocaleString('en')} sessions, added µs`
+  return table(['store', count(small), count(large)], lines)
+}
+
+function goalTable(goals) {
+  const lines = goals.map(({ what, goal, found, isMet }) => [what, goal, found, isMet ? 'yes' : '**no**'])
+  return table(['what', 'goal', 'found', 'met'], lines)
+}
+
+function table(head, lines) {
+  const row = (cells) => `| ${cells.join(' | ')} |`
+  return [row(head), row(head.map(() => '---')), ...lines.map(row)].join('\n')
+}

@@ -1,0 +1,14 @@
+// The few statistics that the tables need.
+
+export function median(values) {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length / 2
+  return sorted.length % 2 === 1 ? sorted[Math.floor(middle)] : (sorted[middle - 1] + sorted[middle]) / 2
+}
+
+/** The middle half of the values, as `[low, high]`: how far a median can be trusted. */
+export function quartiles(values) {
+  const sorted = [...values].sort((a, b) => a - b)
+  const at = (share) => sorted[Math.round((sorted.length - 1) * share)]
+  return [at(0.25), at(0.75)]
+}

@@ -1,0 +1,55 @@
+// Store round trips per request, counted and not timed.
+import { CONTENDERS } from './contenders.mjs'
+import { Server, urlAndCookies } from './measure.mjs'
+
+const REQUESTS = 50
+
+/** Round trips per request of one contender, by work: Redis is asked what it received, other stores count their calls. */
+export async function countTrips(name, { redis, packageDirectory }) {
+  const usesRedis = ['redis', 'raw'].includes(CONTENDERS[name].kind)
+  const server = await Server.start(name, { redisUrl: redis.url, packageDirectory, isCounted: true })
+  try {
+    await server.seed('0.2', 1)
+    const counts = {}
+    for (const work of ['none', 'read', 'write']) {
+      const { url, cookies } = urlAndCookies(server, { work, size: '0.2' })
+      const send = () => sendAll(url, cookies[0])
+      await send()
+      counts[work] = (usesRedis ? await commandsOf(redis, send) : await callsOf(server, send)) / REQUESTS
+    }
+    return counts
+  } finally {
+    await server.stop()
+  }
+}
+
+async function sendAll(url, cookie) {
+  for (let index = 0; index < REQUESTS; index++) {
+    const answer = await fetch(url, { headers: cookie === '' ? {} : { cookie } })
+    await answer.arrayBuffer()
+  }
+}
+
+async function callsOf(server, task) {
+  const before = await server.usage()
+  await task()
+  return (await server.usage()).storeCalls - before.storeCalls
+}
+
+/** Commands that clients sent; what a script calls inside of Redis is no round trip. */
+async function commandsOf(redis, task) {
+  const monitor = await redis.client.monitor()
+  let count = 0
+  const marker = `end-${Math.random()}`
+  const seen = new Promise((resolve) => {
+    monitor.on('monitor', (_time, [command, argument], source) => {
+      if (command.toLowerCase() === 'echo' && argument === marker) resolve()
+      else if (source !== 'lua') count++
+    })
+  })
+  await task()
+  await redis.client.echo(marker)
+  await seen
+  monitor.disconnect()
+  return count
+}
