@@ -7,7 +7,7 @@ import { isSessionError, SessionError } from './errors.js'
 import { type SessionEvents, warn } from './events.js'
 import { SessionManager } from './manager.js'
 import { resolveOptions, type SessionOptions } from './options.js'
-import { type HttpResponse, holdResponse, type ResponseHooks } from './response.js'
+import { type ChangeHead, type HttpResponse, holdResponse, type ResponseHooks } from './response.js'
 import { type Session, sessionOf } from './session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from './session-state.js'
 import type { SessionStore } from './store.js'
@@ -121,7 +121,8 @@ class Exchange implements SessionHost, ResponseHooks {
   readonly #facts: CookieFacts
   #state!: SessionState
   #holder!: SessionHolder
-  #isHeld = false
+  /** Of a response that is held until the commit; a WebSocket upgrade has none. */
+  #changeHead: ChangeHead | null = null
   #areHeadersDecided = false
   #isResponded = false
 
@@ -143,10 +144,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   begin(origin: SessionOrigin): void {
     this.#attach(origin)
-    if (isResponse(this.#res)) {
-      this.#isHeld = true
-      holdResponse(this.#res, this)
-    }
+    if (isResponse(this.#res)) this.#changeHead = holdResponse(this.#res, this)
     if (this.#manager.options.context) runWithSession(this.#holder, this.#next)
     else this.#next()
   }
@@ -174,7 +172,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response' {
     if (!this.#facts.mayUseCookie) return 'insecure'
-    if (!this.#isHeld) return 'no-response'
+    if (this.#changeHead === null) return 'no-response'
     return this.#areHeadersDecided || this.#isResponded ? 'headers-sent' : 'open'
   }
 
@@ -244,13 +242,16 @@ class Exchange implements SessionHost, ResponseHooks {
   #decideHeaders(): void {
     if (this.#areHeadersDecided) return
     this.#areHeadersDecided = true
-    const res = this.#res as HttpResponse
-    const setCookie = this.#setCookie()
-    if (setCookie !== null) {
-      res.appendHeader('Set-Cookie', setCookie)
-      if (!String(res.getHeader('Cache-Control') ?? '').includes('no-store')) res.setHeader('Cache-Control', 'no-store')
-    }
-    if (setCookie !== null || this.#state.wasUsed) varyByCookie(res)
+    this.#changeHead?.(() => {
+      const res = this.#res as HttpResponse
+      const setCookie = this.#setCookie()
+      if (setCookie !== null) {
+        res.appendHeader('Set-Cookie', setCookie)
+        if (!String(res.getHeader('Cache-Control') ?? '').includes('no-store'))
+          res.setHeader('Cache-Control', 'no-store')
+      }
+      if (setCookie !== null || this.#state.wasUsed) varyByCookie(res)
+    })
   }
 
   #setCookie(): string | null {
@@ -275,7 +276,11 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   #answer(error: unknown): void {
-    if (isStoreError(error) && isResponse(this.#res)) this.#res.setHeader('Retry-After', '1')
+    if (isResponse(this.#res) && !this.#res.headersSent) {
+      // An error handler that chooses no status must not turn this into a success.
+      this.#res.statusCode = isSessionError(error) ? error.status : 500
+      if (isStoreError(error)) this.#res.setHeader('Retry-After', '1')
+    }
     this.#next(error)
   }
 }

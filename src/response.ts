@@ -5,16 +5,21 @@
 // lets the call through at once; one that returns a promise holds it, and all later calls in order, until it resolves.
 // `writeHead` sends nothing in Node either, so it is only noted, and a changed mind about the head stays possible.
 //
-// While a head is noted or held, `headersSent` says `true`, so that code after it sees what it would see without us.
+// While a head is noted or held, `headersSent` says `true`, so that code after it sees what it would see without us; while
+// it is held, it can no more be changed than one that has left.
 import type { OutgoingHttpHeader, ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
+import type { Socket } from 'node:net'
 
 /** A response of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpResponse = ServerResponse | Http2ServerResponse
 
+/** Runs something that sets headers, also while the response is held and nobody else can. */
+export type ChangeHead = (change: () => void) => void
+
 /** What to do before a response goes on. */
 export interface ResponseHooks {
-  /** The head is about to leave. `isLast`: so is the whole response. The last moment to set headers. */
+  /** The head is about to leave. `isLast`: so is the whole response. The last moment to set headers, by `ChangeHead`. */
   beforeHead(isLast: boolean): Promise<void> | undefined
   /** The head is out, the last byte is not. May be asked more than once. */
   beforeEnd(): Promise<void> | undefined
@@ -49,14 +54,16 @@ interface Target {
   appendHeader(name: string, value: unknown): unknown
   removeHeader(name: string): void
   emit(event: string): boolean
+  on(event: 'pipe', listener: (source: NodeJS.ReadableStream) => void): unknown
   destroy(): unknown
+  readonly socket: Socket | null
   readonly stream?: { close(code: number): void }
 }
 
 const HTTP2_INTERNAL_ERROR = 2
 
 /** Puts the gate on a response, until it has ended. */
-export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void {
+export function holdResponse(response: HttpResponse, hooks: ResponseHooks): ChangeHead {
   const res = response as unknown as Target
   const original = { writeHead: res.writeHead, write: res.write, end: res.end, flushHeaders: res.flushHeaders }
   const entry = { headers: res.getHeaders(), statusCode: res.statusCode, statusMessage: res.statusMessage }
@@ -70,7 +77,10 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void
   let owesDrain = false
   let lastWriteFlowed = true
   let bytesLeft = Number.POSITIVE_INFINITY
+  let unseal: (() => void) | null = null
+  const sources = new Set<NodeJS.ReadableStream>()
 
+  res.on('pipe', (source) => sources.add(source))
   res.writeHead = function writeHead(...args: unknown[]) {
     if (isHeadOut || phase === 'done') return original.writeHead.apply(res, args)
     if (isHeadNoted || phase === 'held') {
@@ -86,6 +96,11 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void
   res.write = (...args: unknown[]) => dispatch({ kind: 'write', args })
   res.end = (...args: unknown[]) => dispatch({ kind: 'end', args })
   res.flushHeaders = () => dispatch({ kind: 'flushHeaders', args: [] })
+  return (change) => {
+    const wasSealed = openHead()
+    change()
+    if (wasSealed) unseal = sealHead(res)
+  }
 
   function dispatch(call: Call): unknown {
     switch (phase) {
@@ -112,6 +127,7 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void
     if (waiting === undefined) return pass(call)
     phase = 'held'
     heldCall = call
+    if (!isHeadOut) unseal = sealHead(res)
     pretendHeadersSent()
     waiting.then(resume).catch(fail)
     return heldResult(call)
@@ -132,6 +148,7 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void
   /** Lets a call through, and the head with it. */
   function pass(call: Call): unknown {
     stopPretending()
+    openHead()
     if (!isHeadOut) {
       isHeadOut = true
       bytesLeft = contentLength(res)
@@ -165,14 +182,14 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void
 
   function fail(error: unknown): void {
     stopPretending()
+    openHead()
     phase = 'done'
     heldCall = null
     queue = []
     // Not isHeadOut: a head that Node refused to write has not left.
     const canAnswer = !res.headersSent
     if (canAnswer) reset()
-    else if (res.stream) res.stream.close(HTTP2_INTERNAL_ERROR)
-    else res.destroy()
+    else cut(res)
     hooks.onError(error, canAnswer)
   }
 
@@ -187,9 +204,17 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void
     if (res.statusMessage !== entry.statusMessage) res.statusMessage = entry.statusMessage
     res.writeHead = original.writeHead
     res.flushHeaders = original.flushHeaders
-    // A stream that was piped into the answer given up may still write; the other answer must not break on it.
+    // What was piped into the answer given up must not become part of the other one, nor break it when it comes late.
+    for (const source of sources) source.unpipe(res as unknown as NodeJS.WritableStream)
     res.write = (...args) => (res.writableEnded ? true : original.write.apply(res, args))
     res.end = (...args) => (res.writableEnded ? res : original.end.apply(res, args))
+  }
+
+  function openHead(): boolean {
+    if (unseal === null) return false
+    unseal()
+    unseal = null
+    return true
   }
 
   function pretendHeadersSent(): void {
@@ -203,6 +228,33 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): void
     isPretending = false
     delete (res as { headersSent?: boolean }).headersSent
   }
+}
+
+/** Makes every change of the head what it is after a head has left: an error for headers, of no effect for the status. */
+function sealHead(res: Target): () => void {
+  const { setHeader, appendHeader, removeHeader, statusCode, statusMessage } = res
+  const refuse = (): never => {
+    throw headersSentError('change')
+  }
+  Object.assign(res, { setHeader: refuse, appendHeader: refuse, removeHeader: refuse })
+  return () => {
+    Object.assign(res, { setHeader, appendHeader, removeHeader })
+    if (res.statusCode !== statusCode) res.statusCode = statusCode
+    if (res.statusMessage !== statusMessage) res.statusMessage = statusMessage
+  }
+}
+
+/** Breaks the connection, so that what has been sent does not look complete. */
+function cut(res: Target): void {
+  if (res.stream) {
+    res.stream.close(HTTP2_INTERNAL_ERROR)
+    return
+  }
+  // Under HTTP/1.0 a closed connection is how a response ends; only a reset says otherwise. TLS has its own end mark, and
+  // a Unix socket cannot be reset.
+  const { socket } = res
+  if (socket?.remoteAddress !== undefined && !('encrypted' in socket)) socket.resetAndDestroy()
+  else res.destroy()
 }
 
 /** Does now what `writeHead(status, reason?, headers?)` would do, but for the sending. */
