@@ -175,6 +175,7 @@ export function isInScope(cookie: ResolvedCookie, url: string | undefined): bool
  * @throws {SessionError} `INVALID_OPTION`
  */
 export function resolveCookie(secret: string | readonly string[], options: CookieOptions): ResolvedCookie {
+  checkTypes(options)
   const secure = options.secure ?? 'auto'
   const path = options.path ?? '/'
   const { domain } = options
@@ -264,7 +265,7 @@ function resolveSecrets(secret: string | readonly string[]): readonly KeyObject[
       const bytes = Buffer.byteLength(text)
       if (bytes < MIN_SECRET_BYTES)
         throw invalid(`secret ${index} is ${bytes} characters; use at least 32. ${SECRET_ADVICE}`)
-      if (new Set(text).size < MIN_DISTINCT_CHARACTERS || WELL_KNOWN.test(text)) {
+      if (new Set(text).size < MIN_DISTINCT_CHARACTERS || WELL_KNOWN.test(text) || isRepetition(text)) {
         throw invalid(`secret ${index} is well known or has a pattern; ${SECRET_ADVICE}`)
       }
       return createSecretKey(text, 'utf8')
@@ -272,7 +273,41 @@ function resolveSecrets(secret: string | readonly string[]): readonly KeyObject[
   )
 }
 
+/** Whether a text is a shorter one again and again. */
+function isRepetition(text: string): boolean {
+  for (let period = 1; period < MIN_SECRET_BYTES && 2 * period <= text.length; period++) {
+    if (text.startsWith(text.slice(period))) return true
+  }
+  return false
+}
+
 const SECRET_ADVICE = 'make one with `openssl rand -base64 32` and keep it out of the code.'
+
+const TYPES = {
+  name: 'string',
+  secure: 'any',
+  httpOnly: 'boolean',
+  sameSite: 'any',
+  path: 'string',
+  domain: 'string',
+  partitioned: 'boolean',
+  priority: 'any',
+  persistent: 'boolean',
+} as const satisfies Record<keyof CookieOptions, string>
+
+function checkTypes(options: CookieOptions): void {
+  if (typeof options !== 'object') throw invalid('cookie is not an object of cookie options.')
+  for (const [name, value] of Object.entries(options)) {
+    const type = Object.hasOwn(TYPES, name) ? TYPES[name as keyof CookieOptions] : undefined
+    if (type === undefined) {
+      const instead =
+        name === 'maxAge' || name === 'expires' ? ' Use idleTimeout and cookie: { persistent: true }.' : ''
+      throw invalid(`There is no option cookie.${name}.${instead}`)
+    }
+    if (type !== 'any' && value !== undefined && typeof value !== type)
+      throw invalid(`cookie.${name} is not a ${type}.`)
+  }
+}
 
 /** RFC 6265bis: a browser drops a cookie that breaks these rules without a word, so we refuse to build one. */
 function checkAttributes(cookie: ResolvedCookie): void {
@@ -298,6 +333,7 @@ function checkAttributes(cookie: ResolvedCookie): void {
   if (typeof cookie.path !== 'string' || !cookie.path.startsWith('/')) {
     throw invalid('cookie.path must begin with "/".')
   }
+  if (cookie.domain === '') throw invalid('cookie.domain is empty: leave it out for a cookie of this host only.')
   let sample: string
   try {
     const content = { id: '0'.repeat(36), token: '0'.repeat(43), isSecure: cookie.secure !== false, maxAgeSeconds: 1 }
