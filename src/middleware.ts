@@ -247,8 +247,7 @@ class Exchange implements SessionHost, ResponseHooks {
       const setCookie = this.#setCookie()
       if (setCookie !== null) {
         res.appendHeader('Set-Cookie', setCookie)
-        if (!String(res.getHeader('Cache-Control') ?? '').includes('no-store'))
-          res.setHeader('Cache-Control', 'no-store')
+        if (!NO_STORE.test(String(res.getHeader('Cache-Control')))) res.setHeader('Cache-Control', 'no-store')
       }
       if (setCookie !== null || this.#state.wasUsed) varyByCookie(res)
     })
@@ -311,6 +310,9 @@ function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
 function isResponse(res: HttpResponse | object): res is HttpResponse {
   return 'getHeaderNames' in res && 'end' in res && 'appendHeader' in res
 }
+
+/** The directive as a whole, in any case (RFC 9111 5.2). */
+const NO_STORE = /(^|,)\s*no-store\s*(,|$)/i
 
 function varyByCookie(res: HttpResponse): void {
   const vary = res.getHeader('Vary')
