@@ -6,6 +6,7 @@ import { SessionEvents } from './events.js'
 import { hashToken, newSessionId, newToken, sameHash } from './ids.js'
 import type { ResolvedSessionOptions } from './options.js'
 import {
+  applyChange,
   type MetadataChange,
   type Regeneration,
   type SessionChange,
@@ -142,7 +143,17 @@ export class SessionManager {
 
   /** Whether the recorded last access is old enough to be moved. */
   isTouchDue(record: SessionData): boolean {
-    return this.now() - record.lastAccessedAt >= this.options.touchIntervalMs
+    return this.now() - record.lastAccessedAt >= this.#touchIntervalMs(record)
+  }
+
+  /**
+   * Whether a write from `before` to `after` has to move a persistent cookie, too. A write moves the last access, so no
+   * touch comes due while a session is written to; the cookie then moves with one write in each touch interval.
+   */
+  movesCookie(before: SessionData, after: SessionData): boolean {
+    const intervalMs = this.#touchIntervalMs(after)
+    const nth = (at: number): number => Math.floor((at - after.createdAt) / intervalMs)
+    return intervalMs === 0 || nth(after.lastAccessedAt) > nth(before.lastAccessedAt)
   }
 
   /** Moves the idle timeout forward. Resolves to the record as it then is, or to `null` when it has ended. */
@@ -158,12 +169,11 @@ export class SessionManager {
   async renew(record: SessionData): Promise<IssuedSession | 'ended' | null> {
     const { token, tokenHash } = newToken()
     const graceUntil = this.now() + this.options.renewGraceMs
-    const renew = { from: record.tokenHash, to: tokenHash, graceUntil }
-    const result = await this.update(record, this.change(record, { renew }))
+    const change = this.change(record, { renew: { from: record.tokenHash, to: tokenHash, graceUntil } })
+    const result = await this.update(record, change)
     if (result.status !== 'updated') return result.status === 'ended' ? 'ended' : null
     this.events.emit('renewed', { id: record.id })
-    const renewed = record.with({ tokenHash, previousToken: { hash: renew.from, until: graceUntil } })
-    return { record: renewed, token }
+    return { record: applyChange(record, change).record ?? record, token }
   }
 
   /** Ends `record` and begins a session in its place, in one step. Resolves to `null` when it had ended already. */
@@ -211,7 +221,7 @@ export class SessionManager {
   }
 
   async #load(id: string): Promise<SessionData | null> {
-    let record: SessionData | null
+    let record: SessionData | null | undefined
     try {
       record = await this.#call('get', id, () => this.options.store.get(id))
     } catch (error) {
@@ -219,7 +229,7 @@ export class SessionManager {
       this.events.emit('corruptRecord', { id, cause: error })
       return null
     }
-    if (record === null) return null
+    if (record === null || record === undefined) return null
     const problem = problemOf(record, id, this.options.limits.maxBytes)
     if (problem === null) return record
     this.events.emit('corruptRecord', { id, cause: new SessionError('CORRUPT_RECORD', problem) })
@@ -233,6 +243,11 @@ export class SessionManager {
     const reason = record.expiryReason(now) ?? (now - record.lastAccessedAt >= idleMs ? 'idle' : null)
     if (reason !== null) this.events.emit('expired', { id: record.id, reason })
     return reason === null
+  }
+
+  /** A session whose own idle timeout is short is touched more often, or activity would not keep it alive. */
+  #touchIntervalMs(record: SessionData): number {
+    return Math.min(this.options.touchIntervalMs, (record.idleTimeoutMs ?? Number.POSITIVE_INFINITY) / 10)
   }
 
   #nextEnd(record: SessionData, at: number): number {
@@ -289,10 +304,17 @@ function matchToken(record: SessionData, tokenHash: string, now: number): 'curre
 
 /** What is wrong with a record that a store returned, if anything. */
 function problemOf(record: SessionData, id: string, maxBytes: number): string | null {
+  // By shape, not by class: the store may come from the package's other build.
+  if (typeof record.expiryReason !== 'function') return 'The store returned something that is not a SessionData.'
   if (record.id !== id) return 'The store returned the record of another session.'
-  const times = [record.createdAt, record.lastAccessedAt, record.expiresAt, record.absoluteExpiresAt]
+  if (typeof record.tokenHash !== 'string') return 'The record has no token hash.'
+  const { createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs = 0 } = record
+  const times = [createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs]
   if (!times.every(Number.isFinite)) return 'The record has a time that is not a number.'
   let length = 0
-  for (const [name, text] of record.fields) length += name.length + text.length
+  for (const [name, text] of record.fields) {
+    if (typeof text !== 'string') return 'The record has a field that is not text.'
+    length += name.length + text.length
+  }
   return length > maxBytes ? `The record is larger than ${maxBytes} bytes.` : null
 }

@@ -191,7 +191,7 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
 
 const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 /** What a timer and a cookie's Max-Age can hold, with room to spare: ten years. */
-const LONGEST_MS = 3_653 * 86_400_000
+export const LONGEST_MS = 3_653 * 86_400_000
 
 /**
  * A duration in milliseconds.

@@ -154,7 +154,8 @@ export class SessionState {
   renew(): Promise<void> {
     return this.#inTurn(async () => {
       this.#requireWritable()
-      if (this.record === null) return
+      // Who came with the token before the last renewal is one of several that renew at once, only later.
+      if (this.record === null || this.#token === undefined) return
       this.#requireCookie()
       await this.#store()
       const renewed = await this.manager.renew(this.record)
@@ -327,13 +328,19 @@ export class SessionState {
     return this.#metadata.persistent ?? this.record?.persistent ?? this.manager.options.cookie.persistent
   }
 
+  /** The idle timeout of this session, in ms. */
+  get idleTimeoutMs(): number {
+    const own = 'idleTimeoutMs' in this.#metadata ? this.#metadata.idleTimeoutMs : this.record?.idleTimeoutMs
+    return own ?? this.manager.options.idleTimeoutMs
+  }
+
   /** When the session ends if nothing more happens, in ms since the epoch. */
   expiresAt(): number {
     if (this.record !== null && !('idleTimeoutMs' in this.#metadata)) return this.record.expiresAt
     const now = this.manager.now()
-    const { idleTimeoutMs, absoluteTimeoutMs } = this.manager.options
+    const { absoluteTimeoutMs } = this.manager.options
     const absolute = this.#metadata.absoluteExpiresAt ?? this.record?.absoluteExpiresAt ?? now + absoluteTimeoutMs
-    return Math.min(now + (this.#metadata.idleTimeoutMs ?? idleTimeoutMs), absolute)
+    return Math.min(now + this.idleTimeoutMs, absolute)
   }
 
   /** Sends the cookie of a known session again, so that a change of its attributes takes effect. */
@@ -373,7 +380,6 @@ export class SessionState {
     if (plan.status === 'new') return this.#create()
     if (plan.status !== 'changed' || this.record === null) return
     const { changes } = plan
-    const movesCookie = this.isTouchDue() || Object.keys(this.#metadata).length > 0
     const change = this.manager.change(this.record, {
       ...(changes && { set: changes.set, delete: changes.delete }),
       ...(Object.keys(this.#metadata).length > 0 && { metadata: this.#metadata }),
@@ -381,15 +387,18 @@ export class SessionState {
     const result = await this.manager.update(this.record, change)
     if (result.status !== 'updated') throw this.#ended()
     this.#applied(change)
-    if (movesCookie) this.#moveCookie()
   }
 
   /** Brings this request's view up to date with a change that the store has applied. */
   #applied(change: SessionChange): void {
-    this.record = applyChange(this.record, change).record ?? this.record
+    const before = this.record as SessionData
+    this.record = applyChange(before, change).record ?? before
     if (change.metadata === this.#metadata) this.#metadata = {}
     const { set = NO_CHANGES.set, delete: removed = NO_CHANGES.delete } = change
-    this.fields.committed({ set: new Map(set), delete: [...removed] }, (this.record as SessionData).fields)
+    this.fields.committed({ set: new Map(set), delete: [...removed] }, this.record.fields)
+    // One that stops being persistent is sent as well, to take the end from the browser's copy.
+    if (change.metadata && 'persistent' in change.metadata) this.resendCookie()
+    else if (change.metadata || this.manager.movesCookie(before, this.record)) this.#moveCookie()
   }
 
   async #create(): Promise<void> {
@@ -443,6 +452,7 @@ export class SessionState {
 
   #handOver(next: SessionState): void {
     next.wasUsed = true
+    next.cookieAttributes = this.cookieAttributes
     this.#standing = 'replaced'
     this.host.replace(next)
   }

@@ -1,7 +1,7 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
 import type { CookieAttributes } from './cookie.js'
 import { SessionError } from './errors.js'
-import type { Duration } from './options.js'
+import { type Duration, LONGEST_MS } from './options.js'
 import type { SessionState } from './session-state.js'
 import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
 
@@ -291,8 +291,11 @@ export class SessionCookie {
       this.#state.chooseExpiry(null, false)
       return
     }
-    if (!Number.isFinite(ms) || ms < 1) {
-      throw new SessionError('INVALID_ARGUMENT', 'cookie.maxAge must be milliseconds above 0, or null.')
+    if (!Number.isFinite(ms) || ms < 1 || ms > LONGEST_MS) {
+      throw new SessionError(
+        'INVALID_ARGUMENT',
+        'cookie.maxAge must be milliseconds, above 0 and at most ten years, or null.',
+      )
     }
     this.#state.chooseExpiry(Math.round(ms), true)
   }
@@ -307,9 +310,7 @@ export class SessionCookie {
 
   /** The idle timeout that `maxAge` was set to, in milliseconds, or `null`. */
   get originalMaxAge(): number | null {
-    return this.#state.isPersistent()
-      ? (this.#state.record?.idleTimeoutMs ?? this.#state.manager.options.idleTimeoutMs)
-      : null
+    return this.#state.isPersistent() ? this.#state.idleTimeoutMs : null
   }
 
   get sameSite(): CookieAttributes['sameSite'] {
