@@ -249,6 +249,9 @@ class Exchange implements SessionHost, ResponseHooks {
         res.appendHeader('Set-Cookie', setCookie)
         if (!NO_STORE.test(String(res.getHeader('Cache-Control')))) res.setHeader('Cache-Control', 'no-store')
       }
+      if (this.#state.hasStoreFailed && res.statusCode === 503 && !res.hasHeader('Retry-After')) {
+        res.setHeader('Retry-After', '1')
+      }
       if (setCookie !== null || this.#state.wasUsed) varyByCookie(res)
     })
   }

@@ -1,11 +1,12 @@
 // The state of one session during one request: its record, its fields, and the operations on it, one at a time.
 // `Session` is what the handler sees of this; the middleware asks it for the commit.
 import type { CookieAttributes } from './cookie.js'
-import { SessionError } from './errors.js'
+import { isSessionError, SessionError } from './errors.js'
 import { type FieldChanges, Fields } from './fields.js'
 import { newToken } from './ids.js'
 import type { FoundSession, IssuedSession, SessionManager } from './manager.js'
 import { type Duration, milliseconds } from './options.js'
+import type { Session } from './session.js'
 import { applyChange, type MetadataChange, type SessionChange, type SessionData } from './session-data.js'
 
 /** What a session needs to know of the request it belongs to. */
@@ -46,6 +47,10 @@ export class SessionState {
   cookieAttributes: CookieAttributes = {}
   /** Whether the handler looked at the session in any way. */
   wasUsed = false
+  /** Whether the store failed at something the handler asked for. */
+  hasStoreFailed = false
+  /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
+  session: Session | undefined
 
   /** The secret of the cookie to set; unknown when the request came with the token before a renewal. */
   #token: string | undefined
@@ -510,7 +515,10 @@ export class SessionState {
   /** One operation after the other, in the order of the calls. */
   #inTurn<T>(operation: () => Promise<T>): Promise<T> {
     const turn = this.#running === null ? operation() : this.#running.then(operation)
-    const settled = turn.then(ignore, ignore).then(() => {
+    const noticeFailure = (error: unknown): void => {
+      this.hasStoreFailed ||= isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT')
+    }
+    const settled = turn.then(ignore, noticeFailure).then(() => {
       if (this.#running === settled) this.#running = null
     })
     this.#running = settled

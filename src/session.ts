@@ -374,15 +374,10 @@ export class SessionCookie {
 
 /** The public session that belongs to a state; always the same object. */
 export function sessionOf(state: SessionState): Session {
-  let session = sessions.get(state)
-  if (session === undefined) {
-    session = new Session(state)
-    sessions.set(state, session)
-  }
-  return session
+  // Kept on the state: a WeakMap entry for each request costs more in garbage collection than all the rest of it.
+  state.session ??= new Session(state)
+  return state.session
 }
-
-const sessions = new WeakMap<SessionState, Session>()
 
 /** The names that are members, and so not field names by property. */
 const MEMBERS: ReadonlySet<PropertyKey> = new Set(Object.getOwnPropertyNames(Session.prototype))
