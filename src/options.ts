@@ -181,11 +181,11 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
     storeTimeoutMs: milliseconds(options.storeTimeout ?? DEFAULTS.storeTimeout, 'storeTimeout'),
     onStoreError: oneOf(options.onStoreError ?? DEFAULTS.onStoreError, ['fail', 'anonymous'], 'onStoreError'),
     commit: oneOf(options.commit ?? DEFAULTS.commit, ['before-response', 'after-response'], 'commit'),
-    codec: options.codec ?? jsonCodec(),
+    codec: withFunctions(options.codec ?? jsonCodec(), ['encode', 'decode'], 'codec'),
     limits: resolveLimits(options.limits ?? {}),
-    trustProxy: options.trustProxy ?? DEFAULTS.trustProxy,
-    context: options.context ?? DEFAULTS.context,
-    clock: options.clock ?? Date.now,
+    trustProxy: oneOf(options.trustProxy ?? DEFAULTS.trustProxy, [true, false], 'trustProxy'),
+    context: oneOf(options.context ?? DEFAULTS.context, [true, false], 'context'),
+    clock: withFunctions(options.clock ?? Date.now, [], 'clock'),
   })
 }
 
@@ -233,7 +233,15 @@ function checkStore(store: unknown): void {
   }
 }
 
-function oneOf<const T extends string>(value: unknown, allowed: readonly T[], name: string): T {
+/** A function, or an object with these methods. */
+function withFunctions<T>(value: T, methods: readonly (keyof T & string)[], name: string): T {
+  if (methods.length === 0 && typeof value !== 'function') throw invalid(`${name} is not a function.`)
+  const missing = methods.filter((method) => typeof value[method] !== 'function')
+  if (missing.length > 0) throw invalid(`${name} has no function ${missing.join(', ')}.`)
+  return value
+}
+
+function oneOf<const T extends string | boolean>(value: unknown, allowed: readonly T[], name: string): T {
   if (!allowed.includes(value as T)) throw invalid(`${name} is ${String(value)}; use one of ${allowed.join(', ')}.`)
   return value as T
 }
