@@ -55,6 +55,8 @@ export interface RedisSessionStoreOptions {
 const READY_WAIT_MS = 500
 /** A connection that owes answers and gives none for so long is replaced. */
 const SILENCE_MS = 5_000
+/** How often a connection to a server that refuses writes is replaced. */
+const RECONNECT_EVERY_MS = 1_000
 
 /**
  * Keeps sessions in Redis 6.2 or later, or Valkey. Every operation is atomic across processes.
@@ -68,7 +70,9 @@ export class RedisSessionStore extends SessionStore {
   readonly #opening: Promise<OwnClient> | null
   #client: RedisClient | null
   #lastError: Error | null = null
-  #ready: Promise<void> | null = null
+  /** Calls that wait for the connection. */
+  readonly #waiting = new Set<() => void>()
+  #awaitsReady = false
   #pending = 0
   #isClosed = false
 
@@ -99,7 +103,7 @@ export class RedisSessionStore extends SessionStore {
   async get(id: string): Promise<SessionData | null> {
     let hash: Record<string, string>
     try {
-      hash = await this.#run((client) => client.hgetall(this.#key(id)))
+      hash = await this.#read((client) => client.hgetall(this.#key(id)))
     } catch (error) {
       if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('not a hash', error)
       throw error
@@ -182,6 +186,7 @@ export class RedisSessionStore extends SessionStore {
       const message = 'RedisSessionStore with a url needs ioredis: npm install ioredis'
       throw new SessionError('MISSING_DEPENDENCY', message, { cause })
     })
+    let reconnectedAt = 0
     const client: OwnClient = new Redis(url.replace(/^valkey/, 'redis'), {
       // No command outlives the connection it was sent on, and none waits without bound for the next one.
       enableOfflineQueue: false,
@@ -190,8 +195,12 @@ export class RedisSessionStore extends SessionStore {
       connectTimeout: SILENCE_MS,
       socketTimeout: SILENCE_MS,
       retryStrategy: (attempt: number) => Math.min(50 * attempt, 1_000),
-      // After a failover the old primary refuses writes: look for the new one.
-      reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
+      // After a failover the old primary refuses writes: look for the new one, but let reads through in between.
+      reconnectOnError(error: Error) {
+        if (!error.message.startsWith('READONLY') || Date.now() - reconnectedAt < RECONNECT_EVERY_MS) return false
+        reconnectedAt = Date.now()
+        return true
+      },
     })
     client.on('error', (error) => {
       this.#lastError = error
@@ -215,6 +224,18 @@ export class RedisSessionStore extends SessionStore {
     })
   }
 
+  /** Runs an operation that may be done twice: again, when our connection was lost under it. */
+  async #read<T>(operation: (client: RedisClient) => Promise<T>): Promise<T> {
+    return this.#run((client) =>
+      operation(client).catch(async (error) => {
+        // A reply is an answer. Another failure of our client, which queues nothing, means a lost connection.
+        if (this.#opening === null || this.#isClosed || (error as Error).name === 'ReplyError') throw error
+        await this.#becomesReady(client)
+        return operation(client)
+      }),
+    )
+  }
+
   /** Runs one operation once the connection is ready, within the bounds on waiting and on open calls. */
   async #run<T>(operation: (client: RedisClient) => Promise<T>): Promise<T> {
     if (this.#pending >= this.#maxPending) throw unavailable(`${this.#pending} calls are without an answer.`)
@@ -234,14 +255,25 @@ export class RedisSessionStore extends SessionStore {
   async #becomesReady(client: RedisClient): Promise<void> {
     if (client.status === 'end') throw unavailable('the connection has been closed.', this.#lastError)
     if (client.status === 'wait') client.connect?.().catch(() => {})
-    this.#ready ??= new Promise<void>((resolve) => client.once('ready', resolve)).then(() => {
-      this.#ready = null
+    if (!this.#awaitsReady) {
+      this.#awaitsReady = true
+      client.once('ready', () => {
+        this.#awaitsReady = false
+        for (const go of this.#waiting) go()
+      })
+    }
+    // Not Promise.race: against a promise that outlives an outage it would keep every call of that outage in memory.
+    await new Promise<void>((resolve, reject) => {
+      const settle = (done: () => void) => (): void => {
+        clearTimeout(timer)
+        this.#waiting.delete(go)
+        done()
+      }
+      const go = settle(resolve)
+      const tooLate = settle(() => reject(unavailable('there is no connection.', this.#lastError)))
+      const timer = setTimeout(tooLate, READY_WAIT_MS)
+      this.#waiting.add(go)
     })
-    let timer: NodeJS.Timeout | undefined
-    const tooLate = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(unavailable('there is no connection.', this.#lastError)), READY_WAIT_MS)
-    })
-    await Promise.race([this.#ready, tooLate]).finally(() => clearTimeout(timer))
   }
 }
 
