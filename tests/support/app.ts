@@ -1,10 +1,20 @@
 // One Express app with the routes that the promises are tested by, for this process and for others (app-process.ts).
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import express, { type Express } from 'express'
 import { type SessionMiddleware, type SessionOptions, session } from 'sojourn'
 import { SECRET } from './http.js'
 
-/** `GET /peek` reads, `POST /set?k=v` writes, `POST /login?user=`, `POST /logout`; `POST /slow/*` wait before they act. */
-export function testApp(options: Partial<SessionOptions> = {}): {
+/**
+ * `GET /peek` reads, `POST /set?k=v` writes, `POST /login?user=`, `POST /logout`; `POST /slow/*` wait before they act.
+ *
+ * With `?gate=NAME` a slow request waits at a gate of its own: `GET /gate/NAME` answers once it is there, `POST
+ * /gate/NAME` lets it through. Both, and `GET /stats`, know nothing of sessions.
+ */
+export function testApp(
+  options: Partial<SessionOptions> = {},
+  stats: () => Record<string, number> = () => ({}),
+): {
   app: Express
   middleware: SessionMiddleware
   /** Lets the requests go on that wait in a `/slow` route. */
@@ -17,7 +27,31 @@ export function testApp(options: Partial<SessionOptions> = {}): {
   const middleware = session({ secret: SECRET, ...options })
   let held: (() => void)[] = []
   const released = (): Promise<void> => new Promise((resolve) => held.push(resolve))
+  const gates = new Map<string, Gate>()
+  const gateOf = (name: string): Gate => {
+    const gate = gates.get(name) ?? { arrival: signal(), opening: signal() }
+    gates.set(name, gate)
+    return gate
+  }
+  const pass = async (name: string): Promise<void> => {
+    gateOf(name).arrival.give()
+    await gateOf(name).opening.given
+    gates.delete(name)
+  }
 
+  app.get('/gate/:name', async (req, res) => {
+    await gateOf(req.params.name).arrival.given
+    res.json({})
+  })
+  app.post('/gate/:name', (req, res) => {
+    gateOf(req.params.name).opening.give()
+    res.json({})
+  })
+  app.get('/stats', (_req, res) => {
+    setFlagsFromString('--expose-gc')
+    ;(runInNewContext('gc') as () => void)()
+    res.json({ heapBytes: process.memoryUsage().heapUsed, ...stats() })
+  })
   app.use(middleware)
   app.get('/peek', (req, res) => {
     res.json({ id: req.session.id, fields: req.session, userId: req.session.metadata.userId ?? null })
@@ -58,10 +92,10 @@ export function testApp(options: Partial<SessionOptions> = {}): {
   })
   app.post('/slow/:action', async (req, res) => {
     req.session.get('anything')
-    await released()
+    await (typeof req.query['gate'] === 'string' ? pass(req.query['gate']) : released())
     switch (req.params.action) {
       case 'write':
-        req.session.set('late', true)
+        req.session.set(String(req.query['name'] ?? 'late'), req.query['value'] ?? true)
         break
       case 'touch':
         await req.session.touch()
@@ -92,4 +126,22 @@ export function testApp(options: Partial<SessionOptions> = {}): {
     },
     waiting: () => held.length,
   }
+}
+
+interface Signal {
+  readonly given: Promise<void>
+  give(): void
+}
+
+interface Gate {
+  readonly arrival: Signal
+  readonly opening: Signal
+}
+
+function signal(): Signal {
+  let give = (): void => {}
+  const given = new Promise<void>((resolve) => {
+    give = resolve
+  })
+  return { given, give }
 }

@@ -1,0 +1,541 @@
+// The contract over HTTP: no lost updates, ended stays ended, regenerating is atomic, acknowledged means stored.
+import { once } from 'node:events'
+import { request } from 'node:http'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import type { NextFunction, Request, Response } from 'express'
+import { isSessionError, type SessionError } from 'sojourn'
+import { RedisSessionStore } from 'sojourn/redis'
+import { FaultyStore, type StoreFault } from 'sojourn/testing'
+import { testApp } from './support/app.js'
+import { type Answer, Client, listen, type TestServer } from './support/http.js'
+import type { Program } from './support/processes.js'
+import { RedisServer, sharedRedis } from './support/redis.js'
+import { lookAt, SITES, type Site, startApps } from './support/sites.js'
+import { STORES, type StoreKit } from './support/stores.js'
+
+interface Peeked {
+  id: string
+  fields: Record<string, unknown>
+  userId: string | null
+}
+
+async function peek(client: Client): Promise<Peeked> {
+  const answer = await client.get('/peek')
+  expect(answer.status).toBe(200)
+  return answer.json<Peeked>()
+}
+
+/** A client whose session holds `kept: '1'`. */
+async function begun(client: Client): Promise<{ client: Client; id: string }> {
+  const answer = await client.post('/set?kept=1')
+  expect(answer.status).toBe(200)
+  return { client, id: answer.json<{ id: string }>().id }
+}
+
+function range<T>(count: number, make: (index: number) => T): T[] {
+  return Array.from({ length: count }, (_unused, index) => make(index))
+}
+
+describe.each(SITES)('%s', (_name, start) => {
+  let site: Site
+  beforeAll(async () => {
+    site = await start()
+  })
+  afterAll(() => site.stop())
+
+  /** The `index`th process, as the same browser. */
+  const elsewhere = (client: Client, index: number): Client => site.client(index, client.cookies)
+
+  test('100 parallel requests that each set another field leave 100 fields', async () => {
+    const { client } = await begun(site.client())
+    const answers = await Promise.all(range(100, (index) => elsewhere(client, index).post(`/set?f${index}=${index}`)))
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(100)
+    const { fields } = await peek(client)
+    expect(fields).toEqual({ kept: '1', ...Object.fromEntries(range(100, (index) => [`f${index}`, `${index}`])) })
+  })
+
+  test('100 parallel update() of one field count to 100', async () => {
+    const { client } = await begun(site.client())
+    const answers = await Promise.all(range(100, (index) => elsewhere(client, index).post('/update')))
+    expect(answers.map(({ body }) => Number(body)).sort((a, b) => a - b)).toEqual(range(100, (index) => index + 1))
+    expect((await peek(client)).fields).toEqual({ kept: '1', n: 100 })
+  })
+
+  test('of two requests that write one field the later writer wins, and other fields stay', async () => {
+    const { client, id } = await begun(site.client())
+    const gate = `later-${id}`
+    const later = client.clone().post(`/slow/write?name=v&value=later&gate=${gate}`)
+    await site.arrived(0, gate)
+    expect((await elsewhere(client, 1).post('/set?v=earlier&other=1')).status).toBe(200)
+    await site.open(0, gate)
+    expect((await later).status).toBe(200)
+    expect((await peek(client)).fields).toEqual({ kept: '1', v: 'later', other: '1' })
+  })
+
+  test.each(['/login?user=ann', '/regenerate?keep=true'])('the old cookie is dead when %s answers', async (path) => {
+    const { client, id } = await begun(site.client())
+    const old = client.clone()
+    const answer = await client.post(path)
+    expect(answer.status).toBe(200)
+    for (const index of [0, 1]) {
+      expect((await peek(elsewhere(old, index))).fields).toEqual({})
+      expect((await peek(elsewhere(client, index))).fields).toEqual({ kept: '1' })
+    }
+    expect(await site.liveIds(id.slice(0, 4))).toEqual([answer.json<{ id: string }>().id])
+  })
+
+  test('of 20 parallel logins of one session exactly one is answered with success', async () => {
+    const { client, id } = await begun(site.client())
+    const clients = range(20, (index) => elsewhere(client, index))
+    const answers = await Promise.all(
+      clients
+        .map((each, index) => each.post(`/slow/login?gate=crowd-${id}-${index}`))
+        .concat(
+          clients.map(async (_each, index) => {
+            await site.arrived(index, `crowd-${id}-${index}`)
+            await site.open(index, `crowd-${id}-${index}`)
+            return undefined as unknown as Answer
+          }),
+        ),
+    )
+    const statuses = answers.slice(0, 20).map(({ status }) => status)
+    expect(statuses.filter((status) => status === 200)).toHaveLength(1)
+    expect(statuses.filter((status) => status === 409)).toHaveLength(19)
+    expect(await site.liveIds(id.slice(0, 4))).toHaveLength(1)
+  })
+
+  test('200 random interleavings: a slow request never brings back what another one ended', async () => {
+    const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31)
+    const random = randomFrom(seed)
+    const rounds = range(200, (number) => ({
+      number,
+      gate: `race-${seed}-${number}`,
+      ending: pick(random, ['logout', 'destroy', 'regenerate', 'login'] as const),
+      action: pick(random, ['write', 'touch', 'renew', 'regenerate', 'login', 'update'] as const),
+      isAfter: random() < 0.5,
+      endsAfterMs: random() * 3,
+      actsAfterMs: random() * 3,
+    }))
+    try {
+      for (let first = 0; first < rounds.length; first += 10) {
+        await Promise.all(rounds.slice(first, first + 10).map(race))
+      }
+    } catch (error) {
+      throw new Error(`With SEED=${seed}: ${(error as Error).message}`, { cause: error })
+    }
+  })
+
+  interface Round {
+    number: number
+    gate: string
+    ending: 'logout' | 'destroy' | 'regenerate' | 'login'
+    action: 'write' | 'touch' | 'renew' | 'regenerate' | 'login' | 'update'
+    /** Whether the slow request goes on only when the ending has been answered, or at about the same time. */
+    isAfter: boolean
+    endsAfterMs: number
+    actsAfterMs: number
+  }
+
+  async function race(round: Round): Promise<void> {
+    const { number, gate, ending, action, isAfter } = round
+    const { client, id } = await begun(site.client(number))
+    const old = client.clone()
+    const slow = client.clone().post(`/slow/${action}?gate=${gate}`)
+    await site.arrived(number, gate)
+    const end = (): Promise<Answer> => elsewhere(old, number + 1).post(`/${ending}`)
+    if (isAfter) {
+      expect((await end()).status).toBe(200)
+      await site.open(number, gate)
+    } else {
+      await Promise.all([later(round.endsAfterMs, end), later(round.actsAfterMs, () => site.open(number, gate))])
+    }
+    const slowAnswer = await slow
+
+    const outcome = {
+      round,
+      slow: isAfter || slowAnswer.status !== 200 ? slowAnswer.status : 'either',
+      cookies: slowAnswer.status === 200 ? 'either' : slowAnswer.setCookies.length,
+      record: await site.store.get(id),
+      fields: [(await peek(elsewhere(old, 0))).fields, (await peek(elsewhere(old, 1))).fields],
+      left: (await site.liveIds(id.slice(0, 4))).length,
+    }
+    const makesSuccessor = ending === 'regenerate' || ending === 'login'
+    const slowMadeOne = slowAnswer.status === 200 && (action === 'regenerate' || action === 'login')
+    expect(outcome).toEqual({
+      round,
+      slow: isAfter || slowAnswer.status !== 200 ? 409 : 'either',
+      cookies: slowAnswer.status === 200 ? 'either' : 0,
+      record: null,
+      fields: [{}, {}],
+      left: makesSuccessor || slowMadeOne ? 1 : 0,
+    })
+  }
+})
+
+/** Runs `action` after so many milliseconds: the races need different distances. */
+async function later<T>(ms: number, action: () => Promise<T>): Promise<T> {
+  await new Promise((resolve) => setTimeout(resolve, ms))
+  return action()
+}
+
+/** Mulberry32: the same numbers for the same seed. */
+function randomFrom(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+  }
+}
+
+function pick<const T>(random: () => number, values: readonly T[]): T {
+  return values[Math.floor(random() * values.length)] as T
+}
+
+describe('at every instant on Redis', () => {
+  let redis: Awaited<ReturnType<typeof sharedRedis>>
+  let look: ReturnType<typeof lookAt>
+  let server: TestServer
+  beforeAll(async () => {
+    redis = await sharedRedis()
+    look = lookAt(redis.url)
+    server = await listen(testApp({ store: look.store }).app)
+  })
+  afterAll(async () => {
+    await server.close()
+    await look.close()
+    await redis.stop()
+  })
+
+  test.each(['/regenerate?keep=true', '/regenerate', '/login'])(
+    'exactly one session is live while %s runs 50 times',
+    async (path) => {
+      const { client, id } = await begun(new Client(server))
+      const pattern = `${look.prefix}{${id.slice(0, 4)}}*`
+      let isOver = false
+      const counts: unknown[] = []
+      const observer = (async () => {
+        // One command is one instant: Redis runs nothing else meanwhile.
+        while (!isOver) counts.push((await look.redis.keys(pattern)).length)
+      })()
+      for (let round = 0; round < 50; round++) expect((await client.post(path)).status).toBe(200)
+      isOver = true
+      await observer
+      expect(counts.length).toBeGreaterThan(50)
+      expect([...new Set(counts)]).toEqual([1])
+    },
+  )
+})
+
+describe('when the process is killed', () => {
+  let redis: Awaited<ReturnType<typeof sharedRedis>>
+  let look: ReturnType<typeof lookAt>
+  let programs: Program[] = []
+  beforeAll(async () => {
+    redis = await sharedRedis()
+    look = lookAt(redis.url)
+  })
+  afterEach(() => {
+    for (const program of programs) program.process.kill('SIGKILL')
+  })
+  afterAll(async () => {
+    await look.close()
+    await redis.stop()
+  })
+
+  test('while it regenerates, each session is left exactly once', async () => {
+    programs = await startApps(2, redis.url, look.prefix)
+    for (const [number, program] of programs.entries()) {
+      const sessions = await Promise.all(range(10, () => begun(new Client(program.url))))
+      let answered = 0
+      const loops = sessions.map(async ({ client }) => {
+        while (program.process.signalCode === null) {
+          await client.post(answered % 2 === 0 ? '/regenerate?keep=true' : '/login')
+          answered++
+          if (answered === 100 + 37 * number) program.process.kill('SIGKILL')
+        }
+      })
+      await Promise.allSettled(loops)
+      if (program.process.signalCode === null) await once(program.process, 'exit')
+      const slots = sessions.map(({ id }) => id.slice(0, 4)).sort()
+      const left = await Promise.all([...new Set(slots)].map((slot) => look.liveIds(slot)))
+      expect(
+        left
+          .flat()
+          .map((id) => id.slice(0, 4))
+          .sort(),
+      ).toEqual(slots)
+      for (const id of left.flat()) expect((await look.store.get(id))?.fields.get('kept')).toBe('"1"')
+    }
+  })
+
+  test('right after the head of an answer, what was answered is stored', async () => {
+    programs = await startApps(3, redis.url, look.prefix)
+    for (const program of programs) {
+      const { client, id } = await begun(new Client(program.url))
+      const answered: string[] = []
+      let left = 40
+      const heads = range(left, (index) => {
+        const name = `f${index}`
+        return new Promise<void>((resolve) => {
+          const options = { method: 'POST', headers: { cookie: client.cookieHeader }, agent: false }
+          const req = request(`${program.url}/set?${name}=1`, options, (res) => {
+            if (res.statusCode === 200) answered.push(name)
+            // In the middle of the crowd: some are answered, some are stored, some have only begun.
+            left--
+            if (left === 30) program.process.kill('SIGKILL')
+            res.resume().on('error', () => {})
+            resolve()
+          })
+          req.on('error', () => resolve())
+          req.end()
+        })
+      })
+      await Promise.all(heads)
+      if (program.process.signalCode === null) await once(program.process, 'exit')
+      expect(answered.length).toBeGreaterThanOrEqual(10)
+      const stored = await look.store.get(id)
+      expect([...(stored?.fields.keys() ?? [])]).toEqual(expect.arrayContaining(answered))
+    }
+  })
+
+  test('right after a first answer, a cookie that was sent opens its session', async () => {
+    programs = await startApps(2, redis.url, look.prefix)
+    const [program, next] = programs as [Program, Program]
+    const { client } = await begun(new Client(program.url))
+    program.process.kill('SIGKILL')
+    expect((await peek(new Client(next.url, client.cookies))).fields).toEqual({ kept: '1' })
+  })
+})
+
+/** An app on a store, and the errors that reach its error handlers. */
+async function appOn(
+  store: FaultyStore | RedisSessionStore,
+  storeTimeout = '1s',
+): Promise<{
+  server: TestServer
+  errors: SessionError[]
+}> {
+  const errors: SessionError[] = []
+  const { app, middleware } = testApp({ store, storeTimeout, touchInterval: 0 })
+  middleware.events.on('storeError', () => {})
+  app.use((error: SessionError, _req: Request, _res: Response, next: NextFunction) => {
+    errors.push(error)
+    next(error)
+  })
+  return { server: await listen(app), errors }
+}
+
+/** What an answer must be when the store could not do its part. */
+function expectFailure(answer: Answer): void {
+  expect({
+    status: answer.status,
+    setCookies: answer.setCookies,
+    retryAfter: answer.headers['retry-after'],
+    location: answer.headers['location'],
+    type: answer.headers['content-type'],
+  }).toEqual({ status: 503, setCookies: [], retryAfter: '1', location: undefined, type: 'text/html; charset=utf-8' })
+}
+
+const WRITES = [
+  ['a new session', '/set?a=1', false],
+  ['a first login', '/login', false],
+  ['a changed session', '/set?a=1', true],
+  ['a redirect after a change', '/redirect?value=1', true],
+  ['update()', '/update', true],
+  ['renew()', '/renew', true],
+  ['regenerate()', '/regenerate', true],
+  ['regenerate({ keep: true })', '/regenerate?keep=true', true],
+  ['login()', '/login', true],
+  ['logout()', '/logout', true],
+  ['destroy()', '/destroy', true],
+] as const
+
+const WRITING = ['create', 'update', 'regenerate', 'end'] as const
+const FAULTS: readonly (readonly [string, StoreFault, SessionError['code']])[] = [
+  ['fails', { kind: 'error', operations: WRITING, error: new Error('disk full') }, 'STORE_UNAVAILABLE'],
+  ['does it and fails', { kind: 'lost-reply', operations: WRITING, error: new Error('reset') }, 'STORE_UNAVAILABLE'],
+  ['misses the deadline', { kind: 'hang', operations: WRITING }, 'STORE_TIMEOUT'],
+]
+
+describe.each(STORES)('a commit to %s', (_name, createKit) => {
+  let kit: StoreKit
+  let store: FaultyStore
+  let server: TestServer
+  let errors: SessionError[]
+  beforeAll(async () => {
+    kit = createKit()
+    await kit.start()
+    store = new FaultyStore(kit.create())
+    ;({ server, errors } = await appOn(store, '50ms'))
+  })
+  afterAll(async () => {
+    await server.close()
+    await kit.stop()
+  })
+
+  for (const [how, fault, code] of FAULTS) {
+    describe(`that ${how}`, () => {
+      test.each(WRITES)('is no success: %s', async (_what, path, hasSession) => {
+        store.repair()
+        const client = new Client(server)
+        const id = hasSession ? (await begun(client)).id : null
+        const cookies = [...client.cookies]
+        errors.splice(0)
+
+        store.fail(fault)
+        expectFailure(await client.post(path))
+        expect(errors.map((error) => error.code)).toEqual([code])
+        expect(isSessionError(errors[0])).toBe(true)
+        if (fault.error) expect(errors[0]?.cause).toBe(fault.error)
+        expect([...client.cookies]).toEqual(cookies)
+
+        store.repair()
+        if (id === null) return
+        const after = await peek(client)
+        if (fault.kind !== 'lost-reply') expect(after).toEqual({ id, fields: { kept: '1' }, userId: null })
+        // The store did it: a session that goes on has its old data, one that was ended has none.
+        else if (after.id === id) expect(after.fields).toMatchObject({ kept: '1' })
+        else expect(after.fields).toEqual({})
+      })
+    })
+  }
+
+  test('that misses the deadline is answered at the deadline', async () => {
+    store.repair()
+    const { client } = await begun(new Client(server))
+    store.fail({ kind: 'hang', operations: WRITING })
+    const answer = await client.post('/set?a=1')
+    expect(answer.headAfterMs).toBeGreaterThanOrEqual(45)
+    expect(answer.headAfterMs).toBeLessThan(300)
+  })
+
+  test('that fails leaves a touch unmade, and the answer that changed nothing is unharmed', async () => {
+    store.repair()
+    const { client } = await begun(new Client(server))
+    store.fail({ kind: 'error', operations: ['touch'] })
+    expect((await peek(client)).fields).toEqual({ kept: '1' })
+  })
+})
+
+describe('a Redis that is out of memory', () => {
+  let redis: RedisServer
+  let store: RedisSessionStore
+  let server: TestServer
+  let errors: SessionError[]
+  let look: ReturnType<typeof lookAt>
+  beforeAll(async () => {
+    redis = await RedisServer.start('--maxmemory-policy', 'noeviction')
+    look = lookAt(redis.url)
+    store = new RedisSessionStore({ url: redis.url })
+    ;({ server, errors } = await appOn(store))
+  })
+  afterAll(async () => {
+    await server.close()
+    await store.close()
+    await look.close()
+    await redis.stop()
+  })
+
+  async function whileFull(action: () => Promise<void>): Promise<void> {
+    await look.redis.config('SET', 'maxmemory', '1')
+    await action().finally(() => look.redis.config('SET', 'maxmemory', '0'))
+  }
+
+  const NEEDS_NO_MEMORY = /^\/(logout|destroy|regenerate|login)/
+  test.each(WRITES.filter(([, path, hasSession]) => !(hasSession && NEEDS_NO_MEMORY.test(path))))(
+    'fails a commit without success, and a session loaded earlier is unharmed: %s',
+    async (_what, path, hasSession) => {
+      const client = new Client(server)
+      const id = hasSession ? (await begun(client)).id : null
+      await whileFull(async () => {
+        errors.splice(0)
+        expectFailure(await client.post(path))
+        expect(errors.map((error) => error.code)).toEqual(['STORE_UNAVAILABLE'])
+        expect(String(errors[0]?.cause)).toMatch(/OOM/)
+      })
+      const after = await peek(client)
+      expect(after.fields).toEqual(id === null ? {} : { kept: '1' })
+      if (id !== null) expect(after.id).toBe(id)
+    },
+  )
+
+  test('still reads, also when a touch is due', async () => {
+    const { client } = await begun(new Client(server))
+    await whileFull(async () => {
+      expect((await peek(client)).fields).toEqual({ kept: '1' })
+    })
+  })
+
+  // A script that has ended the old session is not stopped half-way.
+  test.each(['/regenerate?keep=true', '/login'])('still does %s, as a whole', async (path) => {
+    const { client, id } = await begun(new Client(server))
+    const old = client.clone()
+    await whileFull(async () => {
+      expect((await client.post(path)).status).toBe(200)
+    })
+    expect((await peek(client)).fields).toEqual({ kept: '1' })
+    expect((await peek(old)).fields).toEqual({})
+    expect(await store.get(id)).toBeNull()
+  })
+
+  test.each(['/logout', '/destroy'])('still does %s', async (path) => {
+    const { client } = await begun(new Client(server))
+    const old = client.clone()
+    await whileFull(async () => {
+      const answer = await client.post(path)
+      expect(answer.status).toBe(200)
+      expect(answer.setCookies[0]).toMatch(/Max-Age=0/)
+      expect((await peek(old)).fields).toEqual({})
+    })
+    expect((await peek(old)).fields).toEqual({})
+  })
+})
+
+describe('a Redis that became a read-only replica', () => {
+  let primary: RedisServer
+  let redis: RedisServer
+  let store: RedisSessionStore
+  let server: TestServer
+  let errors: SessionError[]
+  let look: ReturnType<typeof lookAt>
+  beforeAll(async () => {
+    ;[primary, redis] = await Promise.all([RedisServer.start(), RedisServer.start()])
+    look = lookAt(redis.url)
+    store = new RedisSessionStore({ url: redis.url })
+    ;({ server, errors } = await appOn(store))
+  })
+  afterAll(async () => {
+    await server.close()
+    await store.close()
+    await look.close()
+    await Promise.all([primary.stop(), redis.stop()])
+  })
+
+  test('fails every commit without success, still reads, and goes on when it is promoted', async () => {
+    const sessions = await Promise.all(WRITES.map(async ([, path]) => ({ path, ...(await begun(new Client(server))) })))
+    await look.redis.replicaof('127.0.0.1', 1)
+    errors.splice(0)
+    for (const { path, client, id } of sessions) {
+      expectFailure(await client.post(path))
+      expect(await peek(client)).toEqual({ id, fields: { kept: '1' }, userId: null })
+    }
+    expectFailure(await new Client(server).post('/set?a=1'))
+    expect([...new Set(errors.map((error) => (error.cause as Error).message.split(' ')[0]))]).toEqual(['READONLY'])
+
+    await look.redis.replicaof('NO', 'ONE')
+    for (const { client } of sessions) {
+      expect((await client.post('/set?a=1')).status).toBe(200)
+      expect((await peek(client)).fields).toEqual({ kept: '1', a: '1' })
+    }
+  })
+
+  test('of another server fails every commit the same way', async () => {
+    await look.redis.replicaof('127.0.0.1', primary.port)
+    const answer = await new Client(server).post('/set?a=1')
+    expectFailure(answer)
+    await look.redis.replicaof('NO', 'ONE')
+    expect((await new Client(server).post('/set?a=1')).status).toBe(200)
+  })
+})
