@@ -68,7 +68,7 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): Chan
   const original = { writeHead: res.writeHead, write: res.write, end: res.end, flushHeaders: res.flushHeaders }
   const entry = { headers: res.getHeaders(), statusCode: res.statusCode, statusMessage: res.statusMessage }
 
-  let phase: 'open' | 'held' | 'streaming' | 'done' = res.headersSent ? 'streaming' : 'open'
+  let phase: 'open' | 'held' | 'streaming' | 'done' | 'given up' = res.headersSent ? 'streaming' : 'open'
   let isHeadOut = res.headersSent
   let isHeadNoted = false
   let isPretending = false
@@ -82,6 +82,7 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): Chan
 
   res.on('pipe', (source) => sources.add(source))
   res.writeHead = function writeHead(...args: unknown[]) {
+    if (phase === 'given up') return res
     if (isHeadOut || phase === 'done') return original.writeHead.apply(res, args)
     if (isHeadNoted || phase === 'held') {
       // Wrappers ask for an implicit head again as long as they see none; anything else is the caller's mistake.
@@ -113,6 +114,8 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): Chan
         return isCompleting(call) ? gate(call, () => hooks.beforeEnd()) : pass(call)
       case 'done':
         return run(call)
+      case 'given up':
+        return heldResult(call)
     }
   }
 
@@ -183,7 +186,7 @@ export function holdResponse(response: HttpResponse, hooks: ResponseHooks): Chan
   function fail(error: unknown): void {
     stopPretending()
     openHead()
-    phase = 'done'
+    phase = 'given up'
     heldCall = null
     queue = []
     // Not isHeadOut: a head that Node refused to write has not left.

@@ -505,6 +505,32 @@ describe.each(WIRES)('on %s', (_name, wire) => {
       source.destroy()
     })
 
+    test('leaves nothing of what a wrapper of write() and end() still has to say', async () => {
+      const { store, request } = await rig(wire, {}, (middleware) => (req, response) => {
+        const res = response as Response
+        middleware(req, res, (error) => {
+          if (error !== undefined) {
+            setTimeout(() => res.end('sorry'), 5)
+            return
+          }
+          ;(req as Request).session.set('changed', true)
+          const { write, end } = res
+          res.end = function slowEnd(this: Response): Response {
+            write.call(this, 'of the app, ', 'utf8')
+            setImmediate(() => {
+              write.call(this, 'later', 'utf8')
+              end.call(this, 'at last', 'utf8')
+            })
+            return this
+          } as Response['end']
+          res.end()
+        })
+      })
+      store.fail({ kind: 'error' })
+      const got = await request()
+      expect(got).toMatchObject({ status: 503, body: 'sorry', setCookies: [], isTruncated: false })
+    })
+
     test('after the head cuts the response off', async () => {
       const rig = await serve(wire, async (req, res) => {
         res.write('part one, ')
