@@ -75,6 +75,7 @@ export class SessionManager {
   async find(claims: readonly CookieClaim[]): Promise<FoundSession | null> {
     for (const claim of claims) {
       const record = await this.#load(claim.id)
+      if (record === 'corrupt') continue
       if (record === null) {
         this.events.emit('unknownSession', { id: claim.id })
         continue
@@ -92,7 +93,7 @@ export class SessionManager {
   /** The live record of a session, for a reader that has proved its right already. */
   async reload(id: string): Promise<SessionData | null> {
     const record = await this.#load(id)
-    return record !== null && this.#isAlive(record) ? record : null
+    return record !== null && record !== 'corrupt' && this.#isAlive(record) ? record : null
   }
 
   /** Stores a new session under a new token. */
@@ -220,20 +221,21 @@ export class SessionManager {
     await this.#call('end', id, () => this.options.store.end(id))
   }
 
-  async #load(id: string): Promise<SessionData | null> {
+  /** `'corrupt'` has been told as an event. */
+  async #load(id: string): Promise<SessionData | 'corrupt' | null> {
     let record: SessionData | null | undefined
     try {
       record = await this.#call('get', id, () => this.options.store.get(id))
     } catch (error) {
       if (!isSessionError(error, 'CORRUPT_RECORD')) throw error
       this.events.emit('corruptRecord', { id, cause: error })
-      return null
+      return 'corrupt'
     }
     if (record === null || record === undefined) return null
     const problem = problemOf(record, id, this.options.limits.maxBytes)
     if (problem === null) return record
     this.events.emit('corruptRecord', { id, cause: new SessionError('CORRUPT_RECORD', problem) })
-    return null
+    return 'corrupt'
   }
 
   /** By the record's own times, and by the idle timeout in force, which may be shorter than when it was written. */
