@@ -31,7 +31,12 @@ export function jsonCodec({ maxDepth = DEFAULT_MAX_DEPTH }: { maxDepth?: number 
     },
     decode(text) {
       if (text.length > 2 * maxDepth) refuseDeepText(text, maxDepth)
-      return JSON.parse(text)
+      try {
+        return JSON.parse(text)
+      } catch {
+        // The parser's own message quotes the text, and nobody's data belongs in a log.
+        throw new SessionError('CORRUPT_RECORD', 'A field is not JSON.')
+      }
     },
   }
 }

@@ -303,7 +303,11 @@ local function live(key, now)
               expires = tonumber(e), absolute = tonumber(z), token = stored[2] }
   r.now = tonumber(now) - r.created
   if r.now >= r.expires or r.now >= r.absolute then return nil end
-  if stored[3] and r.now - r.accessed >= tonumber(stored[3]) then return nil end
+  if stored[3] then
+    local idle = tonumber(stored[3])
+    if not idle then error({err = 'CORRUPT session record'}) end
+    if r.now - r.accessed >= idle then return nil end
+  end
   r.now = math.max(r.now, r.accessed)
   return r
 end
@@ -492,8 +496,8 @@ function decodeUser(text: string | undefined): string | number | undefined {
   let userId: unknown
   try {
     userId = JSON.parse(text)
-  } catch (cause) {
-    throw corrupt('the user ID is not JSON', cause)
+  } catch {
+    throw corrupt('the user ID is not JSON')
   }
   if (typeof userId !== 'string' && typeof userId !== 'number') throw corrupt('the user ID is not a string or number')
   return userId
