@@ -36,7 +36,7 @@ export abstract class SessionStore {
 
   /** Whether there is a record of `id` that has not expired. */
   async exists(id: string): Promise<boolean> {
-    const record = await this.get(id)
+    const record = await this.#read(id)
     return record !== null && !record.isExpired()
   }
 
@@ -46,7 +46,7 @@ export abstract class SessionStore {
    */
   touch(id: string, ttlSeconds: number, now = Date.now()): Promise<boolean> {
     return this.#exclusively([id], async () => {
-      const touched = applyTouch(await this.get(id), ttlSeconds, now)
+      const touched = applyTouch(await this.#read(id), ttlSeconds, now)
       if (touched === null) return false
       await this.set(id, touched, secondsLeft(touched, now))
       return true
@@ -61,7 +61,7 @@ export abstract class SessionStore {
   /** Writes a new record. Never overwrites: resolves to `false` when the ID is taken. */
   create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
     return this.#exclusively([id], async () => {
-      if ((await this.get(id)) !== null) return false
+      if ((await this.#read(id)) !== null) return false
       await this.set(id, data, ttlSeconds)
       return true
     })
@@ -73,7 +73,7 @@ export abstract class SessionStore {
    */
   update(id: string, change: SessionChange, _ttlSeconds: number): Promise<UpdateResult> {
     return this.#exclusively([id], async () => {
-      const { result, record } = applyChange(await this.get(id), change)
+      const { result, record } = applyChange(await this.#read(id), change)
       if (result.status === 'updated' && record !== null) await this.set(id, record, secondsLeft(record, change.at))
       return result
     })
@@ -91,9 +91,9 @@ export abstract class SessionStore {
   ): Promise<{ status: 'regenerated'; record: SessionData } | { status: 'ended' } | { status: 'taken' }> {
     const nextId = regeneration.next.id
     return this.#exclusively([id, nextId], async () => {
-      const next = applyRegeneration(await this.get(id), regeneration)
+      const next = applyRegeneration(await this.#read(id), regeneration)
       if (next === null) return { status: 'ended' }
-      if ((await this.get(nextId)) !== null) return { status: 'taken' }
+      if ((await this.#read(nextId)) !== null) return { status: 'taken' }
       await this.set(nextId, next, ttlSeconds)
       await this.delete(id)
       return { status: 'regenerated', record: next }
@@ -106,7 +106,7 @@ export abstract class SessionStore {
    */
   end(id: string): Promise<boolean> {
     return this.#exclusively([id], async () => {
-      const existed = (await this.get(id).catch(existsThoughUnreadable)) !== null
+      const existed = (await this.#read(id).catch(existsThoughUnreadable)) !== null
       await this.delete(id)
       return existed
     })
@@ -114,6 +114,11 @@ export abstract class SessionStore {
 
   /** Gives back what the store holds: connections, timers. Default: nothing. */
   async close(): Promise<void> {}
+
+  /** What `get()` says, also when it says `undefined` for what it does not have, as a `Map` does. */
+  async #read(id: string): Promise<SessionData | null> {
+    return (await this.get(id)) ?? null
+  }
 
   /** Runs `task` when no other task on any of `ids` is under way in this store instance. */
   async #exclusively<T>(ids: readonly string[], task: () => Promise<T>): Promise<T> {
