@@ -57,6 +57,7 @@ const READY_WAIT_MS = 500
 const SILENCE_MS = 5_000
 /** How often a connection to a server that refuses writes is replaced. */
 const RECONNECT_EVERY_MS = 1_000
+const CLOSED = 'the store has been closed.'
 
 /**
  * Keeps sessions in Redis 6.2 or later, or Valkey. Every operation is atomic across processes.
@@ -71,7 +72,7 @@ export class RedisSessionStore extends SessionStore {
   #client: RedisClient | null
   #lastError: Error | null = null
   /** Calls that wait for the connection. */
-  readonly #waiting = new Set<() => void>()
+  readonly #waiting = new Set<(failure?: string) => void>()
   #awaitsReady = false
   #pending = 0
   #isClosed = false
@@ -169,11 +170,15 @@ export class RedisSessionStore extends SessionStore {
   override async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
+    for (const go of this.#waiting) go(CLOSED)
     if (this.#opening === null) return
     const client = await this.#opening.catch(() => null)
     if (client === null) return
-    if (client.status === 'ready') await client.quit().catch(() => client.disconnect())
-    else client.disconnect()
+    // Lets the answers under way come in, but not for longer than a call would wait.
+    const timer = setTimeout(() => client.disconnect(), READY_WAIT_MS)
+    if (client.status === 'ready') await client.quit().catch(() => {})
+    clearTimeout(timer)
+    client.disconnect()
   }
 
   #key(id: string): string {
@@ -193,6 +198,7 @@ export class RedisSessionStore extends SessionStore {
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
       connectTimeout: SILENCE_MS,
+      disconnectTimeout: 100,
       socketTimeout: SILENCE_MS,
       retryStrategy: (attempt: number) => Math.min(50 * attempt, 1_000),
       // After a failover the old primary refuses writes: look for the new one, but let reads through in between.
@@ -203,7 +209,7 @@ export class RedisSessionStore extends SessionStore {
       },
     })
     client.on('error', (error) => {
-      this.#lastError = error
+      this.#lastError = withoutCommand(error)
     })
     this.#client = client
     return client
@@ -241,7 +247,7 @@ export class RedisSessionStore extends SessionStore {
     if (this.#pending >= this.#maxPending) throw unavailable(`${this.#pending} calls are without an answer.`)
     this.#pending++
     try {
-      if (this.#isClosed) throw unavailable('the store has been closed.')
+      if (this.#isClosed) throw unavailable(CLOSED)
       const client = this.#client ?? (await (this.#opening as Promise<OwnClient>))
       if (client.status !== undefined && client.status !== 'ready') await this.#becomesReady(client)
       return await operation(client)
@@ -253,6 +259,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async #becomesReady(client: RedisClient): Promise<void> {
+    if (this.#isClosed) throw unavailable(CLOSED)
     if (client.status === 'end') throw unavailable('the connection has been closed.', this.#lastError)
     if (client.status === 'wait') client.connect?.().catch(() => {})
     if (!this.#awaitsReady) {
@@ -264,14 +271,13 @@ export class RedisSessionStore extends SessionStore {
     }
     // Not Promise.race: against a promise that outlives an outage it would keep every call of that outage in memory.
     await new Promise<void>((resolve, reject) => {
-      const settle = (done: () => void) => (): void => {
+      const go = (failure?: string): void => {
         clearTimeout(timer)
         this.#waiting.delete(go)
-        done()
+        if (failure === undefined) resolve()
+        else reject(unavailable(failure, this.#lastError))
       }
-      const go = settle(resolve)
-      const tooLate = settle(() => reject(unavailable('there is no connection.', this.#lastError)))
-      const timer = setTimeout(tooLate, READY_WAIT_MS)
+      const timer = setTimeout(() => go('there is no connection.'), READY_WAIT_MS)
       this.#waiting.add(go)
     })
   }
@@ -519,6 +525,12 @@ function pairs(flat: string[]): [string, string][] {
 
 function corrupt(reason: string, cause?: unknown): SessionError {
   return new SessionError('CORRUPT_RECORD', `The session record in Redis cannot be read: ${reason}.`, { cause })
+}
+
+/** ioredis puts the command on an error, with its arguments: passwords, token hashes, field values. */
+function withoutCommand<T>(error: T): T {
+  if (error instanceof Error) Reflect.deleteProperty(error, 'command')
+  return error
 }
 
 function unavailable(reason: string, cause?: unknown): SessionError {

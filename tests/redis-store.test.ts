@@ -1,0 +1,557 @@
+// What is peculiar to the Redis store: keys, TTL, round trips, scripts, connections, rights.
+import { execFile } from 'node:child_process'
+import { createHash, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { inspect, promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { type Cluster, Redis } from 'ioredis'
+import { type Regeneration, type SessionChange, SessionData, type SessionDataInit, type SessionError } from 'sojourn'
+import { type RedisClient, RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
+import { checkStore } from 'sojourn/testing'
+import { testApp } from './support/app.js'
+import { Client, listen, type TestServer, until } from './support/http.js'
+import { freePort, RedisServer } from './support/redis.js'
+
+const HOUR_MS = 3_600_000
+
+function sample(parts: Partial<SessionDataInit> = {}): SessionData {
+  const now = Date.now()
+  return new SessionData({
+    id: randomUUID(),
+    tokenHash: createHash('sha256').update(randomUUID()).digest('base64url'),
+    generation: 1,
+    createdAt: now,
+    updatedAt: now,
+    lastAccessedAt: now,
+    expiresAt: now + HOUR_MS,
+    absoluteExpiresAt: now + 12 * HOUR_MS,
+    fields: [],
+    ...parts,
+  })
+}
+
+function changeOf(record: SessionData, parts: Partial<SessionChange> = {}): SessionChange {
+  const at = Date.now()
+  return { generation: record.generation, at, expiresAt: at + HOUR_MS, set: new Map([['a', '1']]), ...parts }
+}
+
+function successorOf(record: SessionData, parts: Partial<SessionDataInit> = {}): SessionData {
+  const id = record.id.slice(0, 4) + randomUUID().slice(4)
+  return sample({ id, generation: record.generation + 1, ...parts })
+}
+
+function regenerationOf(record: SessionData, next: SessionData): Regeneration {
+  return { generation: record.generation, at: Date.now(), next, keep: 'all' }
+}
+
+function keyOf(id: string, prefix = 'sojourn:'): string {
+  return `${prefix}{${id.slice(0, 4)}}${id.slice(4)}`
+}
+
+/** What Redis was told while `action` ran: commands sent, and commands that scripts ran. */
+async function commandsOf(
+  redis: Redis,
+  action: () => Promise<unknown>,
+): Promise<{ sent: string[][]; byScripts: string[][] }> {
+  const monitor = await redis.monitor()
+  const sent: string[][] = []
+  const byScripts: string[][] = []
+  const end = randomUUID()
+  const isOver = new Promise<void>((resolve) => {
+    monitor.on('monitor', (_time: string, [name = '', ...args]: string[], source: string) => {
+      if (args[0] === end) resolve()
+      else (source === 'lua' ? byScripts : sent).push([name.toLowerCase(), ...args])
+    })
+  })
+  await action()
+  await redis.echo(end)
+  await isOver
+  monitor.disconnect()
+  return { sent, byScripts }
+}
+
+let server: RedisServer
+let redis: Redis
+beforeAll(async () => {
+  server = await RedisServer.start()
+  redis = new Redis(server.url)
+})
+afterAll(async () => {
+  redis.disconnect()
+  await server.stop()
+})
+
+/** Runs `action` with a store on the server, and closes it. */
+async function withStore<T>(
+  action: (store: RedisSessionStore) => Promise<T>,
+  options: RedisSessionStoreOptions = { url: server.url },
+): Promise<T> {
+  const store = new RedisSessionStore(options)
+  return action(store).finally(() => store.close())
+}
+
+describe('keys', () => {
+  test('a session is one hash, named by prefix, slot and ID, with its fields under a dot', () =>
+    withStore(async (store) => {
+      const record = sample({
+        userId: 7,
+        fields: [
+          ['cart', '["pear"]'],
+          ['m', '"mine"'],
+        ],
+      })
+      await store.create(record.id, record, 60)
+      const hash = await redis.hgetall(keyOf(record.id))
+      expect(hash).toMatchObject({ t: record.tokenHash, u: '7', '.cart': '["pear"]', '.m': '"mine"' })
+      expect(Object.keys(hash).sort()).toEqual(['.cart', '.m', 'm', 't', 'u'])
+      expect(await store.get(record.id)).toEqual(record)
+    }))
+
+  test('two prefixes on one Redis do not meet', () =>
+    withStore((one) =>
+      withStore(
+        async (other) => {
+          const record = sample()
+          await one.create(record.id, record, 60)
+          expect(await other.get(record.id)).toBeNull()
+          expect(await other.touch(record.id, 60)).toBe(false)
+          expect(await other.update(record.id, changeOf(record), 60)).toEqual({ status: 'ended' })
+          expect(await other.end(record.id)).toBe(false)
+          expect(await other.create(record.id, record.withField('a', '2'), 60)).toBe(true)
+          expect((await one.get(record.id))?.fields.size).toBe(0)
+          expect(await redis.exists(keyOf(record.id), keyOf(record.id, 'other:'))).toBe(2)
+        },
+        { url: server.url, prefix: 'other:' },
+      ),
+    ))
+
+  test('each script touches one slot, the same before and after regenerating', async () => {
+    const cluster = await RedisServer.start('--cluster-enabled', 'yes', '--cluster-port', String(await freePort()))
+    const counter = new Redis(cluster.url)
+    await withStore(async (store) => {
+      const { sent } = await commandsOf(redis, async () => {
+        for (let round = 0; round < 20; round++) {
+          const record = sample()
+          const next = successorOf(record)
+          await store.create(record.id, record, 60)
+          await store.update(record.id, changeOf(record), 60)
+          await store.touch(record.id, 60)
+          expect((await store.regenerate(record.id, regenerationOf(record, next), 60)).status).toBe('regenerated')
+        }
+      })
+      const scripts = sent.filter(([name]) => name === 'evalsha')
+      expect(scripts).toHaveLength(80)
+      expect(scripts.filter(([, , keys]) => keys === '2')).toHaveLength(20)
+      for (const [, , count, ...keys] of scripts) {
+        const slots = await Promise.all(keys.slice(0, Number(count)).map((key) => counter.cluster('KEYSLOT', key)))
+        expect(new Set(slots).size).toBe(1)
+      }
+    })
+    counter.disconnect()
+    await cluster.stop()
+  })
+
+  test('sessions spread over slots', () => {
+    expect(new Set(Array.from({ length: 100 }, () => keyOf(randomUUID()).slice(0, 14))).size).toBeGreaterThan(90)
+  })
+})
+
+describe('the TTL of a key', () => {
+  async function expectEnd(id: string, end: number): Promise<void> {
+    // The TTL is in whole seconds and rounded up.
+    const expires = await redis.pexpiretime(keyOf(id))
+    expect(expires).toBeGreaterThanOrEqual(end)
+    expect(expires).toBeLessThan(end + 3_000)
+  }
+
+  test('follows the end of the session through create, update, touch and regenerate', () =>
+    withStore(async (store) => {
+      const record = sample({ expiresAt: Date.now() + 60_000 })
+      await store.create(record.id, record, 60)
+      await expectEnd(record.id, record.expiresAt)
+
+      const change = changeOf(record, { expiresAt: Date.now() + 120_000 })
+      await store.update(record.id, change, 120)
+      await expectEnd(record.id, change.expiresAt)
+
+      await store.touch(record.id, 180)
+      await expectEnd(record.id, Date.now() + 179_000)
+      // An end never moves back by a touch.
+      await store.touch(record.id, 60)
+      await expectEnd(record.id, Date.now() + 178_000)
+
+      const next = successorOf(record, { expiresAt: Date.now() + 240_000 })
+      await store.regenerate(record.id, regenerationOf(record, next), 240)
+      await expectEnd(next.id, next.expiresAt)
+      expect(await redis.exists(keyOf(record.id))).toBe(0)
+    }))
+
+  test('is never beyond the absolute end, and shorter when the idle timeout is made shorter', () =>
+    withStore(async (store) => {
+      const record = sample({ absoluteExpiresAt: Date.now() + 90_000, expiresAt: Date.now() + 60_000 })
+      await store.create(record.id, record, 60)
+      await store.touch(record.id, 3600)
+      await expectEnd(record.id, record.absoluteExpiresAt)
+      const expiresAt = Date.now() + 10_000
+      await store.update(record.id, changeOf(record, { expiresAt, metadata: { idleTimeoutMs: 10_000 } }), 10)
+      await expectEnd(record.id, expiresAt)
+    }))
+
+  test('is there for every record that is written', () =>
+    withStore(async (store) => {
+      const record = sample()
+      await store.set(record.id, record, 60)
+      await redis.persist(keyOf(record.id))
+      await store.update(record.id, changeOf(record), 60)
+      expect(await redis.ttl(keyOf(record.id))).toBeGreaterThan(0)
+    }))
+})
+
+describe('commands', () => {
+  let store: RedisSessionStore
+  let app: TestServer
+  beforeAll(async () => {
+    store = new RedisSessionStore({ url: server.url })
+    app = await listen(testApp({ store, touchInterval: 3600 }).app)
+    // Loads the scripts.
+    const client = new Client(app)
+    for (const path of ['/set?a=1', '/set?a=2', '/regenerate']) await client.post(path)
+    const record = sample()
+    await store.touch(record.id, 60)
+  })
+  afterAll(async () => {
+    await app.close()
+    await store.close()
+  })
+
+  test.each([
+    ['reads', 'GET', '/peek', ['hgetall']],
+    ['leaves the session alone', 'GET', '/plain', ['hgetall']],
+    ['writes', 'POST', '/set?a=1', ['hgetall', 'evalsha']],
+    [
+      'writes 50 fields',
+      'POST',
+      `/set?${Array.from({ length: 50 }, (_v, i) => `f${i}=1`).join('&')}`,
+      ['hgetall', 'evalsha'],
+    ],
+    ['updates', 'POST', '/update', ['hgetall', 'evalsha']],
+    ['logs in', 'POST', '/login', ['hgetall', 'evalsha']],
+    ['renews', 'POST', '/renew', ['hgetall', 'evalsha']],
+    ['regenerates', 'POST', '/regenerate?keep=true', ['hgetall', 'evalsha']],
+    ['logs out', 'POST', '/logout', ['hgetall', 'del']],
+  ])('a request that %s', async (_what, method, path, expected) => {
+    const client = new Client(app)
+    await client.post('/set?kept=1')
+    const { sent } = await commandsOf(redis, () => client.request(method, path))
+    expect(sent.map(([name]) => name)).toEqual(expected)
+  })
+
+  test('a first write is one, and a request without a cookie none', async () => {
+    const first = await commandsOf(redis, () => new Client(app).post('/set?a=1'))
+    expect(first.sent.map(([name]) => name)).toEqual(['evalsha'])
+    for (const path of ['/peek', '/plain']) {
+      expect((await commandsOf(redis, () => new Client(app).get(path))).sent).toEqual([])
+    }
+    expect((await commandsOf(redis, () => new Client(app).post('/logout'))).sent).toEqual([])
+  })
+
+  test('a touch moves times and TTL and rewrites no field', async () => {
+    const record = sample({ fields: [['big', JSON.stringify('x'.repeat(1000))]] })
+    await store.create(record.id, record, 60)
+    const { byScripts } = await commandsOf(redis, () => store.touch(record.id, 7200))
+    const key = keyOf(record.id)
+    expect(byScripts.map((command) => command.slice(0, 3))).toEqual([
+      ['hmget', key, 'm'],
+      ['hset', key, 'm'],
+      ['expire', key, expect.stringMatching(/^\d+$/)],
+    ])
+  })
+
+  test('a write touches the changed field alone', async () => {
+    const record = sample({ fields: [['big', JSON.stringify('x'.repeat(1000))]] })
+    await store.create(record.id, record, 60)
+    const { sent, byScripts } = await commandsOf(redis, () => store.update(record.id, changeOf(record), 60))
+    expect(JSON.stringify([sent, byScripts])).not.toContain('xxxx')
+    expect(byScripts.flat()).not.toContain('.big')
+  })
+
+  test('scripts survive SCRIPT FLUSH', async () => {
+    const record = sample()
+    const next = successorOf(record)
+    const steps: readonly (() => Promise<unknown>)[] = [
+      () => store.create(record.id, record, 60),
+      () => store.update(record.id, changeOf(record), 60),
+      () => store.touch(record.id, 60),
+      () => store.regenerate(record.id, regenerationOf(record, next), 60),
+    ]
+    for (const step of steps) {
+      await redis.script('FLUSH')
+      await step()
+    }
+    expect((await store.get(next.id))?.fields.get('a')).toBe('1')
+    expect(await store.end(next.id)).toBe(true)
+  })
+
+  test('20 first writes at once after SCRIPT FLUSH all count', async () => {
+    const record = sample()
+    await store.create(record.id, record, 60)
+    await redis.script('FLUSH')
+    const change = (index: number): SessionChange => changeOf(record, { set: new Map([[`f${index}`, '1']]) })
+    await Promise.all(Array.from({ length: 20 }, (_v, index) => store.update(record.id, change(index), 60)))
+    expect((await store.get(record.id))?.fields.size).toBe(20)
+  })
+})
+
+test('scripts survive a restart of the server', async () => {
+  const own = await RedisServer.start()
+  await withStore(
+    async (store) => {
+      const record = sample()
+      await store.create(record.id, record, 60)
+      await own.kill()
+      await own.restart()
+      expect(await store.update(record.id, changeOf(record), 60)).toEqual({ status: 'ended' })
+      expect(await store.create(record.id, record, 60)).toBe(true)
+      expect(await store.update(record.id, changeOf(record), 60)).toEqual({ status: 'updated' })
+    },
+    { url: own.url },
+  )
+  await own.stop()
+})
+
+describe('a client that is handed in', () => {
+  test('is not closed, and calls after close() say so', async () => {
+    const client = new Redis(server.url)
+    const store = new RedisSessionStore({ client })
+    const record = sample()
+    expect(await store.create(record.id, record, 60)).toBe(true)
+    await store.close()
+    await store.close()
+    expect(client.status).toBe('ready')
+    expect(await client.ping()).toBe('PONG')
+    await expect(store.get(record.id)).rejects.toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      message: expect.stringMatching(/closed/) as unknown,
+    })
+    client.disconnect()
+  })
+
+  test('keeps its keyPrefix', async () => {
+    const client = new Redis(server.url, { keyPrefix: 'app:' })
+    const store = new RedisSessionStore({ client })
+    const record = sample()
+    const next = successorOf(record)
+    await store.create(record.id, record, 60)
+    expect(await redis.exists(keyOf(record.id, 'app:sojourn:'))).toBe(1)
+    expect(await store.update(record.id, changeOf(record), 60)).toEqual({ status: 'updated' })
+    await store.regenerate(record.id, regenerationOf(record, next), 60)
+    expect((await store.get(next.id))?.fields.get('a')).toBe('1')
+    expect(await store.end(next.id)).toBe(true)
+    expect(await redis.exists(keyOf(next.id, 'app:sojourn:'))).toBe(0)
+    client.disconnect()
+  })
+
+  test('that connects lazily is connected by the first call', async () => {
+    const client = new Redis(server.url, { lazyConnect: true })
+    const store = new RedisSessionStore({ client })
+    expect(await store.get(randomUUID())).toBeNull()
+    client.disconnect()
+  })
+
+  test('that was closed is an error at once', async () => {
+    const client = new Redis(server.url)
+    await Promise.all([once(client, 'end'), client.quit()])
+    const store = new RedisSessionStore({ client })
+    const began = performance.now()
+    await expect(store.get(randomUUID())).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+    expect(performance.now() - began).toBeLessThan(200)
+  })
+
+  test('may be an ioredis Redis or Cluster by type, or anything with the members that are called', async () => {
+    const fromRedis = (client: Redis): RedisClient => client
+    const fromCluster = (client: Cluster): RedisClient => client
+    expect([fromRedis, fromCluster]).toHaveLength(2)
+    const least: RedisClient = {
+      hgetall: async () => ({}),
+      del: async () => 0,
+      evalsha: async () => 0,
+      eval: async () => 0,
+      once: () => {},
+    }
+    expect(await new RedisSessionStore({ client: least }).get(randomUUID())).toBeNull()
+  })
+})
+
+describe('a connection by URL', () => {
+  const nowhere = 'redis://127.0.0.1:1'
+
+  test('is closed by close(), and calls after it say so', async () => {
+    const own = await RedisServer.start()
+    const observer = new Redis(own.url)
+    const connections = async (): Promise<number> =>
+      String(await observer.client('LIST'))
+        .trim()
+        .split('\n').length
+    await until(async () => (await connections()) === 1)
+    const store = new RedisSessionStore({ url: own.url })
+    await store.get(randomUUID())
+    expect(await connections()).toBe(2)
+    await store.close()
+    await until(async () => (await connections()) === 1)
+    await expect(store.get(randomUUID())).rejects.toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      message: expect.stringMatching(/closed/) as unknown,
+    })
+    observer.disconnect()
+    await own.stop()
+  })
+
+  test.each([
+    ['after use', 'server', 'await store.get(id)'],
+    ['at once', 'server', ''],
+    ['while there is no server', 'nowhere', 'await store.get(id).catch(() => {})'],
+    ['with a call under way', 'server', 'store.get(id).catch(() => {})'],
+  ])('keeps no process alive when it is closed %s', async (_when, where, use) => {
+    const url = where === 'server' ? server.url : nowhere
+    const { stdout, stderr } = await runModule(`
+      import { RedisSessionStore } from './src/stores/redis.ts'
+      const store = new RedisSessionStore({ url: '${url}' })
+      const id = '${randomUUID()}'
+      ${use}
+      await store.close()
+      const closedAt = performance.now()
+      process.on('exit', () => console.log(performance.now() - closedAt))
+    `)
+    expect(stderr).toBe('')
+    expect(Number(stdout)).toBeLessThan(500)
+  })
+
+  test('is closed in time when the server is frozen', async () => {
+    const own = await RedisServer.start()
+    const store = new RedisSessionStore({ url: own.url })
+    await store.get(randomUUID())
+    own.freeze()
+    const call = store.get(randomUUID()).catch((failure: SessionError) => failure)
+    const began = performance.now()
+    await store.close()
+    expect(performance.now() - began).toBeLessThan(1_000)
+    expect(await call).toBeInstanceOf(Error)
+    await own.stop()
+  })
+
+  test('without ioredis says how to install it', async () => {
+    const { stdout, stderr } = await runModule(`
+      import { register } from 'node:module'
+      const hook = \`export function resolve(specifier, context, next) {
+        if (specifier === 'ioredis') throw Object.assign(new Error('Cannot find it'), { code: 'ERR_MODULE_NOT_FOUND' })
+        return next(specifier, context)
+      }\`
+      register('data:text/javascript,' + encodeURIComponent(hook))
+      const { RedisSessionStore } = await import('./src/stores/redis.ts')
+      const store = new RedisSessionStore({ url: '${server.url}' })
+      const error = await store.get('${randomUUID()}').catch((error) => error)
+      console.log(JSON.stringify({ code: error.code, message: error.message }))
+      await store.close()
+      const least = { hgetall: async () => ({}) }
+      console.log(await new RedisSessionStore({ client: least }).get('${randomUUID()}'))
+    `)
+    expect(stderr).toBe('')
+    const [failure = '', withClient] = stdout.trim().split('\n')
+    expect(JSON.parse(failure)).toEqual({
+      code: 'MISSING_DEPENDENCY',
+      message: expect.stringContaining('npm install ioredis') as unknown,
+    })
+    expect(withClient).toBe('null')
+  })
+})
+
+/** Runs the text of a module in a process of its own, in the repository. */
+function runModule(text: string): Promise<{ stdout: string; stderr: string }> {
+  const { NODE_OPTIONS: _jestOptions, ...env } = process.env
+  const args = ['--import', 'tsx', '--input-type=module', '-e', text]
+  const cwd = fileURLToPath(new URL('..', import.meta.url))
+  return promisify(execFile)(process.execPath, args, { cwd, env, timeout: 10_000 })
+}
+
+describe('options', () => {
+  const client = {}
+
+  test.each<[string, unknown, RegExp]>([
+    ['nothing', undefined, /either url or client/],
+    ['neither url nor client', {}, /either url or client/],
+    ['both url and client', { url: 'redis://127.0.0.1', client }, /either url or client/],
+    ['a URL of another kind', { url: 'http://127.0.0.1' }, /url must begin with redis:/],
+    ['a prefix with a brace', { client, prefix: 'a{b}' }, /prefix must be text without/],
+    ['a prefix that is no text', { client, prefix: 7 }, /prefix must be text/],
+    ['no calls at all', { client, maxPending: 0 }, /maxPending must be a whole number/],
+    ['half a call', { client, maxPending: 1.5 }, /maxPending must be a whole number/],
+  ])('with %s are refused', (_what, options, message) => {
+    const build = (): unknown => new RedisSessionStore(options as RedisSessionStoreOptions)
+    expect(build).toThrow(message)
+    expect(build).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
+  })
+})
+
+describe('rights and secrets', () => {
+  // info: ioredis asks a new connection whether it is ready.
+  const USED = [
+    'info',
+    'hgetall',
+    'del',
+    'evalsha',
+    'eval',
+    'hmget',
+    'hget',
+    'hset',
+    'hdel',
+    'exists',
+    'expire',
+    'rename',
+  ]
+
+  test('runs under a user that may run only the commands used, on keys of its prefix', async () => {
+    const rights = ['on', '>least-rights', '~least:*', '-@all', ...USED.map((name) => `+${name}`)]
+    await redis.acl('SETUSER', 'least', ...rights)
+    const url = `redis://least:least-rights@127.0.0.1:${server.port}`
+    const createStore = (): RedisSessionStore => new RedisSessionStore({ url, prefix: 'least:' })
+    const report = await checkStore({ createStore, createPeer: createStore })
+    expect(report.failed).toEqual([])
+    expect(report.guarantees).toEqual(['basic', 'atomic', 'shared'])
+    const refused = (await redis.acl('LOG')) as unknown[][]
+    const commands = refused.map((entry) => String(entry[entry.indexOf('object') + 1]))
+    // ioredis tells its name and version, where it may.
+    expect(commands.filter((name) => !/^client\|setinfo$/i.test(name))).toEqual([])
+  })
+
+  test('an error carries neither field values nor hashes', async () => {
+    await withStore(async (store) => {
+      const record = sample({ fields: [['card', '"4111-1111"']] })
+      await redis.config('SET', 'maxmemory', '1')
+      const error: unknown = await store.create(record.id, record, 60).then(
+        () => null,
+        (failure: unknown) => failure,
+      )
+      await redis.config('SET', 'maxmemory', '0')
+      expect(String(error)).toMatch(/OOM/)
+      expect(everythingIn(error)).not.toContain('4111')
+      expect(everythingIn(error)).not.toContain(record.tokenHash)
+    })
+  })
+
+  test('an error carries no password', async () => {
+    for (const url of [`redis://ann:pass-4711@127.0.0.1:${server.port}`, 'redis://ann:pass-4711@127.0.0.1:1']) {
+      await withStore(
+        async (store) => {
+          const error = (await store.get(randomUUID()).catch((failure: unknown) => failure)) as SessionError
+          expect(error.code).toBe('STORE_UNAVAILABLE')
+          expect(String(error.cause)).toMatch(/WRONGPASS|ECONNREFUSED/)
+          expect(everythingIn(error)).not.toContain('4711')
+        },
+        { url },
+      )
+    }
+  })
+
+  const everythingIn = (error: unknown): string => inspect(error, { depth: 9, showHidden: true })
+})
