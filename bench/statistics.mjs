@@ -9,6 +9,10 @@ export function median(values) {
 /** The middle half of the values, as `[low, high]`: how far a median can be trusted. */
 export function quartiles(values) {
   const sorted = [...values].sort((a, b) => a - b)
-  const at = (share) => sorted[Math.round((sorted.length - 1) * share)]
+  const at = (share) => {
+    const place = (sorted.length - 1) * share
+    const below = Math.floor(place)
+    return sorted[below] + (place - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below])
+  }
   return [at(0.25), at(0.75)]
 }

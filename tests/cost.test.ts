@@ -1,0 +1,393 @@
+// What a request costs where that can be counted: store calls, round trips, headers, encodings, bytes. Times are for bench/.
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals'
+import express from 'express'
+import { Redis } from 'ioredis'
+import {
+  jsonCodec,
+  MemorySessionStore,
+  type SessionCodec,
+  type SessionOptions,
+  type SessionStore,
+  session,
+} from 'sojourn'
+import { RedisSessionStore } from 'sojourn/redis'
+import { FakeClock, FaultyStore } from 'sojourn/testing'
+import { Client, listen, OTHER_SECRET, SECRET, type TestServer } from './support/http.js'
+import { RedisServer } from './support/redis.js'
+
+const MINUTE_MS = 60_000
+
+/** An application with a page that ignores the session, one that reads a field, and one that changes one. */
+async function startApp(options: Partial<SessionOptions> = {}): Promise<TestServer> {
+  const app = express()
+  app.set('env', 'test')
+  app.use(session({ secret: SECRET, ...options }))
+  app.get('/ignore', (_req, res) => {
+    res.send('nothing')
+  })
+  app.get('/read', (req, res) => {
+    res.json({ views: req.session.get('views', 0) })
+  })
+  app.get('/write', (req, res) => {
+    req.session.set('views', Number(req.session.get('views', 0)) + 1)
+    res.json({})
+  })
+  app.get('/same', (req, res) => {
+    req.session.set('views', req.session.get('views'))
+    res.json({})
+  })
+  app.get('/fill', (req, res) => {
+    for (const [name, value] of Object.entries(sessionOf(Number(req.query['n']), Number(req.query['bytes'])))) {
+      req.session.set(name, value)
+    }
+    res.json({})
+  })
+  app.get('/login', async (req, res) => {
+    await req.session.login('ann')
+    res.json({})
+  })
+  app.get('/logout', async (req, res) => {
+    await req.session.logout()
+    res.json({})
+  })
+  return listen(app)
+}
+
+/** Fields as applications have them: a few small ones, and from 1 KB on nested objects in three more. */
+function sessionOf(n: number, bytes: number): Record<string, unknown> {
+  const small = {
+    userId: 100_000 + n,
+    views: 1,
+    locale: 'en-GB',
+    csrfToken: `c${n}`.padEnd(43, 'x7Yk'),
+    returnTo: `/account/orders/${10_000 + n}`,
+    isAdmin: false,
+  }
+  const left = bytes - JSON.stringify(small).length
+  if (bytes < 1_000) return { ...small, lastSearch: `s${n}`.padEnd(Math.max(2, left - 16), 'search ') }
+  return { ...small, results: items(n, left * 0.5), recent: items(n + 1, left * 0.3), cart: items(n + 2, left * 0.2) }
+}
+
+function items(n: number, bytes: number): unknown[] {
+  const list: unknown[] = []
+  for (let length = 2; length < bytes - 40; ) {
+    const item = { sku: `SKU-${n}-${list.length}`, title: 'A thing to buy', price: { amount: 1999, currency: 'EUR' } }
+    list.push(item)
+    length += JSON.stringify(item).length + 1
+  }
+  return list
+}
+
+/** One request of each kind, as an application sees it, and what each may cost. */
+const COSTS: readonly { what: string; path: string; as: 'nobody' | 'somebody'; memory: string[]; redis: string[] }[] = [
+  { what: 'without a cookie, ignored', path: '/ignore', as: 'nobody', memory: [], redis: [] },
+  { what: 'without a cookie, read', path: '/read', as: 'nobody', memory: [], redis: [] },
+  { what: 'without a cookie, filled', path: '/write', as: 'nobody', memory: ['create'], redis: ['evalsha'] },
+  { what: 'a session, ignored', path: '/ignore', as: 'somebody', memory: ['get'], redis: ['get'] },
+  { what: 'a session, read', path: '/read', as: 'somebody', memory: ['get'], redis: ['get'] },
+  { what: 'a session, set to what it is', path: '/same', as: 'somebody', memory: ['get'], redis: ['get'] },
+  { what: 'a session, changed', path: '/write', as: 'somebody', memory: ['get', 'update'], redis: ['get', 'evalsha'] },
+  { what: 'a login', path: '/login', as: 'somebody', memory: ['get', 'regenerate'], redis: ['get', 'evalsha'] },
+  { what: 'a logout', path: '/logout', as: 'somebody', memory: ['get', 'end'], redis: ['get', 'del'] },
+]
+
+/** Our name for whichever command reads a record. */
+const READS = new Set(['get', 'getbuffer', 'hgetall', 'hgetallbuffer'])
+
+describe('store calls in one process', () => {
+  let server: TestServer
+  let store: FaultyStore
+  let clock: FakeClock
+
+  beforeEach(async () => {
+    clock = new FakeClock()
+    store = new FaultyStore(new MemorySessionStore({ cleanupInterval: 0, clock: clock.now }))
+    server = await startApp({ store, clock: clock.now })
+  })
+  afterEach(() => server.close())
+
+  test.each(COSTS)('$what: $memory', async ({ path, as, memory }) => {
+    const client = new Client(server)
+    if (as === 'somebody') await client.get('/write')
+    const before = calls(store)
+    const answer = await client.get(path)
+    expect(answer.status).toBe(200)
+    expect(newCalls(before, calls(store))).toEqual(memory)
+  })
+
+  test.each([
+    ['malformed', 'sid=abc'],
+    ['forged', `sid=3b241101-e2bb-4255-8caf-4136c566a962.${'A'.repeat(43)}.${'B'.repeat(43)}`],
+    ['of another application', 'other=1; theme=dark'],
+  ])('a cookie that is %s: none', async (_kind, cookie) => {
+    await new Client(server).get('/read', { cookie })
+    expect(store.totalCalls).toBe(0)
+  })
+
+  test('a touch comes only when one is due, once, and never beside a write', async () => {
+    const client = new Client(server)
+    await client.get('/write')
+    const callsOf = async (path: string): Promise<string[]> => {
+      const before = calls(store)
+      await client.get(path)
+      return newCalls(before, calls(store))
+    }
+    clock.advance(MINUTE_MS - 1)
+    expect(await callsOf('/read')).toEqual(['get'])
+    clock.advance(1)
+    expect(await callsOf('/read')).toEqual(['get', 'touch'])
+    expect(await callsOf('/read')).toEqual(['get'])
+    clock.advance(MINUTE_MS)
+    expect(await callsOf('/write')).toEqual(['get', 'update'])
+    expect(await callsOf('/read')).toEqual(['get'])
+  })
+})
+
+describe('round trips to Redis', () => {
+  let redis: RedisServer
+  let store: SessionStore
+  let server: TestServer
+  let observer: Redis
+
+  beforeAll(async () => {
+    redis = await RedisServer.start()
+    store = new RedisSessionStore({ url: redis.url })
+    server = await startApp({ store, touchInterval: '10m' })
+    observer = new Redis(redis.url)
+    // Scripts are sent in full the first time only.
+    const client = new Client(server)
+    for (const path of ['/write', '/write', '/login', '/logout']) await client.get(path)
+  })
+  afterAll(async () => {
+    observer.disconnect()
+    await server.close()
+    await store.close()
+    await redis.stop()
+  })
+
+  test.each(COSTS)('$what: $redis', async ({ path, as, redis: expected }) => {
+    const client = new Client(server)
+    if (as === 'somebody') await client.get('/write')
+    const commands = await commandsDuring(observer, async () => {
+      expect((await client.get(path)).status).toBe(200)
+    })
+    expect(commands.map((name) => (READS.has(name) ? 'get' : name))).toEqual(expected)
+  })
+
+  test('a touch that is due: one more than a read', async () => {
+    const eager = await startApp({ store, touchInterval: 0 })
+    try {
+      const client = new Client(eager)
+      await client.get('/write')
+      await client.get('/read')
+      const commands = await commandsDuring(observer, () => client.get('/read'))
+      expect(commands).toHaveLength(2)
+    } finally {
+      await eager.close()
+    }
+  })
+
+  test('100 reads and 100 changes are 200 reads and 100 scripts, none of them sent in full', async () => {
+    const client = new Client(server)
+    await client.get('/write')
+    const commands = await commandsDuring(observer, async () => {
+      for (let index = 0; index < 100; index++) {
+        await client.get('/read')
+        await client.get('/write')
+      }
+    })
+    expect(commands.filter((name) => READS.has(name))).toHaveLength(200)
+    expect(commands.filter((name) => name === 'evalsha')).toHaveLength(100)
+    expect(commands).toHaveLength(300)
+  })
+})
+
+describe('Set-Cookie', () => {
+  const clock = new FakeClock()
+  let store: SessionStore
+
+  beforeEach(() => {
+    store = new MemorySessionStore({ cleanupInterval: 0, clock: clock.now })
+  })
+
+  test('comes once, and not again for reads, changes and touches', async () => {
+    const server = await startApp({ store, clock: clock.now })
+    try {
+      const client = new Client(server)
+      expect((await client.get('/read')).setCookies).toHaveLength(0)
+      expect((await client.get('/write')).setCookies).toHaveLength(1)
+      for (const path of ['/ignore', '/read', '/write']) {
+        expect((await client.get(path)).setCookies).toHaveLength(0)
+        clock.advance(2 * MINUTE_MS)
+        expect((await client.get(path)).setCookies).toHaveLength(0)
+      }
+    } finally {
+      await server.close()
+    }
+  })
+
+  test('of a persistent cookie comes again when the end of the session moved, and only then', async () => {
+    const server = await startApp({ store, clock: clock.now, cookie: { persistent: true } })
+    try {
+      const client = new Client(server)
+      await client.get('/write')
+      expect((await client.get('/read')).setCookies).toHaveLength(0)
+      clock.advance(MINUTE_MS)
+      expect((await client.get('/read')).setCookies).toHaveLength(1)
+      expect((await client.get('/read')).setCookies).toHaveLength(0)
+    } finally {
+      await server.close()
+    }
+  })
+
+  test('comes once more after the secret was replaced', async () => {
+    const before = await startApp({ store, clock: clock.now })
+    const after = await startApp({ store, clock: clock.now, secret: [OTHER_SECRET, SECRET] })
+    try {
+      const old = new Client(before)
+      await old.get('/write')
+      const client = new Client(after, old.cookies)
+      expect((await client.get('/read')).setCookies).toHaveLength(1)
+      expect((await client.get('/read')).setCookies).toHaveLength(0)
+    } finally {
+      await before.close()
+      await after.close()
+    }
+  })
+})
+
+describe('only what is touched is decoded and encoded', () => {
+  const decoded: string[] = []
+  const encoded: string[] = []
+  const json = jsonCodec()
+  const counting: SessionCodec = {
+    encode(value, path) {
+      encoded.push(path)
+      return json.encode(value, path)
+    },
+    decode(text) {
+      decoded.push(text)
+      return json.decode(text)
+    },
+  }
+  let server: TestServer
+  let client: Client
+
+  beforeAll(async () => {
+    const store = new MemorySessionStore({ cleanupInterval: 0 })
+    server = await startApp({ store, codec: counting })
+    client = new Client(server)
+    await client.get('/fill?n=1&bytes=100000')
+  })
+  afterAll(() => server.close())
+  beforeEach(() => {
+    decoded.length = 0
+    encoded.length = 0
+  })
+
+  test('a request that ignores the session: nothing', async () => {
+    await client.get('/ignore')
+    expect({ decoded, encoded }).toEqual({ decoded: [], encoded: [] })
+  })
+
+  test('a request that reads one small field of 100 KB: that field', async () => {
+    await client.get('/read')
+    expect(decoded).toEqual(['1'])
+    expect(encoded).toEqual([])
+  })
+
+  test('a request that changes one small field of 100 KB: that field', async () => {
+    await client.get('/write')
+    expect(decoded).toHaveLength(1)
+    expect(new Set(encoded)).toEqual(new Set(['views']))
+  })
+})
+
+describe('bytes a session takes in Redis', () => {
+  const SESSIONS = 1_000
+  let redis: RedisServer
+  let observer: Redis
+
+  beforeAll(async () => {
+    redis = await RedisServer.start()
+    observer = new Redis(redis.url)
+  })
+  afterAll(async () => {
+    observer.disconnect()
+    await redis.stop()
+  })
+
+  test.each([200, 2_000])('with %i bytes of data: no more than connect-redis takes for the same', async (bytes) => {
+    const store = new RedisSessionStore({ url: redis.url })
+    const server = await startApp({ store })
+    try {
+      await observer.flushall()
+      await inParallel(SESSIONS, (n) => new Client(server).get(`/fill?n=${n}&bytes=${bytes}`))
+      const ours = await meanBytes(observer, SESSIONS)
+
+      await observer.flushall()
+      await inParallel(SESSIONS, (n) => {
+        const [key, text] = asConnectRedis(n, sessionOf(n, bytes))
+        return observer.set(key, text, 'EX', 1800)
+      })
+      expect(ours).toBeLessThanOrEqual(await meanBytes(observer, SESSIONS))
+    } finally {
+      await server.close()
+      await store.close()
+    }
+  })
+})
+
+/** What connect-redis stores: express-session's JSON under `sess:` and the session ID of 32 characters. */
+function asConnectRedis(n: number, data: Record<string, unknown>): [key: string, text: string] {
+  const key = `sess:${String(n).padStart(32, 'q')}`
+  const expires = new Date(Date.now() + 1_800_000).toISOString()
+  const cookie = { originalMaxAge: 1_800_000, expires, httpOnly: true, path: '/' }
+  return [key, JSON.stringify({ cookie, ...data })]
+}
+
+async function meanBytes(redis: Redis, expectedKeys: number): Promise<number> {
+  const keys = await redis.keys('*')
+  expect(keys).toHaveLength(expectedKeys)
+  let bytes = 0
+  for (const used of await Promise.all(keys.map((key) => redis.memory('USAGE', key, 'SAMPLES', 0)))) bytes += used ?? 0
+  return bytes / keys.length
+}
+
+async function inParallel(count: number, task: (n: number) => Promise<unknown>): Promise<void> {
+  const WIDTH = 20
+  for (let n = 0; n < count; n += WIDTH) {
+    await Promise.all(Array.from({ length: Math.min(WIDTH, count - n) }, (_unused, index) => task(n + index)))
+  }
+}
+
+function calls(store: FaultyStore): Record<string, number> {
+  return { ...store.calls }
+}
+
+/** The names of the calls between two counts, in the order of the contract: first the read, then the write. */
+function newCalls(before: Record<string, number>, after: Record<string, number>): string[] {
+  return Object.keys(after).flatMap((name) => Array(Number(after[name]) - Number(before[name])).fill(name) as string[])
+}
+
+/** The commands that clients send meanwhile, in lower case; what scripts call inside of Redis is no round trip. */
+async function commandsDuring(observer: Redis, task: () => Promise<unknown>): Promise<string[]> {
+  const monitor = await observer.monitor()
+  const END = `end-${Math.random()}`
+  const names: string[] = []
+  const ended = new Promise<void>((resolve) => {
+    monitor.on('monitor', (_time: string, args: string[], source: string) => {
+      const name = String(args[0]).toLowerCase()
+      if (name === 'echo' && args[1] === END) resolve()
+      else if (source !== 'lua') names.push(name)
+    })
+  })
+  try {
+    await task()
+    await observer.echo(END)
+    await ended
+    return names
+  } finally {
+    monitor.disconnect()
+  }
+}
