@@ -26,8 +26,8 @@ interface TouchedField {
   suspect: boolean
   /** The schema that has seen this value, see `adopt()`. */
   schema?: object
-  /** What the schema was given, while what it made of it stands in the place. */
-  input?: { readonly value: unknown } | undefined
+  /** Where `value` is what a schema made of another: that other value and its text, which stay while nothing is altered. */
+  input?: { readonly value: unknown; readonly text: string | undefined; readonly outputText: string | undefined }
 }
 
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
@@ -117,8 +117,8 @@ export class Fields {
   /** The value for a schema to validate: not what a schema has made of it, unless that was altered since. */
   input(name: string): unknown {
     const value = this.get(name)
-    const input = this.#touched.get(name)?.input
-    return input && !this.isChanged(name) ? input.value : value
+    const field = this.#touched.get(name)
+    return field?.input && this.#isAsMade(name, field) ? field.input.value : value
   }
 
   /** Takes `value`, which `schema` made of the field, as what the field holds. Only later alterations of it count. */
@@ -129,14 +129,17 @@ export class Fields {
       field.schema = schema
       return
     }
-    const isChanged = this.isChanged(name)
-    const encoded = value === undefined ? undefined : this.#codec.encode(value, name)
+    const { text, suspect } = field ?? { text: this.#stored.get(name), suspect: false }
     this.#touched.set(name, {
       value,
-      text: isChanged ? this.#stored.get(name) : encoded,
-      suspect: isChanged || (typeof value === 'object' && value !== null),
+      text,
+      suspect: suspect || (typeof value === 'object' && value !== null),
       schema,
-      input: isChanged ? undefined : (field?.input ?? { value: field?.value }),
+      input: {
+        value: this.input(name),
+        text: field && suspect ? this.#encode(name, field) : text,
+        outputText: this.#textOf(name, value),
+      },
     })
   }
 
@@ -209,13 +212,20 @@ export class Fields {
 
   #rebase(name: string, text: string | undefined): void {
     const field = this.#touched.get(name)
-    if (!field) return
-    field.text = text
-    field.input = undefined
+    if (field) field.text = text
   }
 
   #encode(name: string, field: TouchedField): string | undefined {
-    return field.value === undefined ? undefined : this.#codec.encode(field.value, name)
+    const text = this.#textOf(name, field.value)
+    return field.input && text === field.input.outputText ? field.input.text : text
+  }
+
+  #isAsMade(name: string, field: TouchedField): boolean {
+    return field.input !== undefined && this.#textOf(name, field.value) === field.input.outputText
+  }
+
+  #textOf(name: string, value: unknown): string | undefined {
+    return value === undefined ? undefined : this.#codec.encode(value, name)
   }
 
   #checkLimits(name: string, text: string): void {
