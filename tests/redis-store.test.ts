@@ -440,6 +440,29 @@ describe('a connection by URL', () => {
     await own.stop()
   })
 
+  test('keeps nothing of the calls that fail during an outage', async () => {
+    const { stdout, stderr } = await runModule(`
+      import { setFlagsFromString } from 'node:v8'
+      import { runInNewContext } from 'node:vm'
+      import { RedisSessionStore } from './src/stores/redis.ts'
+      setFlagsFromString('--expose-gc')
+      const store = new RedisSessionStore({ url: '${nowhere}' })
+      const id = '${randomUUID()}'
+      const heapAfterManyCalls = async () => {
+        await Promise.all(Array.from({ length: 9000 }, () => store.get(id).catch(() => {})))
+        runInNewContext('gc')()
+        return process.memoryUsage().heapUsed
+      }
+      const before = await heapAfterManyCalls()
+      await heapAfterManyCalls()
+      console.log(await heapAfterManyCalls() - before)
+      await store.close()
+    `)
+    expect(stderr).toBe('')
+    // 18 000 calls: a hundred bytes of each would be 1.8 MB.
+    expect(Number(stdout)).toBeLessThan(1_800_000)
+  })
+
   test('without ioredis says how to install it', async () => {
     const { stdout, stderr } = await runModule(`
       import { register } from 'node:module'

@@ -23,12 +23,13 @@ const store = new RedisSessionStore({
   ...(maxPending !== undefined && { maxPending }),
 })
 const { app, middleware, release } = testApp({ store, ...options }, () => ({
-  storeErrors,
+  ...storeErrors,
   ...(client && { queued: queueLength(client, 'commandQueue') + queueLength(client, 'offlineQueue') }),
 }))
-let storeErrors = 0
-middleware.events.on('storeError', () => {
-  storeErrors++
+const storeErrors = { timeouts: 0, refusals: 0 }
+middleware.events.on('storeError', ({ error }) => {
+  if (error.code === 'STORE_TIMEOUT') storeErrors.timeouts++
+  else storeErrors.refusals++
 })
 const server = await listen(app)
 process.stdin.on('data', release)
