@@ -7,7 +7,7 @@ import { isSessionError, SessionError } from './errors.js'
 import { type SessionEvents, warn } from './events.js'
 import { SessionManager } from './manager.js'
 import { resolveOptions, type SessionOptions } from './options.js'
-import { type ChangeHead, type HttpResponse, holdResponse, type ResponseHooks } from './response.js'
+import { type HeldResponse, type HttpResponse, holdResponse, type ResponseHooks } from './response.js'
 import { type Session, sessionOf } from './session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from './session-state.js'
 import type { SessionStore } from './store.js'
@@ -122,7 +122,7 @@ class Exchange implements SessionHost, ResponseHooks {
   #state!: SessionState
   #holder!: SessionHolder
   /** Of a response that is held until the commit; a WebSocket upgrade has none. */
-  #changeHead: ChangeHead | null = null
+  #held: HeldResponse | null = null
   #areHeadersDecided = false
   #isResponded = false
 
@@ -144,7 +144,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   begin(origin: SessionOrigin): void {
     this.#attach(origin)
-    if (isResponse(this.#res)) this.#changeHead = holdResponse(this.#res, this)
+    if (isResponse(this.#res)) this.#held = holdResponse(this.#res, this)
     if (this.#manager.options.context) runWithSession(this.#holder, this.#next)
     else this.#next()
   }
@@ -172,7 +172,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response' {
     if (!this.#facts.mayUseCookie) return 'insecure'
-    if (this.#changeHead === null) return 'no-response'
+    if (this.#held === null) return 'no-response'
     return this.#areHeadersDecided || this.#isResponded ? 'headers-sent' : 'open'
   }
 
@@ -242,7 +242,7 @@ class Exchange implements SessionHost, ResponseHooks {
   #decideHeaders(): void {
     if (this.#areHeadersDecided) return
     this.#areHeadersDecided = true
-    this.#changeHead?.(() => {
+    this.#held?.changeHead(() => {
       const res = this.#res as HttpResponse
       const setCookie = this.#setCookie()
       if (setCookie !== null) {

@@ -14,12 +14,9 @@ import type { Socket } from 'node:net'
 /** A response of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpResponse = ServerResponse | Http2ServerResponse
 
-/** Runs something that sets headers, also while the response is held and nobody else can. */
-export type ChangeHead = (change: () => void) => void
-
 /** What to do before a response goes on. */
 export interface ResponseHooks {
-  /** The head is about to leave. `isLast`: so is the whole response. The last moment to set headers, by `ChangeHead`. */
+  /** The head is about to leave. `isLast`: so is the whole response. The last moment to set headers, by `changeHead()`. */
   beforeHead(isLast: boolean): Promise<void> | undefined
   /** The head is out, the last byte is not. May be asked more than once. */
   beforeEnd(): Promise<void> | undefined
@@ -63,174 +60,226 @@ interface Target {
 const HTTP2_INTERNAL_ERROR = 2
 
 /** Puts the gate on a response, until it has ended. */
-export function holdResponse(response: HttpResponse, hooks: ResponseHooks): ChangeHead {
-  const res = response as unknown as Target
-  const original = { writeHead: res.writeHead, write: res.write, end: res.end, flushHeaders: res.flushHeaders }
-  const entry = { headers: res.getHeaders(), statusCode: res.statusCode, statusMessage: res.statusMessage }
+export function holdResponse(response: HttpResponse, hooks: ResponseHooks): HeldResponse {
+  return new HeldResponse(response as unknown as Target, hooks)
+}
 
-  let phase: 'open' | 'held' | 'streaming' | 'done' | 'given up' = res.headersSent ? 'streaming' : 'open'
-  let isHeadOut = res.headersSent
-  let isHeadNoted = false
-  let isPretending = false
-  let heldCall: Call | null = null
-  let queue: Call[] = []
-  let owesDrain = false
-  let lastWriteFlowed = true
-  let bytesLeft = Number.POSITIVE_INFINITY
-  let unseal: (() => void) | null = null
-  const sources = new Set<NodeJS.ReadableStream>()
+/** Where a response keeps its gate, for the methods below, which all responses share: closures for each are dear. */
+const GATE: unique symbol = Symbol('sojourn.gate')
 
-  res.on('pipe', (source) => sources.add(source))
-  res.writeHead = function writeHead(...args: unknown[]) {
-    if (phase === 'given up') return res
-    if (isHeadOut || phase === 'done') return original.writeHead.apply(res, args)
-    if (isHeadNoted || phase === 'held') {
+type GatedTarget = Target & { [GATE]: HeldResponse }
+
+/** A response behind its gate. */
+export class HeldResponse {
+  readonly #res: Target
+  readonly #hooks: ResponseHooks
+  readonly #original: Pick<Target, 'writeHead' | 'write' | 'end' | 'flushHeaders'>
+  readonly #entry: { headers: ReturnType<Target['getHeaders']>; statusCode: number; statusMessage: string }
+  #phase: 'open' | 'held' | 'streaming' | 'done' | 'given up'
+  #isHeadOut: boolean
+  #isHeadNoted = false
+  #isPretending = false
+  #heldCall: Call | null = null
+  #queue: Call[] = []
+  #owesDrain = false
+  #lastWriteFlowed = true
+  #bytesLeft = Number.POSITIVE_INFINITY
+  #unseal: (() => void) | null = null
+  #sources: Set<NodeJS.ReadableStream> | null = null
+
+  constructor(res: Target, hooks: ResponseHooks) {
+    this.#res = res
+    this.#hooks = hooks
+    this.#original = { writeHead: res.writeHead, write: res.write, end: res.end, flushHeaders: res.flushHeaders }
+    this.#entry = { headers: res.getHeaders(), statusCode: res.statusCode, statusMessage: res.statusMessage }
+    this.#isHeadOut = res.headersSent
+    this.#phase = this.#isHeadOut ? 'streaming' : 'open'
+    const gated = res as GatedTarget
+    gated[GATE] = this
+    gated.writeHead = gatedWriteHead
+    gated.write = gatedWrite
+    gated.end = gatedEnd
+    gated.flushHeaders = gatedFlushHeaders
+    res.on('pipe', noteSource)
+  }
+
+  /** Runs something that sets headers, also while the response is held and nobody else can. */
+  changeHead(change: () => void): void {
+    const wasSealed = this.#openHead()
+    change()
+    if (wasSealed) this.#unseal = sealHead(this.#res)
+  }
+
+  writeHead(args: unknown[]): unknown {
+    const res = this.#res
+    if (this.#phase === 'given up') return res
+    if (this.#isHeadOut || this.#phase === 'done') return this.#original.writeHead.apply(res, args)
+    if (this.#isHeadNoted || this.#phase === 'held') {
       // Wrappers ask for an implicit head again as long as they see none; anything else is the caller's mistake.
       if (args.length === 1 && args[0] === res.statusCode) return res
       throw headersSentError('write')
     }
     noteHead(res, args)
-    isHeadNoted = true
-    pretendHeadersSent()
+    this.#isHeadNoted = true
+    this.#pretendHeadersSent()
     return res
   }
-  res.write = (...args: unknown[]) => dispatch({ kind: 'write', args })
-  res.end = (...args: unknown[]) => dispatch({ kind: 'end', args })
-  res.flushHeaders = () => dispatch({ kind: 'flushHeaders', args: [] })
-  return (change) => {
-    const wasSealed = openHead()
-    change()
-    if (wasSealed) unseal = sealHead(res)
-  }
 
-  function dispatch(call: Call): unknown {
-    switch (phase) {
+  call(call: Call): unknown {
+    switch (this.#phase) {
       case 'open':
-        return gate(call, () => hooks.beforeHead(call.kind === 'end'))
+        return this.#gate(call)
       case 'held':
-        queue.push(call)
-        return heldResult(call)
+        this.#queue.push(call)
+        return this.#heldResult(call)
       case 'streaming':
-        return isCompleting(call) ? gate(call, () => hooks.beforeEnd()) : pass(call)
+        return this.#isCompleting(call) ? this.#gate(call) : this.#pass(call)
       case 'done':
-        return run(call)
+        return this.#run(call)
       case 'given up':
-        return heldResult(call)
+        return this.#heldResult(call)
     }
   }
 
-  function gate(call: Call, ask: () => Promise<void> | undefined): unknown {
+  notePipe(source: NodeJS.ReadableStream): void {
+    this.#sources ??= new Set()
+    this.#sources.add(source)
+  }
+
+  #gate(call: Call): unknown {
     let waiting: Promise<void> | undefined
     try {
-      waiting = ask()
+      waiting = this.#phase === 'open' ? this.#hooks.beforeHead(call.kind === 'end') : this.#hooks.beforeEnd()
     } catch (error) {
-      fail(error)
-      return res
+      this.#fail(error)
+      return this.#res
     }
-    if (waiting === undefined) return pass(call)
-    phase = 'held'
-    heldCall = call
-    if (!isHeadOut) unseal = sealHead(res)
-    pretendHeadersSent()
-    waiting.then(resume).catch(fail)
-    return heldResult(call)
+    if (waiting === undefined) return this.#pass(call)
+    this.#phase = 'held'
+    this.#heldCall = call
+    if (!this.#isHeadOut) this.#unseal = sealHead(this.#res)
+    this.#pretendHeadersSent()
+    waiting.then(() => this.#resume()).catch((error) => this.#fail(error))
+    return this.#heldResult(call)
   }
 
-  function resume(): void {
-    const call = heldCall as Call
-    heldCall = null
-    pass(call)
+  #resume(): void {
+    const call = this.#heldCall as Call
+    this.#heldCall = null
+    this.#pass(call)
     // A later call may be held in its turn; the rest then stays in the queue.
-    while (queue.length > 0 && (phase as string) !== 'held') dispatch(queue.shift() as Call)
-    if (owesDrain && phase === 'streaming' && lastWriteFlowed) {
-      owesDrain = false
-      res.emit('drain')
+    while (this.#queue.length > 0 && (this.#phase as string) !== 'held') this.call(this.#queue.shift() as Call)
+    if (this.#owesDrain && this.#phase === 'streaming' && this.#lastWriteFlowed) {
+      this.#owesDrain = false
+      this.#res.emit('drain')
     }
   }
 
   /** Lets a call through, and the head with it. */
-  function pass(call: Call): unknown {
-    stopPretending()
-    openHead()
-    if (!isHeadOut) {
-      isHeadOut = true
-      bytesLeft = contentLength(res)
+  #pass(call: Call): unknown {
+    this.#stopPretending()
+    this.#openHead()
+    if (!this.#isHeadOut) {
+      this.#isHeadOut = true
+      if (call.kind !== 'end') this.#bytesLeft = contentLength(this.#res)
     }
-    phase = call.kind === 'end' ? 'done' : 'streaming'
-    return run(call)
+    this.#phase = call.kind === 'end' ? 'done' : 'streaming'
+    return this.#run(call)
   }
 
-  function run(call: Call): unknown {
-    const result = original[call.kind].apply(res, call.args as unknown[])
+  #run(call: Call): unknown {
+    const result = this.#original[call.kind].apply(this.#res, call.args as unknown[])
     if (call.kind === 'write') {
-      lastWriteFlowed = result !== false
-      if (Number.isFinite(bytesLeft)) bytesLeft -= byteLength(call)
+      this.#lastWriteFlowed = result !== false
+      if (Number.isFinite(this.#bytesLeft)) this.#bytesLeft -= byteLength(call)
     }
     return result
   }
 
   /** With a known length, the last byte may come in a `write`. */
-  function isCompleting(call: Call): boolean {
+  #isCompleting(call: Call): boolean {
     if (call.kind !== 'write') return call.kind === 'end'
-    return Number.isFinite(bytesLeft) && bytesLeft <= byteLength(call)
+    return Number.isFinite(this.#bytesLeft) && this.#bytesLeft <= byteLength(call)
   }
 
-  function heldResult(call: Call): unknown {
+  #heldResult(call: Call): unknown {
     if (call.kind === 'write') {
-      owesDrain = true
+      this.#owesDrain = true
       return false
     }
-    return call.kind === 'end' ? res : undefined
+    return call.kind === 'end' ? this.#res : undefined
   }
 
-  function fail(error: unknown): void {
-    stopPretending()
-    openHead()
-    phase = 'given up'
-    heldCall = null
-    queue = []
+  #fail(error: unknown): void {
+    this.#stopPretending()
+    this.#openHead()
+    this.#phase = 'given up'
+    this.#heldCall = null
+    this.#queue = []
     // Not isHeadOut: a head that Node refused to write has not left.
-    const canAnswer = !res.headersSent
-    if (canAnswer) reset()
-    else cut(res)
-    hooks.onError(error, canAnswer)
+    const canAnswer = !this.#res.headersSent
+    if (canAnswer) this.#reset()
+    else cut(this.#res)
+    this.#hooks.onError(error, canAnswer)
   }
 
   /**
    * Undoes what came after the hold began, wrappers of `end` and `write` included: they belong to the answer that was
    * given up, and some of them answer only once.
    */
-  function reset(): void {
+  #reset(): void {
+    const res = this.#res
+    const original = this.#original
     for (const name of res.getHeaderNames()) res.removeHeader(name)
-    for (const [name, value] of Object.entries(entry.headers)) if (value !== undefined) res.setHeader(name, value)
-    res.statusCode = entry.statusCode
-    if (res.statusMessage !== entry.statusMessage) res.statusMessage = entry.statusMessage
+    for (const [name, value] of Object.entries(this.#entry.headers)) if (value !== undefined) res.setHeader(name, value)
+    res.statusCode = this.#entry.statusCode
+    if (res.statusMessage !== this.#entry.statusMessage) res.statusMessage = this.#entry.statusMessage
     res.writeHead = original.writeHead
     res.flushHeaders = original.flushHeaders
     // What was piped into the answer given up must not become part of the other one, nor break it when it comes late.
-    for (const source of sources) source.unpipe(res as unknown as NodeJS.WritableStream)
+    for (const source of this.#sources ?? []) source.unpipe(res as unknown as NodeJS.WritableStream)
     res.write = (...args) => (res.writableEnded ? true : original.write.apply(res, args))
     res.end = (...args) => (res.writableEnded ? res : original.end.apply(res, args))
   }
 
-  function openHead(): boolean {
-    if (unseal === null) return false
-    unseal()
-    unseal = null
+  #openHead(): boolean {
+    if (this.#unseal === null) return false
+    this.#unseal()
+    this.#unseal = null
     return true
   }
 
-  function pretendHeadersSent(): void {
-    if (isHeadOut || isPretending) return
-    isPretending = true
-    Object.defineProperty(res, 'headersSent', { configurable: true, get: () => true })
+  #pretendHeadersSent(): void {
+    if (this.#isHeadOut || this.#isPretending) return
+    this.#isPretending = true
+    Object.defineProperty(this.#res, 'headersSent', { configurable: true, get: () => true })
   }
 
-  function stopPretending(): void {
-    if (!isPretending) return
-    isPretending = false
-    delete (res as { headersSent?: boolean }).headersSent
+  #stopPretending(): void {
+    if (!this.#isPretending) return
+    this.#isPretending = false
+    delete (this.#res as { headersSent?: boolean }).headersSent
   }
+}
+
+function gatedWriteHead(this: unknown, ...args: unknown[]): unknown {
+  return (this as GatedTarget)[GATE].writeHead(args)
+}
+
+function gatedWrite(this: unknown, ...args: unknown[]): unknown {
+  return (this as GatedTarget)[GATE].call({ kind: 'write', args })
+}
+
+function gatedEnd(this: unknown, ...args: unknown[]): unknown {
+  return (this as GatedTarget)[GATE].call({ kind: 'end', args })
+}
+
+function gatedFlushHeaders(this: unknown): unknown {
+  return (this as GatedTarget)[GATE].call({ kind: 'flushHeaders', args: [] })
+}
+
+function noteSource(this: unknown, source: NodeJS.ReadableStream): void {
+  ;(this as GatedTarget)[GATE].notePipe(source)
 }
 
 /** Makes every change of the head what it is after a head has left: an error for headers, of no effect for the status. */
