@@ -38,6 +38,7 @@ export interface SessionEventMap {
   storeError: { id?: string | undefined; operation: string; error: SessionError }
 }
 
+/** The name of an event, as `events.on()` takes it. */
 export type SessionEventName = keyof SessionEventMap
 type Listener<Name extends SessionEventName> = (event: SessionEventMap[Name]) => void
 
