@@ -1,14 +1,14 @@
 // The request path, from top to bottom: read the cookie, load, attach, let the handler run, commit, set the cookie.
-import type { IncomingMessage } from 'node:http'
-import type { Http2ServerRequest } from 'node:http2'
+import { type IncomingMessage, ServerResponse } from 'node:http'
+import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import { runWithSession, type SessionHolder } from './context.js'
 import { clearCookie, hasCookie, isInScope, readCookie, writeCookie } from './cookie.js'
 import { isSessionError, SessionError } from './errors.js'
 import { type SessionEvents, warn } from './events.js'
 import { SessionManager } from './manager.js'
 import { resolveOptions, type SessionOptions } from './options.js'
-import { type HeldResponse, type HttpResponse, holdResponse, type ResponseHooks } from './response.js'
-import { type Session, sessionOf } from './session.js'
+import { HeldResponse, type HttpResponse, type ResponseHooks } from './response.js'
+import { isSession, type Session, sessionOf } from './session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from './session-state.js'
 import type { SessionStore } from './store.js'
 
@@ -37,9 +37,6 @@ declare global {
   }
 }
 
-/** Present on a request that has its session; shared by all copies of this package. */
-const ATTACHED = Symbol.for('sojourn.attached')
-
 /**
  * Server-side sessions: `app.use(session({ secret }))` gives every request a `req.session`.
  *
@@ -67,7 +64,7 @@ export function session(options: SessionOptions): SessionMiddleware {
 
   function sessionMiddleware(req: HttpRequest, res: HttpResponse | object, next: Next): void {
     const request = req as SessionRequest
-    if (request[ATTACHED] || !isInScope(cookie, request.originalUrl ?? req.url)) {
+    if (isSession(request.session) || !isInScope(cookie, request.originalUrl ?? req.url)) {
       next()
       return
     }
@@ -121,7 +118,7 @@ class Exchange implements SessionHost, ResponseHooks {
   readonly #facts: CookieFacts
   #state!: SessionState
   #holder!: SessionHolder
-  /** Of a response that is held until the commit; a WebSocket upgrade has none. */
+  /** The response, held until the commit when there may be one; a WebSocket upgrade has none. */
   #held: HeldResponse | null = null
   #areHeadersDecided = false
   #isResponded = false
@@ -144,7 +141,10 @@ class Exchange implements SessionHost, ResponseHooks {
 
   begin(origin: SessionOrigin): void {
     this.#attach(origin)
-    if (isResponse(this.#res)) this.#held = holdResponse(this.#res, this)
+    if (isResponse(this.#res)) {
+      this.#held = new HeldResponse(this.#res, this)
+      if (isPlain(this.#res) || this.#state.mayCommit()) this.#held.hold()
+    }
     if (this.#manager.options.context) runWithSession(this.#holder, this.#next)
     else this.#next()
   }
@@ -158,7 +158,6 @@ class Exchange implements SessionHost, ResponseHooks {
   #attach(origin: SessionOrigin): void {
     this.#state = new SessionState(this.#manager, this, origin)
     this.#holder = { session: sessionOf(this.#state) }
-    this.#req[ATTACHED] = true
     this.#req.session = this.#holder.session
   }
 
@@ -168,6 +167,16 @@ class Exchange implements SessionHost, ResponseHooks {
     this.#state = successor
     this.#holder.session = sessionOf(successor)
     this.#req.session = this.#holder.session
+  }
+
+  /** The session was looked at: the response depends on the cookie. */
+  onUse(): void {
+    this.#held?.watchHead()
+  }
+
+  /** From now on a commit may have something to do. */
+  onSuspect(): void {
+    this.#held?.hold()
   }
 
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response' {
@@ -181,6 +190,10 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   // --- Commit ---
+
+  onHead(): void {
+    this.#decideHeaders()
+  }
 
   beforeHead(isLast: boolean): Promise<void> | undefined {
     if (this.#manager.options.commit === 'before-response') return this.#commit(isLast)
@@ -292,8 +305,7 @@ type Next = (error?: unknown) => void
 type SessionRequest = HttpRequest & RequestExtras
 
 interface RequestExtras {
-  session?: Session
-  [ATTACHED]?: boolean
+  session?: Session | undefined
   /** Express and Connect keep the whole URL here. */
   originalUrl?: string
   /** Express's judgement, which honours `trust proxy`. */
@@ -312,6 +324,12 @@ function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
 /** A WebSocket upgrade has no response, or a stand-in that cannot wait. */
 function isResponse(res: HttpResponse | object): res is HttpResponse {
   return 'getHeaderNames' in res && 'end' in res && 'appendHeader' in res
+}
+
+/** Under plain Node holding costs next to nothing, and handlers like to call `writeHead` before they touch the session. */
+function isPlain(res: HttpResponse): boolean {
+  const prototype: unknown = Object.getPrototypeOf(res)
+  return prototype === ServerResponse.prototype || prototype === Http2ServerResponse.prototype
 }
 
 /** The directive as a whole, in any case (RFC 9111 5.2). */

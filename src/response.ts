@@ -7,7 +7,7 @@
 //
 // While a head is noted or held, `headersSent` says `true`, so that code after it sees what it would see without us; while
 // it is held, it can no more be changed than one that has left.
-import type { OutgoingHttpHeader, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { Socket } from 'node:net'
 
@@ -16,6 +16,8 @@ export type HttpResponse = ServerResponse | Http2ServerResponse
 
 /** What to do before a response goes on. */
 export interface ResponseHooks {
+  /** The head leaves now, and nothing is held: set headers, by `changeHead()`. */
+  onHead(): void
   /** The head is about to leave. `isLast`: so is the whole response. The last moment to set headers, by `changeHead()`. */
   beforeHead(isLast: boolean): Promise<void> | undefined
   /** The head is out, the last byte is not. May be asked more than once. */
@@ -45,7 +47,6 @@ interface Target {
   end: Method
   flushHeaders: Method
   getHeader(name: string): unknown
-  getHeaders(): Record<string, OutgoingHttpHeader | undefined>
   getHeaderNames(): string[]
   setHeader(name: string, value: unknown): unknown
   appendHeader(name: string, value: unknown): unknown
@@ -59,24 +60,22 @@ interface Target {
 
 const HTTP2_INTERNAL_ERROR = 2
 
-/** Puts the gate on a response, until it has ended. */
-export function holdResponse(response: HttpResponse, hooks: ResponseHooks): HeldResponse {
-  return new HeldResponse(response as unknown as Target, hooks)
-}
-
-/** Where a response keeps its gate, for the methods below, which all responses share: closures for each are dear. */
-const GATE: unique symbol = Symbol('sojourn.gate')
-
-type GatedTarget = Target & { [GATE]: HeldResponse }
-
-/** A response behind its gate. */
+/**
+ * A response that can be held.
+ *
+ * Nothing is changed on the response until `watchHead()` or `hold()` asks for it: under Express every property that is
+ * added to a response costs as much as signing a cookie. What `hold()` undoes when a hook fails goes back to the making
+ * of this object.
+ */
 export class HeldResponse {
   readonly #res: Target
   readonly #hooks: ResponseHooks
   readonly #original: Pick<Target, 'writeHead' | 'write' | 'end' | 'flushHeaders'>
-  readonly #entry: { headers: ReturnType<Target['getHeaders']>; statusCode: number; statusMessage: string }
-  #phase: 'open' | 'held' | 'streaming' | 'done' | 'given up'
-  #isHeadOut: boolean
+  readonly #entry: { headers: readonly (readonly [string, unknown])[]; statusCode: number; statusMessage: string }
+  #inner: Pick<Target, 'writeHead' | 'write' | 'end' | 'flushHeaders'>
+  #watches: 'nothing' | 'head' | 'everything' = 'nothing'
+  #phase: 'open' | 'held' | 'streaming' | 'done' | 'given up' = 'open'
+  #isHeadOut = false
   #isHeadNoted = false
   #isPretending = false
   #heldCall: Call | null = null
@@ -87,20 +86,41 @@ export class HeldResponse {
   #unseal: (() => void) | null = null
   #sources: Set<NodeJS.ReadableStream> | null = null
 
-  constructor(res: Target, hooks: ResponseHooks) {
+  constructor(response: HttpResponse, hooks: ResponseHooks) {
+    const res = response as unknown as Target
     this.#res = res
     this.#hooks = hooks
-    this.#original = { writeHead: res.writeHead, write: res.write, end: res.end, flushHeaders: res.flushHeaders }
-    this.#entry = { headers: res.getHeaders(), statusCode: res.statusCode, statusMessage: res.statusMessage }
+    this.#original = methodsOf(res)
+    this.#inner = this.#original
+    const headers = res.getHeaderNames().map((name) => [name, res.getHeader(name)] as const)
+    this.#entry = { headers, statusCode: res.statusCode, statusMessage: res.statusMessage }
+  }
+
+  /** Calls `onHead` before the head leaves, whoever sends it. */
+  watchHead(): void {
+    if (this.#watches !== 'nothing') return
+    this.#watches = 'head'
+    this.#inner = methodsOf(this.#res)
+    this.#res.writeHead = (...args: unknown[]) => this.#writeHead(args)
+  }
+
+  /** Puts the gate on the response, until it has ended. */
+  hold(): void {
+    if (this.#watches === 'everything') return
+    const res = this.#res
+    const { writeHead } = this.#watches === 'head' ? this.#inner : res
+    this.#watches = 'everything'
+    this.#inner = { ...methodsOf(res), writeHead }
     this.#isHeadOut = res.headersSent
     this.#phase = this.#isHeadOut ? 'streaming' : 'open'
-    const gated = res as GatedTarget
-    gated[GATE] = this
-    gated.writeHead = gatedWriteHead
-    gated.write = gatedWrite
-    gated.end = gatedEnd
-    gated.flushHeaders = gatedFlushHeaders
-    res.on('pipe', noteSource)
+    res.writeHead = (...args: unknown[]) => this.#writeHead(args)
+    res.write = (...args: unknown[]) => this.#call({ kind: 'write', args })
+    res.end = (...args: unknown[]) => this.#call({ kind: 'end', args })
+    res.flushHeaders = () => this.#call({ kind: 'flushHeaders', args: [] })
+    res.on('pipe', (source) => {
+      this.#sources ??= new Set()
+      this.#sources.add(source)
+    })
   }
 
   /** Runs something that sets headers, also while the response is held and nobody else can. */
@@ -110,10 +130,16 @@ export class HeldResponse {
     if (wasSealed) this.#unseal = sealHead(this.#res)
   }
 
-  writeHead(args: unknown[]): unknown {
+  #writeHead(args: unknown[]): unknown {
     const res = this.#res
     if (this.#phase === 'given up') return res
-    if (this.#isHeadOut || this.#phase === 'done') return this.#original.writeHead.apply(res, args)
+    if (this.#isHeadOut || this.#phase === 'done') return this.#inner.writeHead.apply(res, args)
+    if (this.#watches === 'head') {
+      if (args.length > 1) noteHead(res, args)
+      this.#hooks.onHead()
+      this.#isHeadOut = true
+      return this.#inner.writeHead.call(res, args[0])
+    }
     if (this.#isHeadNoted || this.#phase === 'held') {
       // Wrappers ask for an implicit head again as long as they see none; anything else is the caller's mistake.
       if (args.length === 1 && args[0] === res.statusCode) return res
@@ -125,7 +151,7 @@ export class HeldResponse {
     return res
   }
 
-  call(call: Call): unknown {
+  #call(call: Call): unknown {
     switch (this.#phase) {
       case 'open':
         return this.#gate(call)
@@ -139,11 +165,6 @@ export class HeldResponse {
       case 'given up':
         return this.#heldResult(call)
     }
-  }
-
-  notePipe(source: NodeJS.ReadableStream): void {
-    this.#sources ??= new Set()
-    this.#sources.add(source)
   }
 
   #gate(call: Call): unknown {
@@ -168,7 +189,7 @@ export class HeldResponse {
     this.#heldCall = null
     this.#pass(call)
     // A later call may be held in its turn; the rest then stays in the queue.
-    while (this.#queue.length > 0 && (this.#phase as string) !== 'held') this.call(this.#queue.shift() as Call)
+    while (this.#queue.length > 0 && (this.#phase as string) !== 'held') this.#call(this.#queue.shift() as Call)
     if (this.#owesDrain && this.#phase === 'streaming' && this.#lastWriteFlowed) {
       this.#owesDrain = false
       this.#res.emit('drain')
@@ -188,7 +209,7 @@ export class HeldResponse {
   }
 
   #run(call: Call): unknown {
-    const result = this.#original[call.kind].apply(this.#res, call.args as unknown[])
+    const result = this.#inner[call.kind].apply(this.#res, call.args as unknown[])
     if (call.kind === 'write') {
       this.#lastWriteFlowed = result !== false
       if (Number.isFinite(this.#bytesLeft)) this.#bytesLeft -= byteLength(call)
@@ -231,7 +252,7 @@ export class HeldResponse {
     const res = this.#res
     const original = this.#original
     for (const name of res.getHeaderNames()) res.removeHeader(name)
-    for (const [name, value] of Object.entries(this.#entry.headers)) if (value !== undefined) res.setHeader(name, value)
+    for (const [name, value] of this.#entry.headers) res.setHeader(name, value)
     res.statusCode = this.#entry.statusCode
     if (res.statusMessage !== this.#entry.statusMessage) res.statusMessage = this.#entry.statusMessage
     res.writeHead = original.writeHead
@@ -262,24 +283,8 @@ export class HeldResponse {
   }
 }
 
-function gatedWriteHead(this: unknown, ...args: unknown[]): unknown {
-  return (this as GatedTarget)[GATE].writeHead(args)
-}
-
-function gatedWrite(this: unknown, ...args: unknown[]): unknown {
-  return (this as GatedTarget)[GATE].call({ kind: 'write', args })
-}
-
-function gatedEnd(this: unknown, ...args: unknown[]): unknown {
-  return (this as GatedTarget)[GATE].call({ kind: 'end', args })
-}
-
-function gatedFlushHeaders(this: unknown): unknown {
-  return (this as GatedTarget)[GATE].call({ kind: 'flushHeaders', args: [] })
-}
-
-function noteSource(this: unknown, source: NodeJS.ReadableStream): void {
-  ;(this as GatedTarget)[GATE].notePipe(source)
+function methodsOf(res: Target): Pick<Target, 'writeHead' | 'write' | 'end' | 'flushHeaders'> {
+  return { writeHead: res.writeHead, write: res.write, end: res.end, flushHeaders: res.flushHeaders }
 }
 
 /** Makes every change of the head what it is after a head has left: an error for headers, of no effect for the status. */

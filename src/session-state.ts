@@ -15,6 +15,10 @@ export interface SessionHost {
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response'
   /** Whether the response is over and the commit with it. */
   isResponded(): boolean
+  /** Called when the handler looks at the session for the first time. */
+  onUse(): void
+  /** Called when a commit may have something to do: a field was set, or an object was handed out that can be altered. */
+  onSuspect(): void
   /** Puts another session in the place of this one. */
   replace(next: SessionState): void
 }
@@ -79,8 +83,16 @@ export class SessionState {
       codec: manager.options.codec,
       limits: manager.options.limits,
       stored: this.record?.fields,
+      onSuspect: () => this.host.onSuspect(),
       onCorrupt: (field, cause) => manager.events.emit('corruptRecord', { id: this.id, field, cause }),
     })
+  }
+
+  /** The handler looks at the session. */
+  use(): void {
+    if (this.wasUsed) return
+    this.wasUsed = true
+    this.host.onUse()
   }
 
   // --- Fields ---
@@ -263,6 +275,7 @@ export class SessionState {
   /** Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default. */
   chooseExpiry(ms: number | null, persistent?: boolean): void {
     this.#requireWritable()
+    this.host.onSuspect()
     const now = this.manager.now()
     const absolute = this.record?.absoluteExpiresAt ?? now + this.manager.options.absoluteTimeoutMs
     this.#metadata = {
@@ -301,6 +314,11 @@ export class SessionState {
   /** Stores what `plan()` has just found. */
   commit(plan: CommitPlan): Promise<void> {
     return this.#inTurn(() => this.#store(plan))
+  }
+
+  /** Whether the response has something to do even if the handler never looks at the session. */
+  mayCommit(): boolean {
+    return this.cookie !== 'keep' || this.isTouchDue()
   }
 
   isTouchDue(): boolean {
@@ -350,6 +368,7 @@ export class SessionState {
 
   /** Sends the cookie of a known session again, so that a change of its attributes takes effect. */
   resendCookie(): void {
+    this.host.onSuspect()
     if (this.record !== null && this.#token !== undefined && this.cookie === 'keep') this.cookie = 'set'
   }
 
@@ -456,7 +475,8 @@ export class SessionState {
   }
 
   #handOver(next: SessionState): void {
-    next.wasUsed = true
+    next.use()
+    this.host.onSuspect()
     next.cookieAttributes = this.cookieAttributes
     this.#standing = 'replaced'
     this.host.replace(next)
@@ -514,6 +534,7 @@ export class SessionState {
 
   /** One operation after the other, in the order of the calls. */
   #inTurn<T>(operation: () => Promise<T>): Promise<T> {
+    this.host.onSuspect()
     const turn = this.#running === null ? operation() : this.#running.then(operation)
     const noticeFailure = (error: unknown): void => {
       this.hasStoreFailed ||= isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT')

@@ -42,6 +42,9 @@ export interface SessionMetadata {
   readonly absoluteExpiresAt: Date
 }
 
+/** On the prototype of sessions, shared by all copies of this package. */
+const BRAND: unique symbol = Symbol.for('sojourn.session')
+
 /** Where the state of a session is found behind its proxy. Not exported from the package. */
 const STATE: unique symbol = Symbol('sojourn.state')
 
@@ -58,6 +61,10 @@ const STATE: unique symbol = Symbol('sojourn.state')
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the proxy provides the declared fields
 export class Session {
   declare readonly [STATE]: SessionState
+
+  get [BRAND](): true {
+    return true
+  }
 
   constructor(state: SessionState) {
     const target = Object.create(new.target.prototype) as { [STATE]: SessionState }
@@ -372,6 +379,11 @@ export class SessionCookie {
   }
 }
 
+/** Whether this is a `Session`, of this copy of the package or another: a program may load both builds. */
+export function isSession(value: unknown): value is Session {
+  return typeof value === 'object' && value !== null && BRAND in Object.getPrototypeOf(value)
+}
+
 /** The public session that belongs to a state; always the same object. */
 export function sessionOf(state: SessionState): Session {
   // Kept on the state: a WeakMap entry for each request costs more in garbage collection than all the rest of it.
@@ -387,7 +399,7 @@ const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
   get(target, name, receiver) {
     const state = target[STATE]
     if (typeof name === 'symbol') return Reflect.get(target, name, receiver)
-    state.wasUsed = true
+    state.use()
     if (MEMBERS.has(name)) return Reflect.get(target, name, receiver)
     const value = state.fields.get(name)
     // toString and its like, unless a field has that name.
@@ -395,26 +407,26 @@ const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
   },
   set(target, name, value) {
     requireFieldName(name)
-    target[STATE].wasUsed = true
+    target[STATE].use()
     target[STATE].set(name, value)
     return true
   },
   has(target, name) {
-    target[STATE].wasUsed = true
+    target[STATE].use()
     return typeof name === 'string' && target[STATE].fields.has(name)
   },
   deleteProperty(target, name) {
     requireFieldName(name)
-    target[STATE].wasUsed = true
+    target[STATE].use()
     target[STATE].delete(name)
     return true
   },
   ownKeys(target) {
-    target[STATE].wasUsed = true
+    target[STATE].use()
     return target[STATE].fields.names()
   },
   getOwnPropertyDescriptor(target, name) {
-    target[STATE].wasUsed = true
+    target[STATE].use()
     if (typeof name !== 'string' || !target[STATE].fields.has(name)) return undefined
     return { value: target[STATE].fields.get(name), writable: true, enumerable: true, configurable: true }
   },
