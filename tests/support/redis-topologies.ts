@@ -1,0 +1,173 @@
+// Redis as several machines have it: a cluster of six nodes, and a primary with a replica behind three sentinels. All on
+// loopback, with time limits that make a failover quick.
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { Cluster, Redis } from 'ioredis'
+import { until } from './http.js'
+import { freePort, RedisServer } from './redis.js'
+
+/** After so long without an answer a node counts as lost. */
+const LOST_AFTER_MS = 500
+
+export interface RedisCluster {
+  /** Three primaries and three replicas, in no order. */
+  readonly nodes: readonly RedisServer[]
+  /** A new client, as an application would make it. */
+  connect(): Cluster
+  /** The nodes that hold a key, as far as the others know. */
+  holdersOf(key: string): Promise<{ primary: RedisServer; replicas: RedisServer[] }>
+  stop(): Promise<void>
+}
+
+export async function startCluster(): Promise<RedisCluster> {
+  const nodes = await Promise.all(Array.from({ length: 6 }, startNode))
+  const clients: Cluster[] = []
+  const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
+  await promisify(execFile)('redis-cli', [
+    '--cluster',
+    'create',
+    ...addresses,
+    '--cluster-replicas',
+    '1',
+    '--cluster-yes',
+  ])
+  await Promise.all(nodes.map(async (node) => until(() => ask(node, knowsTheCluster), 10_000)))
+  return {
+    nodes,
+    connect() {
+      const client = new Cluster(nodes.map(({ port }) => ({ host: '127.0.0.1', port })))
+      client.on('error', () => {})
+      clients.push(client)
+      return client
+    },
+    async holdersOf(key) {
+      for (const node of nodes) {
+        const found = await ask(node, (redis) => holders(redis, key)).catch(() => null)
+        if (found === null) continue
+        const [primary, ...replicas] = found.map((port) => nodes.find((each) => each.port === port) as RedisServer)
+        return { primary: primary as RedisServer, replicas }
+      }
+      throw new Error('No node of the cluster answers.')
+    },
+    async stop() {
+      for (const client of clients) client.disconnect()
+      await Promise.all(nodes.map((node) => node.stop()))
+    },
+  }
+}
+
+async function startNode(): Promise<RedisServer> {
+  // The bus has a port of its own; the default, ten thousand above, is beyond the last port as often as not.
+  const bus = String(await freePort())
+  const limits = ['--cluster-node-timeout', String(LOST_AFTER_MS), '--repl-diskless-sync-delay', '0']
+  return RedisServer.start('--cluster-enabled', 'yes', '--cluster-port', bus, ...limits)
+}
+
+/** Every slot is served, and every primary has its replica, in the eyes of this node. */
+async function knowsTheCluster(redis: Redis): Promise<boolean> {
+  const [info, slots] = [await redis.cluster('INFO'), await redis.cluster('SLOTS')]
+  const isServed = /cluster_state:ok/.test(String(info))
+  const isLinked = (await redis.info('replication')).match(/role:master|master_link_status:up/) !== null
+  return isServed && isLinked && slots.every((range) => range.length === 4)
+}
+
+async function holders(redis: Redis, key: string): Promise<number[]> {
+  const slot = await redis.cluster('KEYSLOT', key)
+  const ranges = await redis.cluster('SLOTS')
+  const range = ranges.find(([first, last]) => slot >= first && slot <= last)
+  if (!range) throw new Error(`Nobody serves slot ${slot}.`)
+  const [, , ...nodes] = range
+  return nodes.map(([, port]) => port)
+}
+
+export interface RedisSentinel {
+  /** The primary of the beginning. */
+  readonly primary: RedisServer
+  readonly replica: RedisServer
+  /** A new client, as an application would make it. */
+  connect(): Redis
+  stop(): Promise<void>
+}
+
+const GROUP = 'sessions'
+
+export async function startSentinel(): Promise<RedisSentinel> {
+  const primary = await RedisServer.start('--repl-diskless-sync-delay', '0')
+  const replica = await RedisServer.start('--replicaof', '127.0.0.1', String(primary.port))
+  await until(
+    () => ask(replica, async (redis) => /master_link_status:up/.test(await redis.info('replication'))),
+    10_000,
+  )
+  const directory = mkdtempSync(join(tmpdir(), 'sojourn-sentinel-'))
+  const ports = await Promise.all([freePort(), freePort(), freePort()])
+  const processes = ports.map((port) => startSentinelProcess(directory, port, primary.port))
+  const isReady = async (redis: Redis): Promise<boolean> => {
+    const [state] = (await redis.call('SENTINEL', 'MASTERS')) as unknown[]
+    const facts = toRecord(state)
+    return facts['num-slaves'] === '1' && facts['num-other-sentinels'] === '2'
+  }
+  await Promise.all(ports.map((port) => until(() => ask({ port }, isReady), 10_000)))
+  const clients: Redis[] = []
+  return {
+    primary,
+    replica,
+    connect() {
+      const sentinels = ports.map((port) => ({ host: '127.0.0.1', port }))
+      const client = new Redis({ sentinels, name: GROUP })
+      client.on('error', () => {})
+      clients.push(client)
+      return client
+    },
+    async stop() {
+      for (const client of clients) client.disconnect()
+      await Promise.all([primary.stop(), replica.stop(), ...processes.map(stopProcess)])
+      rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+function startSentinelProcess(directory: string, port: number, primaryPort: number): ChildProcess {
+  // A sentinel writes what it learns into its file.
+  const file = join(directory, `${port}.conf`)
+  writeFileSync(
+    file,
+    `port ${port}
+bind 127.0.0.1
+dir ${directory}
+sentinel monitor ${GROUP} 127.0.0.1 ${primaryPort} 2
+sentinel down-after-milliseconds ${GROUP} ${LOST_AFTER_MS}
+sentinel failover-timeout ${GROUP} 3000
+`,
+  )
+  return spawn('redis-server', [file, '--sentinel'], { stdio: 'ignore' })
+}
+
+async function stopProcess(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+}
+
+/** Asks one server something, on a connection for this question. Rejects or resolves to what `question` does. */
+export async function ask<T>(server: { readonly port: number }, question: (redis: Redis) => Promise<T>): Promise<T> {
+  const options = { lazyConnect: true, retryStrategy: () => 20, maxRetriesPerRequest: 5, connectTimeout: 1_000 }
+  const redis = new Redis(server.port, '127.0.0.1', options)
+  redis.on('error', () => {})
+  try {
+    return await question(redis)
+  } finally {
+    redis.disconnect()
+  }
+}
+
+/** Names and values in turn, or a map already: it depends on the protocol's version. */
+function toRecord(reply: unknown): Record<string, unknown> {
+  if (!Array.isArray(reply)) return reply as Record<string, unknown>
+  const record: Record<string, unknown> = {}
+  for (let index = 0; index < reply.length; index += 2) record[String(reply[index])] = reply[index + 1]
+  return record
+}
