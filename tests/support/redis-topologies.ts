@@ -63,7 +63,15 @@ export async function startCluster(): Promise<RedisCluster> {
 async function startNode(): Promise<RedisServer> {
   // The bus has a port of its own; the default, ten thousand above, is beyond the last port as often as not.
   const bus = String(await freePort())
-  const limits = ['--cluster-node-timeout', String(LOST_AFTER_MS), '--repl-diskless-sync-delay', '0']
+  // A replica is told of only once it has had something to copy, and a ping is enough.
+  const limits = [
+    '--cluster-node-timeout',
+    String(LOST_AFTER_MS),
+    '--repl-diskless-sync-delay',
+    '0',
+    '--repl-ping-replica-period',
+    '1',
+  ]
   return RedisServer.start('--cluster-enabled', 'yes', '--cluster-port', bus, ...limits)
 }
 
