@@ -444,7 +444,11 @@ describe('a Redis that is out of memory', () => {
 
   async function whileFull(action: () => Promise<void>): Promise<void> {
     await look.redis.config('SET', 'maxmemory', '1')
-    await action().finally(() => look.redis.config('SET', 'maxmemory', '0'))
+    try {
+      await action()
+    } finally {
+      await look.redis.config('SET', 'maxmemory', '0')
+    }
   }
 
   const NEEDS_NO_MEMORY = /^\/(logout|destroy|regenerate|login)/

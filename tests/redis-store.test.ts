@@ -88,7 +88,11 @@ async function withStore<T>(
   options: RedisSessionStoreOptions = { url: server.url },
 ): Promise<T> {
   const store = new RedisSessionStore(options)
-  return action(store).finally(() => store.close())
+  try {
+    return await action(store)
+  } finally {
+    await store.close()
+  }
 }
 
 describe('keys', () => {

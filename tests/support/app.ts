@@ -67,7 +67,7 @@ export function testApp(
     res.json(await req.session.update('n', (n) => ((n as number | undefined) ?? 0) + 1))
   })
   app.post('/login', async (req, res) => {
-    await req.session.login(String(req.query['user'] ?? 'ann'))
+    await req.session.login(textOf(req.query['user'], 'ann'))
     res.json({ id: req.session.id })
   })
   app.post('/logout', async (req, res) => {
@@ -95,7 +95,7 @@ export function testApp(
     await (typeof req.query['gate'] === 'string' ? pass(req.query['gate']) : released())
     switch (req.params.action) {
       case 'write':
-        req.session.set(String(req.query['name'] ?? 'late'), req.query['value'] ?? true)
+        req.session.set(textOf(req.query['name'], 'late'), req.query['value'] ?? true)
         break
       case 'touch':
         await req.session.touch()
@@ -144,4 +144,8 @@ function signal(): Signal {
     give = resolve
   })
   return { given, give }
+}
+
+function textOf(value: unknown, fallback: string): string {
+  return typeof value === 'string' ? value : fallback
 }

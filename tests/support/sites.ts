@@ -31,7 +31,7 @@ export interface Site {
 
 export const SITES: readonly (readonly [name: string, start: () => Promise<Site>])[] = [
   ['memory, one process', memorySite],
-  ['Redis, one process', () => redisSite()],
+  ['Redis, one process', redisSite],
   ['Redis, two processes', () => redisProcessesSite(2)],
 ]
 
@@ -69,11 +69,10 @@ async function memorySite(): Promise<Site> {
 
 let sites = 0
 
-/** With `options`, the app differs from the plain one. */
-export async function redisSite(options: Partial<SessionOptions> = {}): Promise<Site> {
+async function redisSite(): Promise<Site> {
   const redis = await sharedRedis()
   const look = lookAt(redis.url)
-  const server = await listen(testApp({ store: look.store, ...options }).app)
+  const server = await listen(testApp({ store: look.store }).app)
   return siteOf([server.url], look.store, {
     liveIds: look.liveIds,
     async stop() {
