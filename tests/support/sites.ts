@@ -1,12 +1,6 @@
 // The same app in one process or in two, on one set of sessions, for describe.each(SITES).
 import { Redis } from 'ioredis'
-import {
-  MemorySessionStore,
-  type Regeneration,
-  type SessionData,
-  type SessionOptions,
-  type SessionStore,
-} from 'sojourn'
+import { MemorySessionStore, type Regeneration, type SessionData, type SessionStore } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 import { testApp } from './app.js'
 import { Client, listen, send } from './http.js'
