@@ -209,7 +209,7 @@ export class RedisSessionStore extends SessionStore {
       },
     })
     client.on('error', (error) => {
-      this.#lastError = withoutCommand(error)
+      this.#lastError = withoutArguments(error)
     })
     this.#client = client
     return client
@@ -509,8 +509,8 @@ function decodeUser(text: string | undefined): string | number | undefined {
   return userId
 }
 
-/** ioredis puts the command on its errors, session data and all, and error logs print it. */
-function withoutArguments(error: unknown): unknown {
+/** ioredis puts the command on its errors, passwords and session data and all, and error logs print it. */
+function withoutArguments<T>(error: T): T {
   if (error instanceof Error && 'command' in error) Reflect.deleteProperty(error, 'command')
   return error
 }
@@ -525,12 +525,6 @@ function pairs(flat: string[]): [string, string][] {
 
 function corrupt(reason: string, cause?: unknown): SessionError {
   return new SessionError('CORRUPT_RECORD', `The session record in Redis cannot be read: ${reason}.`, { cause })
-}
-
-/** ioredis puts the command on an error, with its arguments: passwords, token hashes, field values. */
-function withoutCommand<T>(error: T): T {
-  if (error instanceof Error) Reflect.deleteProperty(error, 'command')
-  return error
 }
 
 function unavailable(reason: string, cause?: unknown): SessionError {
