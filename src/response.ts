@@ -7,7 +7,7 @@
 //
 // While a head is noted or held, `headersSent` says `true`, so that code after it sees what it would see without us; while
 // it is held, it can no more be changed than one that has left.
-import type { ServerResponse } from 'node:http'
+import { type OutgoingHttpHeader, OutgoingMessage, type ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { Socket } from 'node:net'
 
@@ -16,8 +16,6 @@ export type HttpResponse = ServerResponse | Http2ServerResponse
 
 /** What to do before a response goes on. */
 export interface ResponseHooks {
-  /** The head leaves now, and nothing is held: set headers, by `changeHead()`. */
-  onHead(): void
   /** The head is about to leave. `isLast`: so is the whole response. The last moment to set headers, by `changeHead()`. */
   beforeHead(isLast: boolean): Promise<void> | undefined
   /** The head is out, the last byte is not. May be asked more than once. */
@@ -35,6 +33,7 @@ interface Call {
   readonly args: readonly unknown[]
 }
 type Method = (...args: unknown[]) => unknown
+type Methods = Pick<Target, Kind | 'writeHead'>
 
 /** The members that are called here, without the overloads in which the two kinds of response differ. */
 interface Target {
@@ -47,6 +46,7 @@ interface Target {
   end: Method
   flushHeaders: Method
   getHeader(name: string): unknown
+  getHeaders(): Record<string, OutgoingHttpHeader | undefined>
   getHeaderNames(): string[]
   setHeader(name: string, value: unknown): unknown
   appendHeader(name: string, value: unknown): unknown
@@ -63,54 +63,41 @@ const HTTP2_INTERNAL_ERROR = 2
 /**
  * A response that can be held.
  *
- * Nothing is changed on the response until `watchHead()` or `hold()` asks for it: under Express every property that is
- * added to a response costs as much as signing a cookie. What `hold()` undoes when a hook fails goes back to the making
- * of this object.
+ * Nothing is changed on the response until `hold()` asks for it. Express gives every response a hidden class of its own,
+ * so each property that is read from one is a cache miss, and each that is added copies that class: work is kept off it.
  */
 export class HeldResponse {
   readonly #res: Target
   readonly #hooks: ResponseHooks
-  readonly #original: Pick<Target, 'writeHead' | 'write' | 'end' | 'flushHeaders'>
-  readonly #entry: { headers: readonly (readonly [string, unknown])[]; statusCode: number; statusMessage: string }
-  #inner: Pick<Target, 'writeHead' | 'write' | 'end' | 'flushHeaders'>
-  #watches: 'nothing' | 'head' | 'everything' = 'nothing'
+  /** The headers when this was made: what `hold()` goes back to when a hook fails. */
+  readonly #entryHeaders: Record<string, OutgoingHttpHeader | undefined>
+  #inner: Methods | null = null
   #phase: 'open' | 'held' | 'streaming' | 'done' | 'given up' = 'open'
   #isHeadOut = false
   #isHeadNoted = false
-  #isPretending = false
+  #unseal: (() => void) | null = null
   #heldCall: Call | null = null
   #queue: Call[] = []
   #owesDrain = false
   #lastWriteFlowed = true
   #bytesLeft = Number.POSITIVE_INFINITY
-  #unseal: (() => void) | null = null
   #sources: Set<NodeJS.ReadableStream> | null = null
 
   constructor(response: HttpResponse, hooks: ResponseHooks) {
-    const res = response as unknown as Target
-    this.#res = res
+    this.#res = response as unknown as Target
     this.#hooks = hooks
-    this.#original = methodsOf(res)
-    this.#inner = this.#original
-    const headers = res.getHeaderNames().map((name) => [name, res.getHeader(name)] as const)
-    this.#entry = { headers, statusCode: res.statusCode, statusMessage: res.statusMessage }
+    this.#entryHeaders = this.#res.getHeaders()
   }
 
-  /** Calls `onHead` before the head leaves, whoever sends it. */
-  watchHead(): void {
-    if (this.#watches !== 'nothing') return
-    this.#watches = 'head'
-    this.#inner = methodsOf(this.#res)
-    this.#res.writeHead = (...args: unknown[]) => this.#writeHead(args)
+  get isHolding(): boolean {
+    return this.#inner !== null
   }
 
   /** Puts the gate on the response, until it has ended. */
   hold(): void {
-    if (this.#watches === 'everything') return
+    if (this.#inner !== null) return
     const res = this.#res
-    const { writeHead } = this.#watches === 'head' ? this.#inner : res
-    this.#watches = 'everything'
-    this.#inner = { ...methodsOf(res), writeHead }
+    this.#inner = methodsOf(res)
     this.#isHeadOut = res.headersSent
     this.#phase = this.#isHeadOut ? 'streaming' : 'open'
     res.writeHead = (...args: unknown[]) => this.#writeHead(args)
@@ -127,19 +114,13 @@ export class HeldResponse {
   changeHead(change: () => void): void {
     const wasSealed = this.#openHead()
     change()
-    if (wasSealed) this.#unseal = sealHead(this.#res)
+    if (wasSealed) this.#sealHead()
   }
 
   #writeHead(args: unknown[]): unknown {
     const res = this.#res
     if (this.#phase === 'given up') return res
-    if (this.#isHeadOut || this.#phase === 'done') return this.#inner.writeHead.apply(res, args)
-    if (this.#watches === 'head') {
-      if (args.length > 1) noteHead(res, args)
-      this.#hooks.onHead()
-      this.#isHeadOut = true
-      return this.#inner.writeHead.call(res, args[0])
-    }
+    if (this.#isHeadOut || this.#phase === 'done') return (this.#inner as Methods).writeHead.apply(res, args)
     if (this.#isHeadNoted || this.#phase === 'held') {
       // Wrappers ask for an implicit head again as long as they see none; anything else is the caller's mistake.
       if (args.length === 1 && args[0] === res.statusCode) return res
@@ -147,7 +128,7 @@ export class HeldResponse {
     }
     noteHead(res, args)
     this.#isHeadNoted = true
-    this.#pretendHeadersSent()
+    this.#sealHead()
     return res
   }
 
@@ -178,8 +159,7 @@ export class HeldResponse {
     if (waiting === undefined) return this.#pass(call)
     this.#phase = 'held'
     this.#heldCall = call
-    if (!this.#isHeadOut) this.#unseal = sealHead(this.#res)
-    this.#pretendHeadersSent()
+    this.#sealHead()
     waiting.then(() => this.#resume()).catch((error) => this.#fail(error))
     return this.#heldResult(call)
   }
@@ -198,7 +178,6 @@ export class HeldResponse {
 
   /** Lets a call through, and the head with it. */
   #pass(call: Call): unknown {
-    this.#stopPretending()
     this.#openHead()
     if (!this.#isHeadOut) {
       this.#isHeadOut = true
@@ -209,7 +188,7 @@ export class HeldResponse {
   }
 
   #run(call: Call): unknown {
-    const result = this.#inner[call.kind].apply(this.#res, call.args as unknown[])
+    const result = (this.#inner as Methods)[call.kind].apply(this.#res, call.args as unknown[])
     if (call.kind === 'write') {
       this.#lastWriteFlowed = result !== false
       if (Number.isFinite(this.#bytesLeft)) this.#bytesLeft -= byteLength(call)
@@ -232,7 +211,6 @@ export class HeldResponse {
   }
 
   #fail(error: unknown): void {
-    this.#stopPretending()
     this.#openHead()
     this.#phase = 'given up'
     this.#heldCall = null
@@ -250,17 +228,22 @@ export class HeldResponse {
    */
   #reset(): void {
     const res = this.#res
-    const original = this.#original
+    const inner = this.#inner as Methods
     for (const name of res.getHeaderNames()) res.removeHeader(name)
-    for (const [name, value] of this.#entry.headers) res.setHeader(name, value)
-    res.statusCode = this.#entry.statusCode
-    if (res.statusMessage !== this.#entry.statusMessage) res.statusMessage = this.#entry.statusMessage
-    res.writeHead = original.writeHead
-    res.flushHeaders = original.flushHeaders
+    for (const [name, value] of Object.entries(this.#entryHeaders)) if (value !== undefined) res.setHeader(name, value)
+    if (res.statusMessage) res.statusMessage = ''
+    res.writeHead = inner.writeHead
+    res.flushHeaders = inner.flushHeaders
     // What was piped into the answer given up must not become part of the other one, nor break it when it comes late.
     for (const source of this.#sources ?? []) source.unpipe(res as unknown as NodeJS.WritableStream)
-    res.write = (...args) => (res.writableEnded ? true : original.write.apply(res, args))
-    res.end = (...args) => (res.writableEnded ? res : original.end.apply(res, args))
+    res.write = (...args) => (res.writableEnded ? true : inner.write.apply(res, args))
+    res.end = (...args) => (res.writableEnded ? res : inner.end.apply(res, args))
+  }
+
+  /** From here on the head is to everybody as if it had left. */
+  #sealHead(): void {
+    if (this.#isHeadOut || this.#unseal !== null) return
+    this.#unseal = this.#res instanceof OutgoingMessage ? sealHttp1(this.#res) : sealHttp2(this.#res)
   }
 
   #openHead(): boolean {
@@ -269,35 +252,46 @@ export class HeldResponse {
     this.#unseal = null
     return true
   }
+}
 
-  #pretendHeadersSent(): void {
-    if (this.#isHeadOut || this.#isPretending) return
-    this.#isPretending = true
-    Object.defineProperty(this.#res, 'headersSent', { configurable: true, get: () => true })
-  }
-
-  #stopPretending(): void {
-    if (!this.#isPretending) return
-    this.#isPretending = false
-    delete (this.#res as { headersSent?: boolean }).headersSent
+/** The methods as they are under the gate: own ones, from wrappers, or those of the prototype, read where that is cheap. */
+function methodsOf(res: Target): Methods {
+  const prototype = Object.getPrototypeOf(res) as Target
+  return {
+    writeHead: Object.hasOwn(res, 'writeHead') ? res.writeHead : prototype.writeHead,
+    write: Object.hasOwn(res, 'write') ? res.write : prototype.write,
+    end: Object.hasOwn(res, 'end') ? res.end : prototype.end,
+    flushHeaders: Object.hasOwn(res, 'flushHeaders') ? res.flushHeaders : prototype.flushHeaders,
   }
 }
 
-function methodsOf(res: Target): Pick<Target, 'writeHead' | 'write' | 'end' | 'flushHeaders'> {
-  return { writeHead: res.writeHead, write: res.write, end: res.end, flushHeaders: res.flushHeaders }
+/**
+ * Node decides by `_header`, the rendered head, whether the head has left: with a stand-in there, `headersSent` is true,
+ * and changing a header is an error. A status that is set now is without effect, as it would be.
+ */
+function sealHttp1(res: OutgoingMessage): () => void {
+  const sealed = res as unknown as Target & { _header: string | null }
+  const { statusCode, statusMessage } = sealed
+  sealed._header = ' '
+  return () => {
+    sealed._header = null
+    if (sealed.statusCode !== statusCode) sealed.statusCode = statusCode
+    if (sealed.statusMessage !== statusMessage) sealed.statusMessage = statusMessage
+  }
 }
 
-/** Makes every change of the head what it is after a head has left: an error for headers, of no effect for the status. */
-function sealHead(res: Target): () => void {
-  const { setHeader, appendHeader, removeHeader, statusCode, statusMessage } = res
+/** The same for HTTP/2, where the state is out of reach. */
+function sealHttp2(res: Target): () => void {
+  const { setHeader, appendHeader, removeHeader, statusCode } = res
   const refuse = (): never => {
     throw headersSentError('change')
   }
   Object.assign(res, { setHeader: refuse, appendHeader: refuse, removeHeader: refuse })
+  Object.defineProperty(res, 'headersSent', { configurable: true, get: () => true })
   return () => {
+    delete (res as { headersSent?: boolean }).headersSent
     Object.assign(res, { setHeader, appendHeader, removeHeader })
     if (res.statusCode !== statusCode) res.statusCode = statusCode
-    if (res.statusMessage !== statusMessage) res.statusMessage = statusMessage
   }
 }
 
