@@ -145,6 +145,11 @@ const UNKEEPABLE = new Set([
   'BigInt64Array',
   'BigUint64Array',
   'Generator',
+  'URLSearchParams',
+  'Headers',
+  'FormData',
+  'Blob',
+  'File',
   'BigInt',
   'Symbol',
 ])

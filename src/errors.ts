@@ -64,6 +64,7 @@ function statusOf(code: SessionErrorCode): number {
     case 'STORE_UNAVAILABLE':
     case 'STORE_TIMEOUT':
     case 'UPDATE_CONFLICT':
+    case 'SESSION_READ_ONLY':
       return 503
     case 'SESSION_ENDED':
       return 409

@@ -31,6 +31,7 @@ interface TouchedField {
 }
 
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
+const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 
 /** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
 export class Fields {
@@ -245,26 +246,30 @@ export class Fields {
     }
   }
 
+  /** Requests that merge can make a session larger than its limits; it may then still be made smaller. */
   #checkTotal(changes: FieldChanges): void {
     const { maxBytes, maxFields } = this.#limits
-    let length = 0
+    const { bytes, count } = this.#sizeWith(changes)
+    if (bytes <= maxBytes && count <= maxFields) return
+    const stored = this.#sizeWith(NO_CHANGES)
+    if (bytes > Math.max(maxBytes, stored.bytes)) throw tooLarge(`The session takes ${bytes} bytes`, this.#limits)
+    if (count > Math.max(maxFields, stored.count)) throw tooLarge(`The session has ${count} fields`, this.#limits)
+  }
+
+  #sizeWith(changes: FieldChanges): { bytes: number; count: number } {
     let count = 0
-    let bytes = 0
-    const add = (name: string, text: string): void => {
+    let units = 0
+    this.#eachText(changes, (name, text) => {
       count++
-      length += name.length + text.length
-      // Exact bytes only when the session is anywhere near its limit: a UTF-16 unit takes at most three.
-      if (length * 3 > maxBytes) bytes = -1
-    }
-    this.#eachText(changes, add)
-    if (bytes === -1) {
-      bytes = 0
-      this.#eachText(changes, (name, text) => {
-        bytes += Buffer.byteLength(name) + Buffer.byteLength(text)
-      })
-    }
-    if (bytes > maxBytes) throw tooLarge(`The session takes ${bytes} bytes`, this.#limits)
-    if (count > maxFields) throw tooLarge(`The session has ${count} fields`, this.#limits)
+      units += name.length + text.length
+    })
+    // A UTF-16 unit takes at most three bytes: exact ones matter only near the limit.
+    if (units * 3 <= this.#limits.maxBytes) return { bytes: units, count }
+    let bytes = 0
+    this.#eachText(changes, (name, text) => {
+      bytes += Buffer.byteLength(name) + Buffer.byteLength(text)
+    })
+    return { bytes, count }
   }
 
   /** Calls `visit` with every field as it will be stored. */

@@ -52,6 +52,8 @@ export interface RegenerationParts {
 }
 
 const MAX_ID_ATTEMPTS = 3
+/** Requests that merge can make a record larger than its limit; so many times the limit nobody made in earnest. */
+const ABSURD = 4
 
 /** Runs sessions on a store. Rejects with `SessionError` only; a missing or ended session is a value. */
 export class SessionManager {
@@ -318,5 +320,7 @@ function problemOf(record: SessionData, id: string, maxBytes: number): string | 
     if (typeof text !== 'string') return 'The record has a field that is not text.'
     length += name.length + text.length
   }
-  return length > maxBytes ? `The record is larger than ${maxBytes} bytes.` : null
+  return length > ABSURD * maxBytes
+    ? `The record is more than ${ABSURD} times as large as the limit of ${maxBytes} bytes.`
+    : null
 }

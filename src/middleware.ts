@@ -184,7 +184,10 @@ class Exchange implements SessionHost, ResponseHooks {
 
   /** From now on a commit may have something to do. */
   onSuspect(): void {
-    this.#held?.hold()
+    if (!this.#held || this.#held.isHolding) return
+    this.#held.hold()
+    // A head that left before the session was touched has nothing to say of it.
+    if (this.#held.isHeadOut) this.#areHeadersDecided = true
   }
 
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response' {
@@ -216,7 +219,7 @@ class Exchange implements SessionHost, ResponseHooks {
   /** Brings the store up to date. Returns nothing when there is nothing to wait for. */
   #commit(isLast: boolean): Promise<void> | undefined {
     const state = this.#state
-    // Something that the handler did not wait for is under way: what it leaves behind is what counts.
+    // Something that the handler did not wait for is under way: what it leaves behind is what counts, a failure too.
     if (state.running) return state.running.then(() => this.#commit(isLast))
     const writing = this.#write(state)
     if (writing) return writing.then(() => this.#finish(isLast))
@@ -374,7 +377,7 @@ function ignoreTouchFailure(error: unknown): void {
 }
 
 function isStoreError(error: unknown): boolean {
-  return isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT')
+  return isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT', 'SESSION_READ_ONLY')
 }
 
 function messageOf(error: unknown): string {

@@ -178,7 +178,7 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
         ? Math.min(DEFAULTS.longestTouchIntervalMs, idleTimeoutMs / 10)
         : milliseconds(options.touchInterval, 'touchInterval', 0),
     renewGraceMs: milliseconds(options.renewGrace ?? DEFAULTS.renewGrace, 'renewGrace', 0),
-    storeTimeoutMs: milliseconds(options.storeTimeout ?? DEFAULTS.storeTimeout, 'storeTimeout'),
+    storeTimeoutMs: resolveDeadline(options.storeTimeout ?? DEFAULTS.storeTimeout),
     onStoreError: oneOf(options.onStoreError ?? DEFAULTS.onStoreError, ['fail', 'anonymous'], 'onStoreError'),
     commit: oneOf(options.commit ?? DEFAULTS.commit, ['before-response', 'after-response'], 'commit'),
     codec: withFunctions(options.codec ?? jsonCodec(), ['encode', 'decode'], 'codec'),
@@ -209,6 +209,13 @@ export function milliseconds(duration: Duration, name: string, leastMs = 1): num
     throw invalid(`${name} is ${shown}; use seconds as a number, or text such as '90s', '30m', '12h', '7d'.`)
   }
   return Math.round(ms)
+}
+
+/** Beyond 24.8 days a Node timer fires at once. */
+function resolveDeadline(duration: Duration): number {
+  const ms = milliseconds(duration, 'storeTimeout')
+  if (ms > 86_400_000) throw invalid('storeTimeout is longer than a day; use a few seconds at most.')
+  return ms
 }
 
 function resolveLimits(limits: Partial<FieldLimits>): FieldLimits {

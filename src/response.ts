@@ -93,6 +93,11 @@ export class HeldResponse {
     return this.#inner !== null
   }
 
+  /** Whether the head has left; known only of a response that is held. */
+  get isHeadOut(): boolean {
+    return this.#isHeadOut
+  }
+
   /** Puts the gate on the response, until it has ended. */
   hold(): void {
     if (this.#inner !== null) return

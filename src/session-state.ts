@@ -527,7 +527,7 @@ export class SessionState {
   }
 
   async #tellUnlessStored(): Promise<void> {
-    await this.#running
+    await this.#running?.catch(ignore)
     const isModified = this.fields.isModified() || Object.keys(this.#metadata).length > 0
     if (this.#standing === 'live' && isModified) this.tellLateChange('after-response')
   }
@@ -535,14 +535,15 @@ export class SessionState {
   /** One operation after the other, in the order of the calls. */
   #inTurn<T>(operation: () => Promise<T>): Promise<T> {
     this.host.onSuspect()
-    const turn = this.#running === null ? operation() : this.#running.then(operation)
-    const noticeFailure = (error: unknown): void => {
-      this.hasStoreFailed ||= isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT')
+    const turn = this.#running === null ? operation() : this.#running.then(operation, operation)
+    this.#running = turn
+    const done = (): void => {
+      if (this.#running === turn) this.#running = null
     }
-    const settled = turn.then(ignore, noticeFailure).then(() => {
-      if (this.#running === settled) this.#running = null
+    turn.then(done, (error) => {
+      this.hasStoreFailed ||= isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT')
+      done()
     })
-    this.#running = settled
     return turn
   }
 }

@@ -122,7 +122,8 @@ export class Session {
 
   /**
    * Changes one field by a function of its value, atomically across requests and processes, and at once. `modify` may
-   * be called several times, so it must do nothing else. Resolves to the new value; `undefined` deletes the field.
+   * be called several times, so it must do nothing else; what waits for another operation on this session in it waits
+   * for ever. Resolves to the new value; `undefined` deletes the field.
    *
    * ```ts
    * await req.session.update('views', (n = 0) => n + 1)

@@ -254,7 +254,7 @@ test("onStoreError: 'anonymous' serves public pages during the outage, and knows
     expect(peeked.json()).toMatchObject({ fields: {}, userId: null })
     for (const answer of [plain, peeked]) expect(answer.status).toBe(200)
     // A page that needs the session is no success.
-    for (const answer of [written, loggedIn]) expect(answer.status).toBe(500)
+    for (const answer of [written, loggedIn]) expect(answer.status).toBe(503)
     for (const answer of [plain, peeked, written, loggedIn]) {
       expect(answer.setCookies).toEqual([])
       expect(answer.headAfterMs).toBeLessThan(200 + MARGIN_MS)

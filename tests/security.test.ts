@@ -941,7 +941,7 @@ describe('a corrupt record in Redis', () => {
     ['with a user ID that is broken JSON', put('u', '{"id":')],
     ['with a user ID that is an object', put('u', '{"id":1}')],
     ['with a user ID that is null', put('u', 'null')],
-    ['of two megabytes', put('.big', JSON.stringify('x'.repeat(2_000_000)))],
+    ['of five megabytes', put('.big', JSON.stringify('x'.repeat(5_000_000)))],
   ]
 
   test.each(records)('%s is told, set aside, and replaced by a new session', async (_what, damage) => {
@@ -1103,7 +1103,7 @@ describe('a store of the application', () => {
     ['a record with an idle timeout that is no number', (id) => good(id).with({ idleTimeoutMs: Number.NaN })],
     ['a record with values that are not encoded', (id) => good(id).with({ fields: [['a', { b: 1 } as never]] })],
     ['a record with null for a value', (id) => good(id).with({ fields: [['a', null as never]] })],
-    ['a record beyond the limits', (id) => good(id).with({ fields: [['a', 'x'.repeat(1_000_001)]] })],
+    ['a record far beyond the limits', (id) => good(id).with({ fields: [['a', 'x'.repeat(4_000_001)]] })],
     ...['', '{', '[]', '{}', '"text"', 'null', '42', '{"cookie":null}', '{"id":1,"fields":[]}', DEEP_JSON].map(
       (text) => [`what fromJSON() refuses: ${text.slice(0, 20)}`, () => SessionData.fromJSON(text)] as const,
     ),
