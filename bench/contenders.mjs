@@ -21,6 +21,8 @@ const IDLE_SECONDS = 1_800
 /** By name, in the order of the tables. @type {Record<string, { label: string, kind: string, create: (setting: Setting) => Promise<Contender> }>} */
 export const CONTENDERS = {
   bare: { label: 'bare Express', kind: 'bare', create: bare },
+  // What our middleware does for Express besides the session, up to Node 22: see keepInDictionary() there.
+  'bare-dictionary': { label: 'bare Express, objects kept as dictionaries', kind: 'bare', create: bareDictionary },
   'sojourn-memory': { label: 'Sojourn, memory', kind: 'memory', create: (setting) => sojournMemory(setting) },
   'express-session': { label: 'express-session, MemoryStore', kind: 'memory', create: expressSessionMemory },
   memorystore: { label: 'express-session, memorystore', kind: 'memory', create: memorystore },
@@ -75,6 +77,21 @@ const withSession = {
 async function bare() {
   const answer = (_req, res) => res.json({ views: 1 })
   return { handlers: { read: answer, write: answer, all: answer, seed: seedWith(() => {}) } }
+}
+
+async function bareDictionary() {
+  const keep = (object, property) => {
+    Object.defineProperty(object, property, { enumerable: false })
+    Object.defineProperty(object, property, { enumerable: true })
+  }
+  const middleware = (req, res, next) => {
+    if (Number.parseInt(process.versions.v8, 10) <= 12) {
+      keep(req, 'url')
+      keep(res, 'req')
+    }
+    next()
+  }
+  return { ...(await bare()), middleware }
 }
 
 async function sojournMemory({ packageDirectory }, options = {}) {

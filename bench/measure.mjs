@@ -21,7 +21,7 @@ export class Server {
   }
 
   /** @param {{ redisUrl?: string, packageDirectory: string, isCounted?: boolean }} setting */
-  static async start(name, setting) {
+  static async start(name, setting, alias = name) {
     const child = fork(fileURLToPath(new URL('server.mjs', import.meta.url)), [name, JSON.stringify(setting)], {
       env: { ...process.env, NODE_ENV: 'production' },
       execArgv: ['--max-old-space-size=8192', ...(process.env.BENCH_NODE_ARGS?.split(' ') ?? [])],
@@ -30,7 +30,7 @@ export class Server {
       once(child, 'message'),
       once(child, 'exit').then(([code]) => Promise.reject(new Error(`${name} ended with code ${code}`))),
     ])
-    return new Server(name, child, port)
+    return new Server(alias, child, port)
   }
 
   /** What the process has used so far: `{ requests, storeCalls, cpuUs }`. */
@@ -90,28 +90,25 @@ export async function warmUp(servers, { tool, warmUpMs }) {
 }
 
 /**
- * Measures one piece of work on all servers.
- * @returns {Promise<Record<string, Sample[]>>} by name, one sample a round
+ * Measures one piece of work on all servers, one slice each.
+ * @returns {Promise<Record<string, Sample>>} by name
  * @typedef {{ cpuUs: number, redisUs: number, perSecond: number, p99Us: number }} Sample
  */
-export async function measure(servers, task, { rounds, sliceMs, warmUpMs, tool, redis }) {
-  const samples = Object.fromEntries(servers.map(({ name }) => [name, []]))
-  const target = (server) => ({ tool, ...urlAndCookies(server, task) })
-  for (const server of servers) await runLoad({ ...target(server), ms: warmUpMs / 2 })
-  for (let round = 0; round < rounds; round++) {
-    for (const server of servers) {
-      const redisBefore = (await redis?.cpuUs()) ?? 0
-      const before = await server.usage()
-      const load = await runLoad({ ...target(server), ms: sliceMs })
-      const after = await server.usage()
-      const redisAfter = (await redis?.cpuUs()) ?? 0
-      const requests = after.requests - before.requests
-      samples[server.name].push({
-        cpuUs: (after.cpuUs - before.cpuUs) / requests,
-        redisUs: (redisAfter - redisBefore) / requests,
-        perSecond: load.requests / (load.us / 1e6),
-        p99Us: load.p99Us,
-      })
+export async function measure(servers, task, { sliceMs, warmUpMs, tool, redis }) {
+  const samples = {}
+  for (const server of servers) await runLoad({ tool, ...urlAndCookies(server, task), ms: warmUpMs / 2 })
+  for (const server of servers) {
+    const redisBefore = await redis.cpuUs()
+    const before = await server.usage()
+    const load = await runLoad({ tool, ...urlAndCookies(server, task), ms: sliceMs })
+    const after = await server.usage()
+    const redisAfter = await redis.cpuUs()
+    const requests = after.requests - before.requests
+    samples[server.name] = {
+      cpuUs: (after.cpuUs - before.cpuUs) / requests,
+      redisUs: (redisAfter - redisBefore) / requests,
+      perSecond: load.requests / (load.us / 1e6),
+      p99Us: load.p99Us,
     }
   }
   return samples

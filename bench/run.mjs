@@ -21,8 +21,8 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
   --only a,b           parts: matrix, trips, micro, space, growth, context   (default: all)
   --contenders a,b     of the matrix: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
-  --rounds n           slices of each contender                              (default: 5)
-  --slice ms           length of a slice                                     (default: 800)
+  --rounds n           slices of each contender, each in a new process       (default: 7)
+  --slice ms           length of a slice                                     (default: 600)
   --load wrk|autocannon
   --package directory  the built package to measure                          (default: the one around bench/)
   --out file           write the report there as well;  --json file: the numbers
@@ -52,9 +52,9 @@ const { quick } = flags
 const packageDirectory = flags.package
 const load = findLoad(flags.load)
 const pace = {
-  rounds: Number(flags.rounds ?? (quick ? 3 : 5)),
-  sliceMs: Number(flags.slice ?? (quick ? 200 : 800)),
-  warmUpMs: quick ? 200 : 600,
+  rounds: Number(flags.rounds ?? (quick ? 3 : 7)),
+  sliceMs: Number(flags.slice ?? (quick ? 200 : 600)),
+  warmUpMs: quick ? 100 : 400,
   tool: load.tool,
 }
 const SESSIONS = 64
@@ -80,40 +80,48 @@ console.log(text)
 if (flags.out) writeFileSync(flags.out, text)
 if (flags.json) writeFileSync(flags.json, JSON.stringify(results))
 
-/** Every contender at every piece of work. */
+/** Every contender at every piece of work, each in several processes: one process can be lucky for all of its life. */
 async function matrix() {
   const names = flags.contenders?.split(',') ?? MAIN
   const tasks = (flags.tasks?.split(',') ?? (quick ? QUICK_TASKS : TASKS)).map((text) => {
     const [work, size = '0.2'] = text.split(':')
     return { work, size }
   })
-  const servers = await startAll(names)
-  try {
-    for (const size of new Set(tasks.map((task) => task.size))) {
-      for (const server of servers)
-        if (takesPart(server.name, { work: 'read', size })) await server.seed(size, SESSIONS)
+  const sizes = [...new Set(tasks.map((task) => task.size))]
+  return inGenerations({
+    what: 'matrix',
+    tasks,
+    start: () => startAll(names, sizes),
+    takesPart: (server, task) => takesPart(server.name, task),
+  })
+}
+
+/** Measures the tasks with servers that are started afresh for each round. */
+async function inGenerations({ what, tasks, start, takesPart = () => true }) {
+  const measured = tasks.map((task) => ({ ...task, samples: {} }))
+  for (let round = 1; round <= pace.rounds; round++) {
+    say(`${what}: round ${round} of ${pace.rounds}`)
+    const servers = await start()
+    try {
+      await warmUp(servers, pace)
+      for (const task of measured) {
+        const taking = servers.filter((server) => takesPart(server, task))
+        for (const [name, sample] of Object.entries(await measure(taking, task, { ...pace, redis }))) {
+          task.samples[name] ??= []
+          task.samples[name].push(sample)
+        }
+      }
+    } finally {
+      await Promise.all(servers.map((server) => server.stop()))
     }
-    await warmUp(servers, pace)
-    const measured = []
-    for (const task of tasks) {
-      say(`matrix: ${task.work}, ${task.size} KB`)
-      const samples = await measure(
-        servers.filter(({ name }) => takesPart(name, task)),
-        task,
-        { ...pace, redis },
-      )
-      measured.push({ ...task, samples, rows: compare(samples) })
-    }
-    return measured
-  } finally {
-    await Promise.all(servers.map((server) => server.stop()))
   }
+  return measured.map((task) => ({ ...task, rows: compare(task.samples) }))
 }
 
 async function trips() {
   const counted = {}
   for (const name of flags.contenders?.split(',') ?? MAIN) {
-    if (name !== 'bare') counted[name] = await countTrips(name, { redis, packageDirectory })
+    if (CONTENDERS[name].kind !== 'bare') counted[name] = await countTrips(name, { redis, packageDirectory })
   }
   return counted
 }
@@ -168,63 +176,55 @@ async function growth() {
 async function growthOf(kind, many) {
   const few = 1_000
   const crowded = kind === 'redis' ? await startRedis() : redis
-  const name = `sojourn-${kind}`
-  const bare = await Server.start('bare', { packageDirectory })
-  const small = await Server.start(name, { redisUrl: redis.url, packageDirectory })
-  const large = await Server.start(name, { redisUrl: crowded.url, packageDirectory })
-  small.name = 'small'
-  large.name = 'large'
-  const servers = [bare, small, large]
-  try {
-    await bare.seed('0.2', few)
-    await small.seed('0.2', few)
+  const tasks = ['read', 'write'].map((work) => ({ work, size: '0.2' }))
+  const start = async () => {
+    const name = `sojourn-${kind}`
+    const bare = await Server.start('bare', { packageDirectory })
+    const small = await Server.start(name, { redisUrl: redis.url, packageDirectory }, 'small')
+    const large = await Server.start(name, { redisUrl: crowded.url, packageDirectory }, 'large')
+    await Promise.all([bare.seed('0.2', few), small.seed('0.2', few)])
     // The sessions in use lie scattered among the others.
     const CHUNKS = 20
     for (let chunk = 0; chunk < CHUNKS; chunk++) {
       await large.seed('0.2', few / CHUNKS)
-      const count = (many - few) / CHUNKS
-      if (kind === 'memory') await large.fill(count)
-      else await copyInRedis(crowded.client, (await crowded.client.randomkey()) ?? '', count)
+      if (kind === 'memory') await large.fill((many - few) / CHUNKS)
+      else if ((await crowded.client.dbsize()) < many) await fillRedis(crowded.client, (many - few) / CHUNKS)
     }
-    await warmUp(servers, pace)
-    const found = []
-    for (const work of ['read', 'write']) {
-      say(`growth: ${kind}, ${work}`)
-      const rows = compare(await measure(servers, { work, size: '0.2' }, pace))
-      found.push({
-        kind,
-        work,
-        bareUs: rows.bare.cpuUs,
-        small: { count: few, ...rows.small },
-        large: { count: many, ...rows.large },
-      })
-    }
-    return found
+    return [bare, small, large]
+  }
+  try {
+    const measured = await inGenerations({ what: `growth, ${kind}`, tasks, start })
+    return measured.map(({ work, rows }) => ({
+      kind,
+      work,
+      bareUs: rows.bare.cpuUs,
+      small: { count: few, ...rows.small },
+      large: { count: many, ...rows.large },
+    }))
   } finally {
-    await Promise.all(servers.map((server) => server.stop()))
     if (crowded !== redis) await crowded.stop()
   }
 }
 
-/** The price of `getSession()` without a request. */
-async function context() {
-  const servers = await startAll(['bare', 'sojourn-memory', 'sojourn-no-context'])
-  try {
-    for (const server of servers) await server.seed('0.2', SESSIONS)
-    await warmUp(servers, pace)
-    const found = []
-    for (const work of ['read', 'write']) {
-      say(`context: ${work}`)
-      found.push({ work, rows: compare(await measure(servers, { work, size: '0.2' }, pace)) })
-    }
-    return found
-  } finally {
-    await Promise.all(servers.map((server) => server.stop()))
-  }
+async function fillRedis(client, count) {
+  await copyInRedis(client, await client.randomkey(), count)
 }
 
-function startAll(names) {
-  return Promise.all(names.map((name) => Server.start(name, { redisUrl: redis.url, packageDirectory })))
+/** The price of `getSession()` without a request. */
+function context() {
+  return inGenerations({
+    what: 'context',
+    tasks: ['read', 'write'].map((work) => ({ work, size: '0.2' })),
+    start: () => startAll(['bare', 'sojourn-memory', 'sojourn-no-context'], ['0.2']),
+  })
+}
+
+async function startAll(names, sizes) {
+  const servers = await Promise.all(names.map((name) => Server.start(name, { redisUrl: redis.url, packageDirectory })))
+  for (const server of servers) {
+    for (const size of sizes) if (takesPart(server.name, { work: 'read', size })) await server.seed(size, SESSIONS)
+  }
+  return servers
 }
 
 function node(file, args, ...nodeArgs) {
