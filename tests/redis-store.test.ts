@@ -45,7 +45,7 @@ function regenerationOf(record: SessionData, next: SessionData): Regeneration {
   return { generation: record.generation, at: Date.now(), next, keep: 'all' }
 }
 
-function keyOf(id: string, prefix = 'sojourn:'): string {
+function keyOf(id: string, prefix = 'soj:'): string {
   return `${prefix}{${id.slice(0, 4)}}${id.slice(4)}`
 }
 
@@ -347,12 +347,12 @@ describe('a client that is handed in', () => {
     const record = sample()
     const next = successorOf(record)
     await store.create(record.id, record, 60)
-    expect(await redis.exists(keyOf(record.id, 'app:sojourn:'))).toBe(1)
+    expect(await redis.exists(keyOf(record.id, 'app:soj:'))).toBe(1)
     expect(await store.update(record.id, changeOf(record), 60)).toEqual({ status: 'updated' })
     await store.regenerate(record.id, regenerationOf(record, next), 60)
     expect((await store.get(next.id))?.fields.get('a')).toBe('1')
     expect(await store.end(next.id)).toBe(true)
-    expect(await redis.exists(keyOf(next.id, 'app:sojourn:'))).toBe(0)
+    expect(await redis.exists(keyOf(next.id, 'app:soj:'))).toBe(0)
     client.disconnect()
   })
 

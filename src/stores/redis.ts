@@ -40,8 +40,8 @@ export interface RedisSessionStoreOptions {
   /** Your ioredis `Redis` or `Cluster`. The store never closes it. */
   client?: RedisClient
   /**
-   * What every key begins with. Give each application on one Redis its own.
-   * @default 'sojourn:'
+   * What every key begins with. Give each application on one Redis its own. Up to five characters cost no memory.
+   * @default 'soj:'
    */
   prefix?: string
   /**
@@ -80,7 +80,7 @@ export class RedisSessionStore extends SessionStore {
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
   constructor(options: RedisSessionStoreOptions) {
     super()
-    const { url, client, prefix = 'sojourn:', maxPending = 10_000 } = options ?? {}
+    const { url, client, prefix = 'soj:', maxPending = 10_000 } = options ?? {}
     if ((url === undefined) === (client === undefined)) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore needs either url or client.')
     }
