@@ -12,8 +12,8 @@ export interface FieldLimits {
 
 /** The fields that a commit writes and removes. */
 export interface FieldChanges {
-  readonly set: Map<string, string>
-  readonly delete: string[]
+  readonly set: ReadonlyMap<string, string>
+  readonly delete: readonly string[]
 }
 
 /** A field that this request has read or assigned. */
@@ -155,9 +155,8 @@ export class Fields {
   changeOf(name: string): FieldChanges {
     const field = this.#touched.get(name)
     const text = field ? this.#encode(name, field) : this.#stored.get(name)
-    const change: FieldChanges = { set: new Map(), delete: [] }
-    if (text === undefined) change.delete.push(name)
-    else change.set.set(name, text)
+    const change =
+      text === undefined ? { set: NO_FIELDS, delete: [name] } : { set: new Map([[name, text]]), delete: [] }
     this.#checkTotal(change)
     return change
   }
@@ -188,7 +187,7 @@ export class Fields {
    * @throws {SessionError} `INVALID_VALUE` or `SESSION_TOO_LARGE`, for objects that were altered after they were set.
    */
   changes(): FieldChanges | null {
-    let changes: FieldChanges | null = null
+    let changes: { set: Map<string, string>; delete: string[] } | null = null
     for (const [name, field] of this.#touched) {
       if (!field.suspect) continue
       const text = this.#encode(name, field)

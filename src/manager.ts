@@ -133,7 +133,18 @@ export class SessionManager {
   change(record: SessionData, parts: ChangeParts): SessionChange {
     const at = record.effectiveNow(this.now())
     const changed = parts.metadata ? record.with(parts.metadata) : record
-    return { ...parts, generation: record.generation, at, expiresAt: this.#nextEnd(changed, at) }
+    // Members one by one: this is on the path of every write, and a spread is slow.
+    const { set, delete: remove, metadata } = parts
+    const change = {
+      generation: record.generation,
+      at,
+      expiresAt: this.#nextEnd(changed, at),
+      set,
+      delete: remove,
+      metadata,
+    }
+    if (parts.expect === undefined && parts.renew === undefined) return change
+    return { ...change, ...(parts.expect && { expect: parts.expect }), ...(parts.renew && { renew: parts.renew }) }
   }
 
   /** Applies a change. That the session has ended is told as `lateWrite`. */

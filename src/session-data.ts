@@ -47,14 +47,14 @@ export interface SessionChange {
   /** The new end. An end never moves back, unless `metadata` sets `idleTimeoutMs`. */
   readonly expiresAt: number
   /** Fields to write, encoded. */
-  readonly set?: ReadonlyMap<string, string>
+  readonly set?: ReadonlyMap<string, string> | undefined
   /** Fields to remove. */
-  readonly delete?: readonly string[]
+  readonly delete?: readonly string[] | undefined
   /** Apply only if this field still holds this text (`undefined`: is still absent). */
   readonly expect?: { readonly field: string; readonly text: string | undefined }
   /** Replace the token, if it is still `from`; the old one stays good until `graceUntil`. */
   readonly renew?: { readonly from: string; readonly to: string; readonly graceUntil: number }
-  readonly metadata?: MetadataChange
+  readonly metadata?: MetadataChange | undefined
 }
 
 /** What became of a change. */
@@ -297,10 +297,11 @@ function mergeFields(
   set: ReadonlyMap<string, string> | undefined,
   remove: readonly string[] | undefined,
 ): FieldMap {
-  const merged = new Map(base)
-  for (const name of remove ?? []) merged.delete(name)
-  for (const [name, text] of set ?? []) merged.set(name, text)
-  return new FieldMap(merged)
+  const merged = new FieldMap(base)
+  // Past the methods that refuse: nobody else has seen this map yet.
+  if (remove) for (const name of remove) Map.prototype.delete.call(merged, name)
+  if (set) for (const [name, text] of set) Map.prototype.set.call(merged, name, text)
+  return merged
 }
 
 /** What `Date.prototype.toISOString` writes; `Date.parse` alone takes much more for a time. */

@@ -404,10 +404,8 @@ export class SessionState {
     if (plan.status === 'new') return this.#create()
     if (plan.status !== 'changed' || this.record === null) return
     const { changes } = plan
-    const change = this.manager.change(this.record, {
-      ...(changes && { set: changes.set, delete: changes.delete }),
-      ...(Object.keys(this.#metadata).length > 0 && { metadata: this.#metadata }),
-    })
+    const metadata = Object.keys(this.#metadata).length > 0 ? this.#metadata : undefined
+    const change = this.manager.change(this.record, { set: changes?.set, delete: changes?.delete, metadata })
     const result = await this.manager.update(this.record, change)
     if (result.status !== 'updated') throw this.#ended()
     this.#applied(change)
@@ -419,7 +417,7 @@ export class SessionState {
     this.record = applyChange(before, change).record ?? before
     if (change.metadata === this.#metadata) this.#metadata = {}
     const { set = NO_CHANGES.set, delete: removed = NO_CHANGES.delete } = change
-    this.fields.committed({ set: new Map(set), delete: [...removed] }, this.record.fields)
+    this.fields.committed({ set, delete: removed }, this.record.fields)
     // One that stops being persistent is sent as well, to take the end from the browser's copy.
     if (change.metadata && 'persistent' in change.metadata) this.resendCookie()
     else if (change.metadata || this.manager.movesCookie(before, this.record)) this.#moveCookie()
