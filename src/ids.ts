@@ -3,7 +3,6 @@ import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { v4 as uuid } from 'uuid'
 
 const SLOT_DIGITS = 4
-const SESSION_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 
 /**
  * A new session ID, a UUID v4 (RFC 9562).
@@ -20,11 +19,6 @@ export function newSessionId(previous?: string): string {
 /** The part of a session ID that stays the same when the session is regenerated. */
 export function slotOf(id: string): string {
   return id.slice(0, SLOT_DIGITS)
-}
-
-/** Whether `text` has the shape of a session ID: a lower-case UUID v4. */
-export function isSessionId(text: string): boolean {
-  return text.length === 36 && SESSION_ID.test(text)
 }
 
 /** A new token: 256 bits from the system's secure random source (OWASP ASVS 7.2.3), and the hash that a store may keep. */

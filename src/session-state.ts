@@ -535,12 +535,12 @@ export class SessionState {
     this.host.onSuspect()
     const turn = this.#running === null ? operation() : this.#running.then(operation, operation)
     this.#running = turn
-    const done = (): void => {
+    const settled = (): void => {
       if (this.#running === turn) this.#running = null
     }
-    turn.then(done, (error) => {
+    turn.then(settled, (error) => {
       this.hasStoreFailed ||= isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT')
-      done()
+      settled()
     })
     return turn
   }
