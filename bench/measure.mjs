@@ -90,25 +90,28 @@ export async function warmUp(servers, { tool, warmUpMs }) {
 }
 
 /**
- * Measures one piece of work on all servers, one slice each.
- * @returns {Promise<Record<string, Sample>>} by name
+ * Measures one piece of work on all servers.
+ * @returns {Promise<Record<string, Sample[]>>} by name, one sample a round
  * @typedef {{ cpuUs: number, redisUs: number, perSecond: number, p99Us: number }} Sample
  */
-export async function measure(servers, task, { sliceMs, warmUpMs, tool, redis }) {
-  const samples = {}
-  for (const server of servers) await runLoad({ tool, ...urlAndCookies(server, task), ms: warmUpMs / 2 })
-  for (const server of servers) {
-    const redisBefore = await redis.cpuUs()
-    const before = await server.usage()
-    const load = await runLoad({ tool, ...urlAndCookies(server, task), ms: sliceMs })
-    const after = await server.usage()
-    const redisAfter = await redis.cpuUs()
-    const requests = after.requests - before.requests
-    samples[server.name] = {
-      cpuUs: (after.cpuUs - before.cpuUs) / requests,
-      redisUs: (redisAfter - redisBefore) / requests,
-      perSecond: load.requests / (load.us / 1e6),
-      p99Us: load.p99Us,
+export async function measure(servers, task, { rounds, sliceMs, tool, redis }) {
+  const samples = Object.fromEntries(servers.map(({ name }) => [name, []]))
+  const load = (server, ms) => runLoad({ tool, ...urlAndCookies(server, task), ms })
+  for (const server of servers) await load(server, sliceMs / 2)
+  for (let round = 0; round < rounds; round++) {
+    for (const server of servers) {
+      const redisBefore = await redis.cpuUs()
+      const before = await server.usage()
+      const { requests, us, p99Us } = await load(server, sliceMs)
+      const after = await server.usage()
+      const redisAfter = await redis.cpuUs()
+      const served = after.requests - before.requests
+      samples[server.name].push({
+        cpuUs: (after.cpuUs - before.cpuUs) / served,
+        redisUs: (redisAfter - redisBefore) / served,
+        perSecond: requests / (us / 1e6),
+        p99Us,
+      })
     }
   }
   return samples

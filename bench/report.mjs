@@ -28,10 +28,10 @@ const WORK = {
   all: (size) => `Read every field, session of ${size} KB`,
 }
 
-function environment({ command, date, cpu, cores, node, versions, load, redis, rounds, sliceMs, seconds }) {
+function environment({ command, date, cpu, cores, node, versions, load, redis, rounds, processes, sliceMs, seconds }) {
   const list = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
-    `\`${command}\`, ${date}, ${seconds} s: ${rounds} rounds of ${sliceMs} ms slices, a new process for each, 32 connections.`,
+    `\`${command}\`, ${date}, ${seconds} s: ${processes} times new processes, ${rounds} rounds of ${sliceMs} ms slices in each, 32 connections.`,
     `${cpu}, ${cores} cores; Node ${node}; Redis ${redis}; ${load}; ${list.join(', ')}.`,
   ].join('\n')
 }

@@ -21,8 +21,9 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
   --only a,b           parts: matrix, trips, micro, space, growth, context   (default: all)
   --contenders a,b     of the matrix: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
-  --rounds n           slices of each contender, each in a new process       (default: 7)
-  --slice ms           length of a slice                                     (default: 600)
+  --processes n        how often every contender is started afresh           (default: 3)
+  --rounds n           slices of each contender in each process              (default: 3)
+  --slice ms           length of a slice                                     (default: 400)
   --load wrk|autocannon
   --package directory  the built package to measure                          (default: the one around bench/)
   --out file           write the report there as well;  --json file: the numbers
@@ -35,6 +36,7 @@ const { values: flags } = parseArgs({
     only: { type: 'string' },
     contenders: { type: 'string' },
     tasks: { type: 'string' },
+    processes: { type: 'string' },
     rounds: { type: 'string' },
     slice: { type: 'string' },
     load: { type: 'string' },
@@ -52,9 +54,10 @@ const { quick } = flags
 const packageDirectory = flags.package
 const load = findLoad(flags.load)
 const pace = {
-  rounds: Number(flags.rounds ?? (quick ? 3 : 7)),
-  sliceMs: Number(flags.slice ?? (quick ? 200 : 600)),
-  warmUpMs: quick ? 100 : 400,
+  processes: Number(flags.processes ?? (quick ? 2 : 3)),
+  rounds: Number(flags.rounds ?? (quick ? 2 : 3)),
+  sliceMs: Number(flags.slice ?? (quick ? 150 : 400)),
+  warmUpMs: quick ? 300 : 800,
   tool: load.tool,
 }
 const SESSIONS = 64
@@ -68,8 +71,14 @@ const results = {}
 try {
   for (const part of flags.only?.split(',') ?? Object.keys(PARTS)) {
     if (!PARTS[part]) throw new Error(`There is no part "${part}". See --help.`)
-    results[part] = await PARTS[part]()
-    say(`${part}: done after ${secondsSince(started)} s`)
+    try {
+      results[part] = await PARTS[part]()
+      say(`${part}: done after ${secondsSince(started)} s`)
+    } catch (error) {
+      // What the other parts found is still worth its minutes.
+      process.exitCode = 1
+      console.error(`${part}: failed`, error)
+    }
   }
   results.environment = await environment()
 } finally {
@@ -96,19 +105,19 @@ async function matrix() {
   })
 }
 
-/** Measures the tasks with servers that are started afresh for each round. */
+/** Measures the tasks, and starts the servers afresh in between. */
 async function inGenerations({ what, tasks, start, takesPart = () => true }) {
   const measured = tasks.map((task) => ({ ...task, samples: {} }))
-  for (let round = 1; round <= pace.rounds; round++) {
-    say(`${what}: round ${round} of ${pace.rounds}`)
+  for (let process = 1; process <= pace.processes; process++) {
+    say(`${what}: process ${process} of ${pace.processes}`)
     const servers = await start()
     try {
       await warmUp(servers, pace)
       for (const task of measured) {
         const taking = servers.filter((server) => takesPart(server, task))
-        for (const [name, sample] of Object.entries(await measure(taking, task, { ...pace, redis }))) {
+        for (const [name, samples] of Object.entries(await measure(taking, task, { ...pace, redis }))) {
           task.samples[name] ??= []
-          task.samples[name].push(sample)
+          task.samples[name].push(...samples)
         }
       }
     } finally {
@@ -250,6 +259,7 @@ async function environment() {
     load: load.version,
     redis: /redis_version:(\S+)/.exec(await redis.client.info('server'))[1],
     rounds: pace.rounds,
+    processes: pace.processes,
     sliceMs: pace.sliceMs,
   }
 }
