@@ -60,7 +60,7 @@ const RECONNECT_EVERY_MS = 1_000
 const CLOSED = 'the store has been closed.'
 
 /**
- * Keeps sessions in Redis 6.2 or later, or Valkey. Every operation is atomic across processes.
+ * Keeps sessions in Redis 7 or later, or Valkey. Every operation is atomic across processes.
  *
  * While Redis cannot be reached a call fails within half a second, nothing is queued without bound, and the store works
  * again by itself when Redis does.
