@@ -10,6 +10,7 @@
 import { type OutgoingHttpHeader, OutgoingMessage, type ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { Socket } from 'node:net'
+import { getDefaultHighWaterMark } from 'node:stream'
 
 /** A response of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpResponse = ServerResponse | Http2ServerResponse
@@ -59,6 +60,7 @@ interface Target {
 }
 
 const HTTP2_INTERNAL_ERROR = 2
+const HIGH_WATER_MARK = getDefaultHighWaterMark(false)
 
 /**
  * A response that can be held.
@@ -78,6 +80,7 @@ export class HeldResponse {
   #unseal: (() => void) | null = null
   #heldCall: Call | null = null
   #queue: Call[] = []
+  #heldBytes = 0
   #owesDrain = false
   #lastWriteFlowed = true
   #bytesLeft = Number.POSITIVE_INFINITY
@@ -172,6 +175,7 @@ export class HeldResponse {
   #resume(): void {
     const call = this.#heldCall as Call
     this.#heldCall = null
+    this.#heldBytes = 0
     this.#pass(call)
     // A later call may be held in its turn; the rest then stays in the queue.
     while (this.#queue.length > 0 && (this.#phase as string) !== 'held') this.#call(this.#queue.shift() as Call)
@@ -207,12 +211,18 @@ export class HeldResponse {
     return Number.isFinite(this.#bytesLeft) && this.#bytesLeft <= byteLength(call)
   }
 
+  /**
+   * A held write says no more than Node's own would: stop when more than the usual high-water mark is waiting. Whoever
+   * stops then is resumed by the stream underneath, which gets more than its mark, too; that matters where a wrapper
+   * (compression) has put the listeners for `drain` on a stream of its own.
+   */
   #heldResult(call: Call): unknown {
-    if (call.kind === 'write') {
-      this.#owesDrain = true
-      return false
-    }
-    return call.kind === 'end' ? this.#res : undefined
+    if (call.kind !== 'write') return call.kind === 'end' ? this.#res : undefined
+    if (this.#phase === 'given up') return false
+    this.#heldBytes += byteLength(call)
+    if (this.#heldBytes < HIGH_WATER_MARK) return true
+    this.#owesDrain = true
+    return false
   }
 
   #fail(error: unknown): void {

@@ -103,6 +103,13 @@ describe('common middleware', () => {
       },
       body: LARGE,
     },
+    'a stream of small parts': {
+      answer: (_req, res) => {
+        res.type('text')
+        Readable.from(LARGE.match(/.{1,3000}/g) as string[]).pipe(res)
+      },
+      body: LARGE,
+    },
     'writes with time between': {
       answer: async (_req, res) => {
         res.type('text')

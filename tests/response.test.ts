@@ -369,7 +369,7 @@ describe.each(WIRES)('on %s', (_name, wire) => {
     expect(got.headers).not.toHaveProperty('x-late')
   })
 
-  test('a held write() returns false, and drain comes once the commit is done', async () => {
+  test('a held write() returns false beyond the high-water mark, and drain comes once the commit is done', async () => {
     const order: string[] = []
     const rig = await serve(wire, (req, res) => {
       req.session.set('changed', true)
@@ -377,16 +377,17 @@ describe.each(WIRES)('on %s', (_name, wire) => {
         order.push('drain')
         res.end()
       })
-      order.push(`write ${res.write('whole')}`)
+      order.push(`a little: ${res.write('whole')}`)
+      order.push(`much: ${res.write(LARGE)}`)
     })
     rig.store.fail({ kind: 'delay' })
     const exchange = rig.start()
     await until(() => rig.store.heldCalls === 1)
     await rig.roundTrip()
-    expect(order).toEqual(['write false'])
+    expect(order).toEqual(['a little: true', 'much: false'])
     rig.store.release()
-    expect(await exchange.done).toMatchObject({ body: 'whole', isTruncated: false })
-    expect(order).toEqual(['write false', 'drain'])
+    expect(await exchange.done).toMatchObject({ body: `whole${LARGE}`, isTruncated: false })
+    expect(order).toEqual(['a little: true', 'much: false', 'drain'])
   })
 
   test('flushHeaders sends head and cookie while the body is still to come', async () => {
