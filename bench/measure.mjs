@@ -8,6 +8,13 @@ import { median, quartiles } from './statistics.mjs'
 /** What a request of each kind of work asks for. */
 const PATHS = { none: '/read', read: '/read', write: '/write', all: '/all' }
 
+const children = new Set()
+
+/** Ends the servers that a failure has left behind. */
+export function endServers() {
+  for (const child of children) child.kill()
+}
+
 /** A running server process. */
 export class Server {
   #child
@@ -26,6 +33,8 @@ export class Server {
       env: { ...process.env, NODE_ENV: 'production' },
       execArgv: ['--max-old-space-size=8192', ...(process.env.BENCH_NODE_ARGS?.split(' ') ?? [])],
     })
+    children.add(child)
+    child.once('exit', () => children.delete(child))
     const [{ port }] = await Promise.race([
       once(child, 'message'),
       once(child, 'exit').then(([code]) => Promise.reject(new Error(`${name} ended with code ${code}`))),

@@ -8,7 +8,7 @@ import { CONTENDERS, MAIN, takesPart } from './contenders.mjs'
 import { copyInRedis } from './fill.mjs'
 import { checkGoals } from './goals.mjs'
 import { findLoad, outputOf } from './load.mjs'
-import { compare, measure, Server, warmUp } from './measure.mjs'
+import { compare, endServers, measure, Server, warmUp } from './measure.mjs'
 import { startRedis } from './redis.mjs'
 import { report } from './report.mjs'
 import { countTrips } from './trips.mjs'
@@ -78,6 +78,7 @@ try {
       // What the other parts found is still worth its minutes.
       process.exitCode = 1
       console.error(`${part}: failed`, error)
+      endServers()
     }
   }
   results.environment = await environment()
