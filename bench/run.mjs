@@ -23,7 +23,7 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
   --tasks a,b          of the matrix, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
   --processes n        how often every contender is started afresh           (default: 3)
   --rounds n           slices of each contender in each process              (default: 3)
-  --slice ms           length of a slice                                     (default: 400)
+  --slice ms           length of a slice                                     (default: 350)
   --load wrk|autocannon
   --package directory  the built package to measure                          (default: the one around bench/)
   --out file           write the report there as well;  --json file: the numbers
@@ -56,7 +56,7 @@ const load = findLoad(flags.load)
 const pace = {
   processes: Number(flags.processes ?? (quick ? 2 : 3)),
   rounds: Number(flags.rounds ?? (quick ? 2 : 3)),
-  sliceMs: Number(flags.slice ?? (quick ? 150 : 400)),
+  sliceMs: Number(flags.slice ?? (quick ? 150 : 350)),
   warmUpMs: quick ? 300 : 800,
   tool: load.tool,
 }
@@ -107,10 +107,10 @@ async function matrix() {
 }
 
 /** Measures the tasks, and starts the servers afresh in between. */
-async function inGenerations({ what, tasks, start, takesPart = () => true }) {
+async function inGenerations({ what, tasks, start, takesPart = () => true, processes = pace.processes }) {
   const measured = tasks.map((task) => ({ ...task, samples: {} }))
-  for (let process = 1; process <= pace.processes; process++) {
-    say(`${what}: process ${process} of ${pace.processes}`)
+  for (let process = 1; process <= processes; process++) {
+    say(`${what}: process ${process} of ${processes}`)
     const servers = await start()
     try {
       await warmUp(servers, pace)
@@ -203,7 +203,13 @@ async function growthOf(kind, many) {
     return [bare, small, large]
   }
   try {
-    const measured = await inGenerations({ what: `growth, ${kind}`, tasks, start })
+    const measured = await inGenerations({
+      what: `growth, ${kind}`,
+      tasks,
+      start,
+      // Filling the store takes most of the time.
+      processes: Math.min(2, pace.processes),
+    })
     return measured.map(({ work, rows }) => ({
       kind,
       work,
