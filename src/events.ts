@@ -59,15 +59,12 @@ export class SessionEvents {
     return () => this.#emitter.off(name, listener)
   }
 
+  /** Stops calling `listener`. */
   off<Name extends SessionEventName>(name: Name, listener: Listener<Name>): void {
     this.#emitter.off(name, listener)
   }
 
-  /** Whether anyone listens: lets callers skip the making of an event. */
-  has(name: SessionEventName): boolean {
-    return this.#emitter.listenerCount(name) > 0
-  }
-
+  /** Tells an event. For the package itself; yours to use in tests. */
   emit<Name extends SessionEventName>(name: Name, event: SessionEventMap[Name]): void {
     const listeners = this.#emitter.listeners(name)
     if (listeners.length === 0) this.#warnUnheard(name, event)

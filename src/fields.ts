@@ -37,7 +37,6 @@ const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 export class Fields {
   readonly #codec: SessionCodec
   readonly #limits: FieldLimits
-  readonly #onSuspect: () => void
   readonly #onCorrupt: (field: string, cause: unknown) => void
   #stored: ReadonlyMap<string, string>
   #touched = new Map<string, TouchedField>()
@@ -46,14 +45,11 @@ export class Fields {
     codec: SessionCodec
     limits: FieldLimits
     stored?: ReadonlyMap<string, string> | undefined
-    /** Called whenever a field comes to be one that may have changed. */
-    onSuspect: () => void
     onCorrupt: (field: string, cause: unknown) => void
   }) {
     this.#codec = options.codec
     this.#limits = options.limits
     this.#stored = options.stored ?? NO_FIELDS
-    this.#onSuspect = options.onSuspect
     this.#onCorrupt = options.onCorrupt
   }
 
@@ -70,7 +66,7 @@ export class Fields {
       this.#onCorrupt(name, cause)
       value = undefined
     }
-    this.#note(name, { value, text, suspect: typeof value === 'object' && value !== null })
+    this.#touched.set(name, { value, text, suspect: typeof value === 'object' && value !== null })
     return value
   }
 
@@ -90,13 +86,13 @@ export class Fields {
     }
     const text = this.#codec.encode(value, name)
     this.#checkLimits(name, text)
-    this.#note(name, { value, text: this.#stored.get(name), suspect: true })
+    this.#touched.set(name, { value, text: this.#stored.get(name), suspect: true })
   }
 
   delete(name: string): boolean {
     const existed = this.has(name)
     if (existed || this.#stored.has(name)) {
-      this.#note(name, { value: undefined, text: this.#stored.get(name), suspect: true })
+      this.#touched.set(name, { value: undefined, text: this.#stored.get(name), suspect: true })
     }
     return existed
   }
@@ -135,7 +131,7 @@ export class Fields {
       return
     }
     const { text, suspect } = field ?? { text: this.#stored.get(name), suspect: false }
-    this.#note(name, {
+    this.#touched.set(name, {
       value,
       text,
       suspect: suspect || (typeof value === 'object' && value !== null),
@@ -212,11 +208,6 @@ export class Fields {
   reset(stored: ReadonlyMap<string, string>): void {
     this.#stored = stored
     this.#touched = new Map()
-  }
-
-  #note(name: string, field: TouchedField): void {
-    this.#touched.set(name, field)
-    if (field.suspect) this.#onSuspect()
   }
 
   #rebase(name: string, text: string | undefined): void {

@@ -52,8 +52,8 @@ export interface RegenerationParts {
 }
 
 const MAX_ID_ATTEMPTS = 3
-/** Requests that merge can make a record larger than its limit; so many times the limit nobody made in earnest. */
-const ABSURD = 4
+/** Requests that merge may exceed the size limit together; a record beyond so many times the limit was not made by us. */
+const OVERSIZE_FACTOR = 4
 
 /** Runs sessions on a store. Rejects with `SessionError` only; a missing or ended session is a value. */
 export class SessionManager {
@@ -265,6 +265,11 @@ export class SessionManager {
     return Math.min(this.options.touchIntervalMs, (record.idleTimeoutMs ?? Number.POSITIVE_INFINITY) / 10)
   }
 
+  /** When this session would end if it were used now. */
+  endAfter(record: SessionData): number {
+    return this.#nextEnd(record, record.effectiveNow(this.now()))
+  }
+
   #nextEnd(record: SessionData, at: number): number {
     return Math.min(at + (record.idleTimeoutMs ?? this.options.idleTimeoutMs), record.absoluteExpiresAt)
   }
@@ -331,7 +336,7 @@ function problemOf(record: SessionData, id: string, maxBytes: number): string | 
     if (typeof text !== 'string') return 'The record has a field that is not text.'
     length += name.length + text.length
   }
-  return length > ABSURD * maxBytes
-    ? `The record is more than ${ABSURD} times as large as the limit of ${maxBytes} bytes.`
+  return length > OVERSIZE_FACTOR * maxBytes
+    ? `The record is more than ${OVERSIZE_FACTOR} times as large as the limit of ${maxBytes} bytes.`
     : null
 }

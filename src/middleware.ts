@@ -7,8 +7,8 @@ import { isSessionError, SessionError } from './errors.js'
 import { type SessionEvents, warn } from './events.js'
 import { SessionManager } from './manager.js'
 import { resolveOptions, type SessionOptions } from './options.js'
-import { HeldResponse, type HttpResponse, type ResponseHooks } from './response.js'
-import { isSession, type Session, sessionOf } from './session.js'
+import { HeldResponse, type HttpResponse, isPlain, type ResponseHooks } from './response.js'
+import { belongsTo, isSession, type Session, sessionOf } from './session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from './session-state.js'
 import type { SessionStore } from './store.js'
 
@@ -64,7 +64,8 @@ export function session(options: SessionOptions): SessionMiddleware {
 
   function sessionMiddleware(req: HttpRequest, res: HttpResponse | object, next: Next): void {
     const request = req as SessionRequest
-    if (isSession(request.session) || !isInScope(cookie, request.originalUrl ?? req.url)) {
+    const isOurs = isSession(request.session) && belongsTo(request.session, manager)
+    if (isOurs || !isInScope(cookie, request.originalUrl ?? req.url)) {
       next()
       return
     }
@@ -80,6 +81,9 @@ export function session(options: SessionOptions): SessionMiddleware {
     const cookieHeader = mayUseCookie ? req.headers.cookie : undefined
     const { claims, rejected } = readCookie(cookieHeader, cookieName, cookie.keys)
     if (rejected !== null) manager.events.emit('badCookie', { reason: rejected })
+    if (!isSecure && cookie.secureName !== cookie.plainName && hasCookie(req.headers.cookie, cookie.secureName)) {
+      warnOnce(manager, 'untrusted_proxy', UNTRUSTED_PROXY)
+    }
     const exchange = new Exchange(manager, request, res, next, { isSecure, mayUseCookie, cookieName, cookieHeader })
     if (claims.length === 0) {
       exchange.begin('new')
@@ -122,6 +126,7 @@ class Exchange implements SessionHost, ResponseHooks {
   #held: HeldResponse | null = null
   #areHeadersDecided = false
   #isResponded = false
+  #hasTouched = false
 
   constructor(
     manager: SessionManager,
@@ -140,23 +145,22 @@ class Exchange implements SessionHost, ResponseHooks {
   // --- Attach, and let the handler run ---
 
   begin(origin: SessionOrigin): void {
-    if (isResponse(this.#res) && !isPlain(this.#res)) {
-      keepInDictionary(this.#req, 'url')
-      keepInDictionary(this.#res, 'req')
-    }
+    if (isResponse(this.#res)) this.#held = new HeldResponse(this.#res, this)
     this.#attach(origin)
-    if (isResponse(this.#res)) {
-      this.#held = new HeldResponse(this.#res, this)
-      if (isPlain(this.#res) || this.#state.mayCommit()) this.#held.hold()
-    }
-    if (this.#manager.options.context) runWithSession(this.#holder, this.#next)
-    else this.#next()
+    // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
+    if (this.#held && (isPlain(this.#res as HttpResponse) || this.#state.mayCommit())) this.#held.hold()
+    this.#enter(() => this.#next())
   }
 
   /** The session cannot be loaded. Error handlers get an empty one that cannot be written. */
   refuse(error: unknown): void {
     this.#attach('unavailable')
-    this.#answer(error)
+    this.#enter(() => this.#answer(error))
+  }
+
+  #enter(task: () => void): void {
+    if (this.#manager.options.context) runWithSession(this.#holder, task)
+    else task()
   }
 
   #attach(origin: SessionOrigin): void {
@@ -173,20 +177,16 @@ class Exchange implements SessionHost, ResponseHooks {
     this.#req.session = this.#holder.session
   }
 
-  /**
-   * The session was looked at: the response depends on the cookie. Said at once where the response is not held; where it
-   * is, with the other headers, when nobody can take it back any more.
-   */
+  /** The handler looks at the session: from now on the response depends on the cookie, and may have to wait. */
   onUse(): void {
-    const res = this.#res as HttpResponse
-    if (this.#held && !this.#held.isHolding && !res.headersSent) varyByCookie(res)
-  }
-
-  /** From now on a commit may have something to do. */
-  onSuspect(): void {
     if (!this.#held || this.#held.isHolding) return
+    if ((this.#res as HttpResponse).writableEnded) {
+      this.#areHeadersDecided = true
+      this.#isResponded = true
+      return
+    }
     this.#held.hold()
-    // A head that left before the session was touched has nothing to say of it.
+    // A head that left before has nothing to say of the session.
     if (this.#held.isHeadOut) this.#areHeadersDecided = true
   }
 
@@ -204,7 +204,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   beforeHead(isLast: boolean): Promise<void> | undefined {
     if (this.#manager.options.commit === 'before-response') return this.#commit(isLast)
-    if (this.#state.plan().status === 'new') this.#state.promiseCookie()
+    this.#state.promiseCookie(this.#state.plan())
     this.#decideHeaders()
     if (isLast) this.#commitLater()
     return undefined
@@ -220,10 +220,11 @@ class Exchange implements SessionHost, ResponseHooks {
   #commit(isLast: boolean): Promise<void> | undefined {
     const state = this.#state
     // Something that the handler did not wait for is under way: what it leaves behind is what counts, a failure too.
-    if (state.running) return state.running.then(() => this.#commit(isLast))
-    const writing = this.#write(state)
-    if (writing) return writing.then(() => this.#finish(isLast))
-    this.#finish(isLast)
+    const waiting = state.running ?? this.#write(state)
+    // While that went on, so may have the handler.
+    if (waiting) return waiting.then(() => this.#commit(isLast))
+    this.#decideHeaders()
+    if (isLast) this.#isResponded = true
     return undefined
   }
 
@@ -238,15 +239,12 @@ class Exchange implements SessionHost, ResponseHooks {
         state.tellLateChange('headers-sent')
         return undefined
       case 'unchanged':
-        return state.isTouchDue() ? state.touch().catch(ignoreTouchFailure) : undefined
+        if (this.#hasTouched || !state.isTouchDue()) return undefined
+        this.#hasTouched = true
+        return state.touch().catch(ignoreTouchFailure)
       case 'changed':
         return state.commit(plan)
     }
-  }
-
-  #finish(isLast: boolean): void {
-    this.#decideHeaders()
-    if (isLast) this.#isResponded = true
   }
 
   #commitLater(): void {
@@ -285,7 +283,7 @@ class Exchange implements SessionHost, ResponseHooks {
     }
     const content = this.#state.cookie === 'set' ? this.#state.cookieContent() : null
     if (content === null) return null
-    if (!isSecure && cookie.secure === 'auto') warnOfPlainHttp(this.#manager)
+    if (!isSecure && cookie.secure === 'auto') warnOnce(this.#manager, 'plain_http', PLAIN_HTTP)
     return writeCookie(cookie, { ...content, isSecure, attributes })
   }
 
@@ -333,27 +331,6 @@ function isResponse(res: HttpResponse | object): res is HttpResponse {
   return res instanceof ServerResponse || res instanceof Http2ServerResponse
 }
 
-/** Under plain Node holding costs next to nothing, and handlers like to call `writeHead` before they touch the session. */
-function isPlain(res: HttpResponse): boolean {
-  const prototype: unknown = Object.getPrototypeOf(res)
-  return prototype === ServerResponse.prototype || prototype === Http2ServerResponse.prototype
-}
-
-const V8_MAJOR = Number.parseInt(process.versions.v8, 10)
-
-/**
- * Express gives every request and response another prototype. Up to V8 12 (Node 22) such an object gets a hidden class of
- * its own, with a copy of all descriptors, for each property that anybody adds: 3 us, and 1 KB that lives until the next
- * full collection. Adding to an object that V8 keeps as a dictionary costs nothing of that. Changing an attribute of any
- * property makes it one; changing it back leaves no trace.
- */
-function keepInDictionary(object: object, property: string): void {
-  if (V8_MAJOR > 12 || !Object.prototype.propertyIsEnumerable.call(object, property)) return
-  if (Reflect.defineProperty(object, property, { enumerable: false })) {
-    Reflect.defineProperty(object, property, { enumerable: true })
-  }
-}
-
 /** The directive as a whole, in any case (RFC 9111 5.2). */
 const NO_STORE = /(^|,)\s*no-store\s*(,|$)/i
 
@@ -363,12 +340,18 @@ function varyByCookie(res: HttpResponse): void {
   else if (!/(^|,)\s*(\*|cookie)\s*(,|$)/i.test(String(vary))) res.setHeader('Vary', `${String(vary)}, Cookie`)
 }
 
-const warnedOfPlainHttp = new WeakSet<SessionManager>()
+const PLAIN_HTTP = 'Session cookies go without Secure, because requests come over plain HTTP.'
+const UNTRUSTED_PROXY =
+  'A session cookie for HTTPS came with a request that seems to be plain HTTP, and was ignored. Behind a proxy that ends ' +
+  "TLS, set app.set('trust proxy', 1); for requests without Express, such as WebSocket upgrades, trustProxy: true."
 
-function warnOfPlainHttp(manager: SessionManager): void {
-  if (warnedOfPlainHttp.has(manager)) return
-  warnedOfPlainHttp.add(manager)
-  warn('Session cookies go without Secure, because requests come over plain HTTP.', 'plain_http')
+const warned = new WeakMap<SessionManager, Set<string>>()
+
+function warnOnce(manager: SessionManager, code: string, message: string): void {
+  const codes = warned.get(manager) ?? new Set()
+  if (codes.has(code)) return
+  warned.set(manager, codes.add(code))
+  warn(message, code)
 }
 
 /** That the session ended, or that the touch failed and was told, does not spoil a response that changed nothing. */

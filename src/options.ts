@@ -166,10 +166,9 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
     throw invalid(`There is no option "${name}".${instead === undefined ? '' : ` Use ${instead}.`}`)
   }
   const idleTimeoutMs = milliseconds(options.idleTimeout ?? DEFAULTS.idleTimeout, 'idleTimeout')
-  const store = options.store ?? new MemorySessionStore()
-  checkStore(store)
-  return Object.freeze({
-    store,
+  if (options.store !== undefined) checkStore(options.store)
+  const clock = withFunctions(options.clock ?? Date.now, [], 'clock')
+  const resolved = {
     cookie: resolveCookie(options.secret, options.cookie ?? {}),
     idleTimeoutMs,
     absoluteTimeoutMs: milliseconds(options.absoluteTimeout ?? DEFAULTS.absoluteTimeout, 'absoluteTimeout'),
@@ -185,8 +184,10 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
     limits: resolveLimits(options.limits ?? {}),
     trustProxy: oneOf(options.trustProxy ?? DEFAULTS.trustProxy, [true, false], 'trustProxy'),
     context: oneOf(options.context ?? DEFAULTS.context, [true, false], 'context'),
-    clock: withFunctions(options.clock ?? Date.now, [], 'clock'),
-  })
+    clock,
+  }
+  // Last, so that a refused option leaves no clean-up timer behind.
+  return Object.freeze({ ...resolved, store: options.store ?? new MemorySessionStore({ clock }) })
 }
 
 const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }

@@ -17,8 +17,6 @@ export interface SessionHost {
   isResponded(): boolean
   /** Called when the handler looks at the session for the first time. */
   onUse(): void
-  /** Called when a commit may have something to do: a field was set, or an object was handed out that can be altered. */
-  onSuspect(): void
   /** Puts another session in the place of this one. */
   replace(next: SessionState): void
 }
@@ -59,6 +57,7 @@ export class SessionState {
   /** The secret of the cookie to set; unknown when the request came with the token before a renewal. */
   #token: string | undefined
   #promised: ReturnType<typeof newToken> | undefined
+  #promisedEnd: number | undefined
   #standing: 'live' | 'unavailable' | 'ended' | 'replaced' = 'live'
   #metadata: MetadataChange = {}
   #hasToldLateChange = false
@@ -83,7 +82,6 @@ export class SessionState {
       codec: manager.options.codec,
       limits: manager.options.limits,
       stored: this.record?.fields,
-      onSuspect: () => this.host.onSuspect(),
       onCorrupt: (field, cause) => manager.events.emit('corruptRecord', { id: this.id, field, cause }),
     })
   }
@@ -124,8 +122,10 @@ export class SessionState {
     return this.#inTurn(async () => {
       this.#requireWritable()
       if (this.record === null) {
+        this.#requireCookie()
         const value = await modify(this.fields.get(name))
         this.fields.set(name, value)
+        this.#noticeLateChange()
         return value
       }
       if (this.fields.isChanged(name)) await this.#store()
@@ -205,7 +205,7 @@ export class SessionState {
       const next = new SessionState(this.manager, this.host, 'new')
       if (this.#standing === 'unavailable' || this.#standing === 'replaced') this.#requireWritable()
       if (this.record !== null && this.#standing === 'live') {
-        const issued = await this.manager.regenerate(this.record, { keep: [], restartsLife: false })
+        const issued = await this.manager.regenerate(this.record, { keep: [], restartsLife: true })
         if (issued === null) throw this.#ended()
         next.#issued(issued)
         next.fields.reset(issued.record.fields)
@@ -256,7 +256,7 @@ export class SessionState {
 
   destroy(): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#standing === 'unavailable') this.#requireWritable()
+      if (this.#standing === 'replaced' || this.#standing === 'unavailable') this.#requireWritable()
       if (this.#standing !== 'live') return
       if (this.record !== null) {
         await this.manager.end(this.record.id)
@@ -275,13 +275,12 @@ export class SessionState {
   /** Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default. */
   chooseExpiry(ms: number | null, persistent?: boolean): void {
     this.#requireWritable()
-    this.host.onSuspect()
-    const now = this.manager.now()
-    const absolute = this.record?.absoluteExpiresAt ?? now + this.manager.options.absoluteTimeoutMs
+    const { createdAt, absoluteExpiresAt } = this.record ?? this.#newTimes()
+    // Counted from creation: asking for it in every request must not make a session that never ends.
     this.#metadata = {
       ...this.#metadata,
       idleTimeoutMs: ms ?? undefined,
-      ...(ms !== null && { absoluteExpiresAt: Math.max(absolute, now + ms) }),
+      ...(ms !== null && { absoluteExpiresAt: Math.max(absoluteExpiresAt, createdAt + ms) }),
       ...(persistent !== undefined && { persistent }),
     }
     this.#noticeLateChange()
@@ -330,12 +329,17 @@ export class SessionState {
     return this.#promised !== undefined || this.host.cookieOutlook() !== 'headers-sent'
   }
 
-  /** Decides on the cookie of a new session before it is stored, for a response that will not wait. */
-  promiseCookie(): void {
-    this.#requireCookie()
-    this.#promised ??= newToken()
-    this.#token = this.#promised.token
-    this.cookie = 'set'
+  /** Decides on the cookie before anything is stored, for a response that will not wait. */
+  promiseCookie(plan: CommitPlan): void {
+    if (plan.status === 'new') {
+      this.#requireCookie()
+      this.#promised ??= newToken()
+      this.#token = this.#promised.token
+      this.cookie = 'set'
+    } else if (this.record !== null && (plan.status === 'changed' || this.isTouchDue())) {
+      this.#promisedEnd = this.manager.endAfter(this.record.with(this.#metadata))
+      if (this.isPersistent() || 'persistent' in this.#metadata) this.resendCookie()
+    }
   }
 
   /** What the cookie must hold, or `null` when this request does not know the token. */
@@ -343,7 +347,7 @@ export class SessionState {
     if (this.#token === undefined) return null
     const content = { id: this.id, token: this.#token }
     if (!this.isPersistent()) return content
-    const left = Math.ceil(((this.expiresAt() as number) - this.manager.now()) / 1000)
+    const left = Math.ceil(((this.#promisedEnd ?? this.expiresAt()) - this.manager.now()) / 1000)
     return { ...content, maxAgeSeconds: Math.max(1, left) }
   }
 
@@ -368,7 +372,6 @@ export class SessionState {
 
   /** Sends the cookie of a known session again, so that a change of its attributes takes effect. */
   resendCookie(): void {
-    this.host.onSuspect()
     if (this.record !== null && this.#token !== undefined && this.cookie === 'keep') this.cookie = 'set'
   }
 
@@ -379,6 +382,11 @@ export class SessionState {
   }
 
   // --- Inside ---
+
+  #newTimes(): { createdAt: number; absoluteExpiresAt: number } {
+    const now = this.manager.now()
+    return { createdAt: now, absoluteExpiresAt: now + this.manager.options.absoluteTimeoutMs }
+  }
 
   async #updateStored(name: string, modify: (value: unknown) => unknown): Promise<unknown> {
     let record = this.record as SessionData
@@ -474,7 +482,6 @@ export class SessionState {
 
   #handOver(next: SessionState): void {
     next.use()
-    this.host.onSuspect()
     next.cookieAttributes = this.cookieAttributes
     this.#standing = 'replaced'
     this.host.replace(next)
@@ -507,9 +514,15 @@ export class SessionState {
       case 'open':
         return
       case 'headers-sent':
-        throw new SessionError('HEADERS_SENT', 'The response headers have been sent, so no session cookie can be set.')
+        throw new SessionError(
+          'HEADERS_SENT',
+          'The response headers have been sent, so no session cookie can be set: do this, or call save(), before the first byte.',
+        )
       case 'no-response':
-        throw new SessionError('HEADERS_SENT', 'There is no response that could carry a session cookie.')
+        throw new SessionError(
+          'HEADERS_SENT',
+          'There is no response that could carry a session cookie: create the session in an HTTP request first.',
+        )
       case 'insecure':
         throw new SessionError(
           'INSECURE_CONNECTION',
@@ -532,7 +545,6 @@ export class SessionState {
 
   /** One operation after the other, in the order of the calls. */
   #inTurn<T>(operation: () => Promise<T>): Promise<T> {
-    this.host.onSuspect()
     const turn = this.#running === null ? operation() : this.#running.then(operation, operation)
     this.#running = turn
     const settled = (): void => {

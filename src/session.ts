@@ -1,6 +1,7 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
 import type { CookieAttributes } from './cookie.js'
 import { SessionError } from './errors.js'
+import type { SessionManager } from './manager.js'
 import { type Duration, LONGEST_MS } from './options.js'
 import type { SessionState } from './session-state.js'
 import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
@@ -239,8 +240,8 @@ export class Session {
   regenerate(first?: { keep?: boolean | readonly string[] } | SessionCallback): Promise<Session> | void {
     if (typeof first === 'function') return settle(this.regenerate(), first)
     const keep = first?.keep ?? false
-    if (keep === false) return this[STATE].replaceWithEmpty().then(sessionOf)
-    return this[STATE].regenerate(keep === true ? 'all' : keep).then(() => this)
+    if (keep === false) return unlessIgnored(this[STATE].replaceWithEmpty().then(sessionOf))
+    return unlessIgnored(this[STATE].regenerate(keep === true ? 'all' : keep).then(() => this))
   }
 
   /** Ends this session and has the browser forget the cookie. Writing to it afterwards is an error. */
@@ -251,11 +252,12 @@ export class Session {
   }
 
   /**
-   * This session's own idle timeout, for example `'30d'` for "remember me". An absolute timeout that comes earlier moves
-   * along. Stored at once when the session is.
+   * This session's own idle timeout. An absolute timeout that comes earlier than that after the session's creation moves
+   * there. Stored at once when the session is. For "remember me" the cookie has to be persistent, too: set
+   * `cookie.maxAge`, which does both.
    */
   setExpiry(duration: Duration): Promise<void> {
-    return this[STATE].setExpiry(duration)
+    return unlessIgnored(this[STATE].setExpiry(duration))
   }
 
   /**
@@ -268,7 +270,7 @@ export class Session {
 
   /** Ends the session for good. `req.session` is a new, empty one afterwards; unless that is filled, the cookie goes. */
   logout(): Promise<void> {
-    return this[STATE].logout().then(ignore)
+    return unlessIgnored(this[STATE].logout().then(ignore))
   }
 
   /** What `console.log` shows: the ID and the names of the fields, no values. */
@@ -382,7 +384,14 @@ export class SessionCookie {
 
 /** Whether this is a `Session`, of this copy of the package or another: a program may load both builds. */
 export function isSession(value: unknown): value is Session {
-  return typeof value === 'object' && value !== null && BRAND in Object.getPrototypeOf(value)
+  if (typeof value !== 'object' || value === null) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return typeof prototype === 'object' && prototype !== null && BRAND in prototype
+}
+
+/** Whether `manager` made this session, as far as this copy of the package can tell. */
+export function belongsTo(session: Session, manager: SessionManager): boolean {
+  return !(session instanceof Session) || session[STATE].manager === manager
 }
 
 /** The public session that belongs to a state; always the same object. */
@@ -447,15 +456,24 @@ const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
   },
 }
 
+const COOKIE_ADVICE =
+  ' Of the cookie itself, set maxAge, expires, sameSite, priority, partitioned or httpOnly; the rest is an option of session().'
+
 function requireFieldName(name: PropertyKey): asserts name is string {
   if (typeof name !== 'string') throw new SessionError('INVALID_FIELD', 'A field name must be text, not a symbol.')
   if (MEMBERS.has(name) || name === '__proto__') {
     throw new SessionError(
       'INVALID_FIELD',
       `"${name}" is a member of Session and not a field by property; use session.set('${name}', value), ` +
-        `session.get('${name}') and session.delete('${name}').`,
+        `session.get('${name}') and session.delete('${name}').${name === 'cookie' ? COOKIE_ADVICE : ''}`,
     )
   }
+}
+
+/** A promise that nobody waits for must not end the process: the response fails with it. */
+function unlessIgnored<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(ignore)
+  return promise
 }
 
 /** Serves both habits: a promise, or a Node callback that is called outside of the promise's error handling. */

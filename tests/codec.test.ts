@@ -311,7 +311,6 @@ describe('fields', () => {
       codec,
       limits: { maxBytes: 1_000_000, maxFields: 1_000 },
       stored: map,
-      onSuspect() {},
       onCorrupt(_field, cause) {
         throw cause
       },
