@@ -181,6 +181,28 @@ describe('size, clear and isolation', () => {
   })
 })
 
+describe('a store of many sessions', () => {
+  test('gives back each one exactly, those that have rested for long as well', async () => {
+    const store = createStore()
+    const made = Array.from({ length: 3_000 }, (_unused, n) =>
+      record(`${n.toString(16).padStart(8, '0')}`, {
+        userId: n % 3 === 0 ? `user ${n}` : n % 3 === 1 ? n : undefined,
+        idleTimeoutMs: n % 5 === 0 ? n + 1 : undefined,
+        persistent: n % 7 === 0 ? n % 2 === 0 : undefined,
+        previousToken: n % 11 === 0 ? { hash: 'previous', until: n } : undefined,
+        fields: [
+          ['', '""'],
+          ['__proto__', `{"n":${n}}`],
+          ['line\nfeed', JSON.stringify('\n\u0000\u{1F36A}')],
+          ['long', JSON.stringify('x'.repeat(n % 2 === 0 ? 10 : 5_000))],
+        ],
+      }),
+    )
+    for (const one of made) await store.create(one.id, one, 60)
+    for (const one of made) expect((await store.get(one.id))?.toJSON()).toEqual(one.toJSON())
+  })
+})
+
 describe('clean-up', () => {
   test('removes what has expired, and nothing else', async () => {
     const store = createStore()

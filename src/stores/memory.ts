@@ -6,7 +6,8 @@ import {
   applyTouch,
   type Regeneration,
   type SessionChange,
-  type SessionData,
+  SessionData,
+  type SessionDataInit,
   type UpdateResult,
 } from '../session-data.js'
 import { SessionStore } from '../store.js'
@@ -38,7 +39,12 @@ export interface MemorySessionStoreOptions {
 
 /** One kept session, linked to its neighbours by activity. */
 interface Entry {
-  record: SessionData
+  readonly id: string
+  /** A record in use as it is; a small one that rests as one string, which takes half the memory. */
+  kept: string | SessionData
+  /** When the session is over, by whatever limit comes first: all that a clean-up looks at. */
+  endsAt: number
+  hasUser: boolean
   older: Entry | null
   newer: Entry | null
 }
@@ -73,8 +79,8 @@ const ENTRIES_BETWEEN_CLOCK_READS = 64
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 /**
- * Keeps sessions in memory. Every operation is atomic, because nothing in it waits. Records are immutable, so what a
- * caller gets is isolated from what the store keeps.
+ * Keeps sessions in memory. Every operation is atomic, because nothing in it waits. What a caller gets is isolated from
+ * what the store keeps: a copy, or a record that nobody can change.
  *
  * Sessions live in many small maps rather than one: a large `Map` stops the process for tens of milliseconds each time
  * it grows or shrinks.
@@ -86,6 +92,7 @@ export class MemorySessionStore extends SessionStore {
   readonly #shards = new Map<string, Map<string, Entry>>()
   readonly #anonymous = new ActivityList()
   readonly #withUser = new ActivityList()
+  readonly #inUse = new Set<Entry>()
   #size = 0
   #timer: NodeJS.Timeout | undefined
   #sweep: Promise<number> | null = null
@@ -119,7 +126,7 @@ export class MemorySessionStore extends SessionStore {
   }
 
   async get(id: string): Promise<SessionData | null> {
-    return this.#find(id)?.record ?? null
+    return this.#read(id)
   }
 
   async set(id: string, data: SessionData, _ttlSeconds: number): Promise<void> {
@@ -131,12 +138,12 @@ export class MemorySessionStore extends SessionStore {
   }
 
   override async exists(id: string): Promise<boolean> {
-    const record = this.#find(id)?.record
-    return record !== undefined && !record.isExpired(this.#clock())
+    const record = this.#read(id)
+    return record !== null && !record.isExpired(this.#clock())
   }
 
   override async touch(id: string, ttlSeconds: number, now = this.#clock()): Promise<boolean> {
-    const touched = applyTouch(this.#find(id)?.record ?? null, ttlSeconds, now)
+    const touched = applyTouch(this.#read(id), ttlSeconds, now)
     if (touched !== null) this.#put(id, touched)
     return touched !== null
   }
@@ -148,7 +155,7 @@ export class MemorySessionStore extends SessionStore {
   }
 
   override async update(id: string, change: SessionChange, _ttlSeconds: number): Promise<UpdateResult> {
-    const { result, record } = applyChange(this.#find(id)?.record ?? null, change)
+    const { result, record } = applyChange(this.#read(id), change)
     if (result.status === 'updated' && record !== null) this.#put(id, record)
     return result
   }
@@ -158,7 +165,7 @@ export class MemorySessionStore extends SessionStore {
     regeneration: Regeneration,
     _ttlSeconds: number,
   ): Promise<{ status: 'regenerated'; record: SessionData } | { status: 'ended' } | { status: 'taken' }> {
-    const next = applyRegeneration(this.#find(id)?.record ?? null, regeneration)
+    const next = applyRegeneration(this.#read(id), regeneration)
     if (next === null) return { status: 'ended' }
     if (this.#find(next.id)) return { status: 'taken' }
     this.#drop(id)
@@ -184,6 +191,7 @@ export class MemorySessionStore extends SessionStore {
   /** Ends every session at once. */
   clear(): void {
     this.#shards.clear()
+    this.#inUse.clear()
     for (const list of [this.#anonymous, this.#withUser]) {
       list.oldest = null
       list.newest = null
@@ -216,7 +224,7 @@ export class MemorySessionStore extends SessionStore {
     for (const shard of this.#shards.values()) {
       // Keys, not entries: a pair for each session would be garbage to collect on the way.
       for (const id of shard.keys()) {
-        if (shard.get(id)?.record.isExpired(now)) {
+        if (now >= (shard.get(id)?.endsAt ?? Number.POSITIVE_INFINITY)) {
           this.#drop(id)
           removed++
         }
@@ -234,25 +242,43 @@ export class MemorySessionStore extends SessionStore {
     return this.#shards.get(shardOf(id))?.get(id)
   }
 
+  #read(id: string): SessionData | null {
+    const entry = this.#find(id)
+    if (entry === undefined) return null
+    if (typeof entry.kept === 'string') this.#keepInUse(entry, unpack(id, entry.kept))
+    return entry.kept as SessionData
+  }
+
+  /** Keeps a record as it is, and puts the one that has been so for longest to rest. */
+  #keepInUse(entry: Entry, record: SessionData): void {
+    entry.kept = record
+    this.#inUse.add(entry)
+    if (this.#inUse.size <= MAX_IN_USE) return
+    const [longest] = this.#inUse
+    if (!longest) return
+    this.#inUse.delete(longest)
+    longest.kept = pack(longest.kept as SessionData) ?? longest.kept
+  }
+
   #put(id: string, record: SessionData): void {
-    const existing = this.#find(id)
-    if (existing) {
-      this.#listOf(existing.record).remove(existing)
-      existing.record = record
-      this.#listOf(record).append(existing)
-      return
+    let entry = this.#find(id)
+    if (entry) this.#listOf(entry).remove(entry)
+    else {
+      if (this.#size >= this.#maxSessions) this.#evict()
+      entry = { id, kept: '', endsAt: 0, hasUser: false, older: null, newer: null }
+      const key = shardOf(id)
+      let shard = this.#shards.get(key)
+      if (!shard) {
+        shard = new Map()
+        this.#shards.set(key, shard)
+      }
+      shard.set(id, entry)
+      this.#size++
     }
-    if (this.#size >= this.#maxSessions) this.#evict()
-    const entry: Entry = { record, older: null, newer: null }
-    const slot = shardOf(id)
-    let shard = this.#shards.get(slot)
-    if (!shard) {
-      shard = new Map()
-      this.#shards.set(slot, shard)
-    }
-    shard.set(id, entry)
-    this.#listOf(record).append(entry)
-    this.#size++
+    this.#keepInUse(entry, record)
+    entry.endsAt = endOf(record)
+    entry.hasUser = record.userId !== undefined
+    this.#listOf(entry).append(entry)
   }
 
   #drop(id: string): boolean {
@@ -262,19 +288,86 @@ export class MemorySessionStore extends SessionStore {
     if (!shard || !entry) return false
     shard.delete(id)
     if (shard.size === 0) this.#shards.delete(slot)
-    this.#listOf(entry.record).remove(entry)
+    this.#listOf(entry).remove(entry)
+    this.#inUse.delete(entry)
     this.#size--
     return true
   }
 
   #evict(): void {
     const victim = this.#anonymous.oldest ?? this.#withUser.oldest
-    if (victim) this.#drop(victim.record.id)
+    if (victim) this.#drop(victim.id)
   }
 
-  #listOf(record: SessionData): ActivityList {
-    return record.userId === undefined ? this.#anonymous : this.#withUser
+  #listOf(entry: Entry): ActivityList {
+    return entry.hasUser ? this.#withUser : this.#anonymous
   }
+}
+
+/** How many records are kept as they are, ready to be handed out. */
+const MAX_IN_USE = 1_000
+/** Records with more characters of fields than this never rest as a string: packing copies every character. */
+const PACKED_UP_TO = 4_096
+
+function endOf({ expiresAt, absoluteExpiresAt, lastAccessedAt, idleTimeoutMs }: SessionData): number {
+  return Math.min(expiresAt, absoluteExpiresAt, lastAccessedAt + (idleTimeoutMs ?? Number.POSITIVE_INFINITY))
+}
+
+/** The small numbers of a packed record: times count from creation, lengths are of names and texts in turn. */
+type PackedHead = [
+  tokenHash: string,
+  generation: number,
+  createdAt: number,
+  times: [updatedAt: number, lastAccessedAt: number, expiresAt: number, absoluteExpiresAt: number],
+  lengths: number[],
+  rest?: Partial<Pick<SessionDataInit, 'previousToken' | 'idleTimeoutMs' | 'persistent' | 'userId'>>,
+]
+
+/** A record as one string, a JSON head, a line feed, and the fields; `null` when it is too large for that. */
+function pack(record: SessionData): string | null {
+  const { tokenHash, generation, createdAt, previousToken, idleTimeoutMs, persistent, userId } = record
+  const parts: string[] = ['', '\n']
+  const lengths: number[] = []
+  let total = 0
+  for (const [name, text] of record.fields) {
+    parts.push(name, text)
+    lengths.push(name.length, text.length)
+    total += name.length + text.length
+    if (total > PACKED_UP_TO) return null
+  }
+  const times = [record.updatedAt, record.lastAccessedAt, record.expiresAt, record.absoluteExpiresAt]
+  const head: unknown[] = [tokenHash, generation, createdAt, times.map((time) => time - createdAt), lengths]
+  const isPlain = previousToken === undefined && idleTimeoutMs === undefined && persistent === undefined
+  if (!isPlain || userId !== undefined) head.push({ previousToken, idleTimeoutMs, persistent, userId })
+  parts[0] = JSON.stringify(head)
+  // join() makes one flat string; what is added up stays a tree of strings.
+  return parts.join('')
+}
+
+function unpack(id: string, packed: string): SessionData {
+  let at = packed.indexOf('\n')
+  const head = JSON.parse(packed.slice(0, at)) as PackedHead
+  const [tokenHash, generation, createdAt, [updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt], lengths] = head
+  at++
+  const fields: [string, string][] = []
+  for (let index = 0; index < lengths.length; index += 2) {
+    const middle = at + (lengths[index] as number)
+    const end = middle + (lengths[index + 1] as number)
+    fields.push([packed.slice(at, middle), packed.slice(middle, end)])
+    at = end
+  }
+  return new SessionData({
+    ...head[5],
+    id,
+    tokenHash,
+    generation,
+    createdAt,
+    updatedAt: createdAt + updatedAt,
+    lastAccessedAt: createdAt + lastAccessedAt,
+    expiresAt: createdAt + expiresAt,
+    absoluteExpiresAt: createdAt + absoluteExpiresAt,
+    fields,
+  })
 }
 
 /** 256 shards: a million sessions make about 4,000 a shard. */
