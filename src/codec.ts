@@ -9,7 +9,9 @@ import { SessionError } from './errors.js'
  * always give the same text: equal text is how an unchanged field is recognised.
  */
 export interface SessionCodec {
+  /** `path` is the field's name, for error messages. Throws what the application should see. */
   encode(value: unknown, path: string): string
+  /** Throws for text that `encode` never made; the field then reads as absent, and `corruptRecord` is told. */
   decode(text: string): unknown
 }
 
@@ -21,7 +23,7 @@ const DEFAULT_MAX_DEPTH = 100
  *
  * Objects with `toJSON` (a `Date`) become what it returns, and a property that is `undefined` is absent, as in
  * `JSON.stringify`. What JSON would drop or bend (BigInt, NaN, Infinity, Map, Set, RegExp, Error, typed arrays,
- * functions, symbols, `undefined` and holes in arrays, cycles, nesting beyond `maxDepth`) is refused with
+ * functions, symbols, `undefined` and holes in arrays, cycles, nesting beyond `maxDepth`, default 100) is refused with
  * `INVALID_VALUE` and the path to it.
  */
 export function jsonCodec({ maxDepth = DEFAULT_MAX_DEPTH }: { maxDepth?: number } = {}): SessionCodec {

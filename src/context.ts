@@ -1,14 +1,18 @@
 // The current session for code that is handed no request: services, callbacks, jobs started by a request.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { SessionError } from './errors.js'
-import type { Session } from './session.js'
+import { isSession, type Session } from './session.js'
 
 /** What of a request the context carries; `session` changes when the session is regenerated. */
 export interface SessionHolder {
   session: Session
 }
 
-const current = new AsyncLocalStorage<SessionHolder>()
+/** One for all copies of this package: a program may load both builds. */
+const SHARED: unique symbol = Symbol.for('sojourn.context')
+const shared = globalThis as { [SHARED]?: AsyncLocalStorage<SessionHolder> }
+shared[SHARED] ??= new AsyncLocalStorage()
+const current = shared[SHARED]
 
 /** Runs `task`, and everything that it starts, with the holder's session as the current one. */
 export function runWithSession<T>(holder: SessionHolder, task: () => T): T {
@@ -20,7 +24,10 @@ export function runWithSession<T>(holder: SessionHolder, task: () => T): T {
  * run, or with `context: false`. With a request, the session of that one.
  */
 export function getSession(req?: object): Session | undefined {
-  if (req !== undefined) return (req as { session?: Session }).session
+  if (req !== undefined) {
+    const { session } = req as { session?: unknown }
+    return isSession(session) ? session : undefined
+  }
   return current.getStore()?.session
 }
 

@@ -329,6 +329,9 @@ function checkAttributes(cookie: ResolvedCookie): void {
   if (cookie.sameSite === 'none' && cookie.secure === false) {
     throw invalid('cookie.sameSite "none" needs Secure: browsers drop the cookie otherwise.')
   }
+  if (cookie.priority !== undefined && !['low', 'medium', 'high'].includes(cookie.priority)) {
+    throw invalid('cookie.priority is not "low", "medium" or "high".')
+  }
   if (cookie.partitioned && cookie.secure === false) throw invalid('cookie.partitioned needs Secure.')
   if (typeof cookie.path !== 'string' || !cookie.path.startsWith('/')) {
     throw invalid('cookie.path must begin with "/".')
@@ -339,7 +342,11 @@ function checkAttributes(cookie: ResolvedCookie): void {
     const content = { id: '0'.repeat(36), token: '0'.repeat(43), isSecure: cookie.secure !== false, maxAgeSeconds: 1 }
     sample = writeCookie(cookie, content)
   } catch (cause) {
-    throw new SessionError('INVALID_OPTION', 'cookie has an attribute that cannot be written in a header.', { cause })
+    throw new SessionError(
+      'INVALID_OPTION',
+      'cookie.path or cookie.domain cannot be written in a header: use letters, digits, "-", "." and "/".',
+      { cause },
+    )
   }
   if (sample.length > MAX_COOKIE_BYTES) {
     throw invalid(`The cookie takes ${sample.length} bytes; browsers keep at most ${MAX_COOKIE_BYTES}.`)

@@ -3,10 +3,11 @@ import { isDeepStrictEqual } from 'node:util'
 import type { SessionCodec } from './codec.js'
 import { SessionError } from './errors.js'
 
-/** The bounds of one session. All are checked when a field is set and again when it is committed. */
+/** The bounds of one session, checked when a field is set and again when it is committed. */
 export interface FieldLimits {
   /** Bytes of all field names and encoded values together. */
   readonly maxBytes: number
+  /** Number of fields. */
   readonly maxFields: number
 }
 

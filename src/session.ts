@@ -33,11 +33,13 @@ export type SessionCallback = (error?: unknown) => void
 export interface SessionMetadata {
   /** Who is logged in, as given to `login()`. */
   readonly userId: string | number | undefined
+  /** When the session was created or last logged in. */
   readonly createdAt: Date
   /** When fields last changed. */
   readonly updatedAt: Date
   /** The last recorded activity, to within `touchInterval`. */
   readonly lastAccessedAt: Date
+  /** When the session ends if nothing more happens. */
   readonly expiresAt: Date
   /** When the session ends whatever happens. */
   readonly absoluteExpiresAt: Date
@@ -109,14 +111,17 @@ export class Session {
     this[STATE].clear()
   }
 
+  /** The names of the fields. Decodes none of them. */
   keys(): string[] {
     return this[STATE].fields.names()
   }
 
+  /** The values of the fields. Decodes all of them. */
   values(): unknown[] {
     return this.keys().map((name) => this[STATE].fields.get(name))
   }
 
+  /** Names and values of the fields. Decodes all of them. */
   entries(): [string, unknown][] {
     return this.keys().map((name) => [name, this[STATE].fields.get(name)])
   }
@@ -205,14 +210,20 @@ export class Session {
     return settle(this[STATE].save(), callback)
   }
 
-  /** Reads the session from the store again and forgets changes that were not saved. */
+  /**
+   * Reads the session from the store again and forgets changes that were not saved.
+   * @throws {SessionError} `SESSION_ENDED`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
+   */
   reload(): Promise<void>
   reload(callback: SessionCallback): void
   reload(callback?: SessionCallback): Promise<void> | void {
     return settle(this[STATE].reload(), callback)
   }
 
-  /** Records activity now, moving the idle timeout. Without it, that happens once in `touchInterval`. */
+  /**
+   * Records activity now, moving the idle timeout. Without it, that happens once in `touchInterval`.
+   * @throws {SessionError} `SESSION_ENDED`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
+   */
   touch(): Promise<void>
   touch(callback: SessionCallback): void
   touch(callback?: SessionCallback): Promise<void> | void {
@@ -222,6 +233,8 @@ export class Session {
   /**
    * Gives the same session a new token. The old one stays good for `renewGrace`, so that requests under way do not
    * fail. Of several requests that renew at once, one does.
+   * @throws {SessionError} `HEADERS_SENT` when the cookie cannot be sent any more, `INSECURE_CONNECTION`, `SESSION_ENDED`,
+   *   `STORE_UNAVAILABLE`, `STORE_TIMEOUT`; the old token then stays the good one.
    */
   renew(): Promise<void> {
     return this[STATE].renew()
@@ -234,6 +247,7 @@ export class Session {
    * Without `keep`, `req.session` is a new, empty session afterwards; the object at hand keeps its fields to read. With
    * `keep: true`, or a list of field names, this object goes on with all or those fields. The user stays logged in only
    * with `keep: true`. Resolves to the session to go on with.
+   * @throws {SessionError} as `renew()`.
    */
   regenerate(options?: { keep?: boolean | readonly string[] }): Promise<Session>
   regenerate(callback: SessionCallback): void
@@ -244,7 +258,10 @@ export class Session {
     return unlessIgnored(this[STATE].regenerate(keep === true ? 'all' : keep).then(() => this))
   }
 
-  /** Ends this session and has the browser forget the cookie. Writing to it afterwards is an error. */
+  /**
+   * Ends this session and has the browser forget the cookie. Writing to it afterwards is an error; ending it again is not.
+   * @throws {SessionError} `STORE_UNAVAILABLE`, `STORE_TIMEOUT`: whether it has ended is then unknown.
+   */
   destroy(): Promise<void>
   destroy(callback: SessionCallback): void
   destroy(callback?: SessionCallback): Promise<void> | void {
@@ -263,12 +280,17 @@ export class Session {
   /**
    * Binds the session to a user in one atomic step: new ID, new token, same fields, and the old token is dead when the
    * promise resolves. The absolute timeout starts afresh.
+   * @param userId a text that is not empty, or a finite number; it keeps its type
+   * @throws {SessionError} `INVALID_ARGUMENT`, and as `renew()`.
    */
   login(userId: string | number): Promise<void> {
     return this[STATE].login(userId)
   }
 
-  /** Ends the session for good. `req.session` is a new, empty one afterwards; unless that is filled, the cookie goes. */
+  /**
+   * Ends the session for good. `req.session` is a new, empty one afterwards; unless that is filled, the cookie goes.
+   * @throws {SessionError} as `destroy()`.
+   */
   logout(): Promise<void> {
     return unlessIgnored(this[STATE].logout().then(ignore))
   }

@@ -367,7 +367,7 @@ describe('options', () => {
     ['cleanupInterval', [-1, Number.NaN, Number.POSITIVE_INFINITY, '10', null]],
   ])('%s out of range is refused by name', (name, values) => {
     for (const value of values) {
-      expect(() => createStore({ [name]: value })).toThrow(TypeError)
+      expect(() => createStore({ [name]: value })).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
       expect(() => createStore({ [name]: value })).toThrow(`${name} is ${String(value)}; use`)
     }
   })

@@ -480,7 +480,8 @@ describe('a connection by URL', () => {
       const error = await store.get('${randomUUID()}').catch((error) => error)
       console.log(JSON.stringify({ code: error.code, message: error.message }))
       await store.close()
-      const least = { hgetall: async () => ({}) }
+      const none = async () => 0
+      const least = { hgetall: async () => ({}), del: none, evalsha: none, eval: none, once: none }
       console.log(await new RedisSessionStore({ client: least }).get('${randomUUID()}'))
     `)
     expect(stderr).toBe('')
@@ -502,6 +503,14 @@ function runModule(text: string): Promise<{ stdout: string; stderr: string }> {
 }
 
 describe('options', () => {
+  test.each([
+    ['a client of node-redis', { hGetAll: async () => ({}), del: async () => 0, eval: async () => 0, once: () => {} }],
+    ['text', 'redis://127.0.0.1'],
+    ['null', null],
+  ])('with %s as client are refused, saying what fits', (_what, client) => {
+    expect(() => new RedisSessionStore({ client: client as never })).toThrow(/client has no .*ioredis Redis or Cluster/)
+  })
+
   const client = {}
 
   test.each<[string, unknown, RegExp]>([

@@ -1,4 +1,5 @@
 // Sessions in the memory of one process: for development, tests and programs that run as a single process.
+import { SessionError } from '../errors.js'
 import { warn } from '../events.js'
 import {
   applyChange,
@@ -97,15 +98,21 @@ export class MemorySessionStore extends SessionStore {
   #timer: NodeJS.Timeout | undefined
   #sweep: Promise<number> | null = null
 
-  /** @throws {TypeError} when an option is not a number in its range. */
+  /** @throws {SessionError} `INVALID_OPTION` when an option is not a number in its range. */
   constructor(options: MemorySessionStoreOptions = {}) {
     super()
     const { maxSessions = 100_000, cleanupInterval = 60, warnInProduction = true, clock = Date.now } = options
     if (!Number.isSafeInteger(maxSessions) || maxSessions < 1) {
-      throw new TypeError(`maxSessions is ${String(maxSessions)}; use a whole number of at least 1.`)
+      throw new SessionError(
+        'INVALID_OPTION',
+        `maxSessions is ${String(maxSessions)}; use a whole number of at least 1.`,
+      )
     }
     if (!Number.isFinite(cleanupInterval) || cleanupInterval < 0) {
-      throw new TypeError(`cleanupInterval is ${String(cleanupInterval)}; use seconds, or 0 for none.`)
+      throw new SessionError(
+        'INVALID_OPTION',
+        `cleanupInterval is ${String(cleanupInterval)}; use seconds, or 0 for none.`,
+      )
     }
     this.#maxSessions = maxSessions
     this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)

@@ -93,6 +93,16 @@ export class RedisSessionStore extends SessionStore {
     if (!Number.isSafeInteger(maxPending) || maxPending < 1) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore: maxPending must be a whole number of at least 1.')
     }
+    const missing = ['hgetall', 'del', 'evalsha', 'eval', 'once'].filter(
+      (name) =>
+        client !== undefined && typeof (client as unknown as Record<string, unknown> | null)?.[name] !== 'function',
+    )
+    if (missing.length > 0) {
+      throw new SessionError(
+        'INVALID_OPTION',
+        `RedisSessionStore: client has no ${missing.join(', ')}; give an ioredis Redis or Cluster, not a client of node-redis.`,
+      )
+    }
     this.#prefix = prefix
     this.#maxPending = maxPending
     this.#client = client ?? null
