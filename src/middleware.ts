@@ -127,6 +127,8 @@ class Exchange implements SessionHost, ResponseHooks {
   #areHeadersDecided = false
   #isResponded = false
   #hasTouched = false
+  /** Writes of the commit under way. */
+  #writes = 0
 
   constructor(
     manager: SessionManager,
@@ -220,15 +222,17 @@ class Exchange implements SessionHost, ResponseHooks {
   #commit(isLast: boolean): Promise<void> | undefined {
     const state = this.#state
     // Something that the handler did not wait for is under way: what it leaves behind is what counts, a failure too.
-    const waiting = state.running ?? this.#write(state)
+    const waiting = state.running ?? (this.#writes < MAX_WRITES ? this.#write(state) : undefined)
     // While that went on, so may have the handler.
     if (waiting) return waiting.then(() => this.#commit(isLast))
+    this.#writes = 0
     this.#decideHeaders()
     if (isLast) this.#isResponded = true
     return undefined
   }
 
   #write(state: SessionState): Promise<void> | undefined {
+    this.#writes++
     const plan = state.plan()
     switch (plan.status) {
       case 'empty':
@@ -304,6 +308,9 @@ class Exchange implements SessionHost, ResponseHooks {
     this.#next(error)
   }
 }
+
+/** A commit ends after so many writes, even if a codec gives other text for the same value each time. */
+const MAX_WRITES = 3
 
 type Next = (error?: unknown) => void
 

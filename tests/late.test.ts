@@ -57,6 +57,26 @@ describe('a change after the answer', () => {
   })
 })
 
+describe('a codec that gives other text each time', () => {
+  test('costs a few writes, and the response comes', async () => {
+    let count = 0
+    const codec = {
+      encode: (value: unknown) => `${count++} ${JSON.stringify(value)}`,
+      decode: (text: string): unknown => JSON.parse(text.slice(text.indexOf(' '))),
+    }
+    const { client, store } = await serve(
+      (req, res) => {
+        req.session.set('list', [1])
+        res.send('answered')
+      },
+      { codec },
+    )
+    expect((await client.get('/')).body).toBe('answered')
+    expect(store.totalCalls).toBeLessThan(5)
+    expect((await client.get('/peek')).json()).toEqual({ list: [1] })
+  })
+})
+
 describe('a body of known length', () => {
   test('does not come whole before the commit, also when the session is first looked at half-way', async () => {
     let isStored = false
