@@ -458,7 +458,15 @@ describe.each(['websocket', 'polling'] as const)('Socket.IO over %s', (transport
     const sockets: ClientSocket[] = []
     const client = new Client(url)
     closers.push(async () => {
+      // By the server: a polling client that closes by itself, or under which the server goes, still sends requests after
+      // the test is over.
+      const gone = sockets
+        .filter((socket) => socket.connected)
+        .map((socket) => new Promise((resolve) => socket.once('disconnect', resolve)))
+      io.disconnectSockets(true)
+      await Promise.all(gone)
       for (const socket of sockets) socket.disconnect()
+      await new Promise((resolve) => setTimeout(resolve, 20))
       await io.close()
     })
     return {
