@@ -65,7 +65,7 @@ const HIGH_WATER_MARK = getDefaultHighWaterMark(false)
 /**
  * A response that can be held.
  *
- * Nothing is changed on the response until `hold()` asks for it. Express gives every response a hidden class of its own,
+ * No method is replaced until `hold()` asks for it. Express gives every response a hidden class of its own,
  * so each property that is read from one is a cache miss, and each that is added copies that class: work is kept off it.
  */
 export class HeldResponse {
