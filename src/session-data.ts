@@ -26,8 +26,42 @@ export interface SessionDataInit {
   readonly persistent?: boolean | undefined
   /** Who is logged in. */
   readonly userId?: string | number | undefined
+  /** What was known of the client when the session began. */
+  readonly context?: SessionContext | undefined
+  /** How often all sessions had been revoked when this one began; default 0. */
+  readonly epoch?: number | undefined
+  /** How the session ended. A record that has this is a tombstone: no fields, and never alive again. */
+  readonly ended?: SessionEnd | undefined
   /** The application's fields, each already encoded to text. */
   readonly fields: Iterable<readonly [string, string]>
+}
+
+/** What was known of the client when a session began. */
+export interface SessionContext {
+  /** The client's address, as far as trusted proxies tell it. */
+  readonly ip?: string
+  readonly userAgent?: string
+  readonly referrer?: string
+  /** The language that the client asked for first, as a tag of BCP 47. */
+  readonly locale?: string
+}
+
+/** Why a session is over: it ran out (`idle`, `absolute`), or something ended it. */
+export type EndReason = ExpiryReason | 'logout' | 'destroyed' | 'regenerated' | 'revoked' | 'limit'
+
+/** Which of its timeouts a session ran into. */
+export type ExpiryReason = 'idle' | 'absolute'
+
+/** How a session ended. */
+export interface SessionEnd {
+  readonly reason: EndReason
+  readonly at: number
+  /** Who ended it, as the caller named them. */
+  readonly by?: string | undefined
+  /** More on the reason, in the caller's words. */
+  readonly detail?: string | undefined
+  /** The ID of the session that took its place. */
+  readonly successor?: string | undefined
 }
 
 /** The part of a record that a change may set; `undefined` as a value removes the entry. */
@@ -55,6 +89,8 @@ export interface SessionChange {
   /** Replace the token, if it is still `from`; the old one stays good until `graceUntil`. */
   readonly renew?: { readonly from: string; readonly to: string; readonly graceUntil: number }
   readonly metadata?: MetadataChange | undefined
+  /** The change is no activity: last access and end stay, except for what `metadata` sets. */
+  readonly isPassive?: boolean | undefined
 }
 
 /** What became of a change. */
@@ -68,6 +104,21 @@ export type UpdateResult =
   /** Not applied: the token was renewed by another request. */
   | { readonly status: 'renewed' }
 
+/** What became of an ending. */
+export type EndResult =
+  /** The session was alive, as far as the store can tell, and is over now. */
+  | { readonly status: 'ended' }
+  /** There was nothing to end. `successor` is the session that took the place of this one, if one did. */
+  | { readonly status: 'over'; readonly successor?: string | undefined }
+
+/** What became of a regeneration. */
+export type RegenerateResult =
+  | { readonly status: 'regenerated'; readonly record: SessionData }
+  /** Not done: there is no live record of that ID and generation. */
+  | { readonly status: 'ended' }
+  /** Not done: the new ID is in use. */
+  | { readonly status: 'taken' }
+
 /** How one session takes the place of another, in `SessionStore.regenerate()`. */
 export interface Regeneration {
   /** The generation of the session that ends. */
@@ -79,10 +130,9 @@ export interface Regeneration {
   readonly keep: 'all' | readonly string[]
   /** Fields not to take over. */
   readonly delete?: readonly string[]
+  /** How many seconds the old session's tombstone is kept; it names `next.id` as the successor. */
+  readonly tombstoneSeconds: number
 }
-
-/** Why a session is over. */
-export type ExpiryReason = 'idle' | 'absolute'
 
 /** `SessionData` as JSON, times in ISO 8601 (UTC). */
 export interface SessionDataJSON {
@@ -98,6 +148,9 @@ export interface SessionDataJSON {
   idleTimeoutMs?: number
   persistent?: boolean
   userId?: string | number
+  context?: SessionContext
+  epoch?: number
+  ended?: Omit<SessionEnd, 'at'> & { at: string }
   fields: Record<string, string>
 }
 
@@ -119,6 +172,9 @@ export class SessionData {
   readonly idleTimeoutMs: number | undefined
   readonly persistent: boolean | undefined
   readonly userId: string | number | undefined
+  readonly context: SessionContext | undefined
+  readonly epoch: number
+  readonly ended: SessionEnd | undefined
   readonly fields: ReadonlyMap<string, string>
 
   constructor(init: SessionDataInit) {
@@ -134,16 +190,19 @@ export class SessionData {
     this.idleTimeoutMs = init.idleTimeoutMs
     this.persistent = init.persistent
     this.userId = init.userId
+    this.context = init.context
+    this.epoch = init.epoch ?? 0
+    this.ended = init.ended
     this.fields = init.fields instanceof FieldMap ? init.fields : new FieldMap(init.fields)
     Object.freeze(this)
   }
 
-  /** Whether the session is over at `now` (milliseconds since the epoch, default: the present). */
+  /** Whether the session is over at `now` (milliseconds since the epoch, default: the present), for whatever reason. */
   isExpired(now = Date.now()): boolean {
-    return this.expiryReason(now) !== null
+    return this.ended !== undefined || this.expiryReason(now) !== null
   }
 
-  /** Why the session is over at `now`, or `null` while it is alive. The later of two ends never counts. */
+  /** Which timeout the session has run into at `now`, or `null`. The later of two ends never counts. */
   expiryReason(now: number): ExpiryReason | null {
     if (now >= this.absoluteExpiresAt) return 'absolute'
     const idleSince = this.idleTimeoutMs === undefined ? 0 : now - this.lastAccessedAt
@@ -186,6 +245,9 @@ export class SessionData {
       ...(this.idleTimeoutMs !== undefined && { idleTimeoutMs: this.idleTimeoutMs }),
       ...(this.persistent !== undefined && { persistent: this.persistent }),
       ...(this.userId !== undefined && { userId: this.userId }),
+      ...(this.context !== undefined && { context: this.context }),
+      ...(this.epoch !== 0 && { epoch: this.epoch }),
+      ...(this.ended !== undefined && { ended: { ...this.ended, at: iso(this.ended.at) } }),
       fields: Object.fromEntries(this.fields),
     }
   }
@@ -197,7 +259,7 @@ export class SessionData {
   static fromJSON(json: unknown): SessionData {
     const record = typeof json === 'string' ? parse(json) : json
     if (!isObject(record)) throw corrupt('it is not an object')
-    const { previousToken, fields, idleTimeoutMs, persistent, userId } = record
+    const { previousToken, fields, idleTimeoutMs, persistent, userId, context, epoch, ended } = record
     if (!isObject(fields)) throw corrupt('fields is not an object')
     const entries = Object.entries(fields)
     for (const [, text] of entries) if (typeof text !== 'string') throw corrupt('a field is not a string')
@@ -218,10 +280,47 @@ export class SessionData {
       idleTimeoutMs: idleTimeoutMs === undefined ? undefined : count(record, 'idleTimeoutMs'),
       persistent,
       userId,
+      context: context === undefined ? undefined : readContext(context),
+      epoch: epoch === undefined ? 0 : count(record, 'epoch'),
+      ended: ended === undefined ? undefined : readEnd(isObject(ended) ? { ...ended, at: time(ended, 'at') } : ended),
       fields: entries as [string, string][],
     })
   }
 }
+
+/**
+ * A context from a store's own format.
+ * @throws {SessionError} `CORRUPT_RECORD` when it is not one.
+ */
+export function readContext(value: unknown): SessionContext {
+  if (!isObject(value)) throw corrupt('context is not an object')
+  return texts(value, ['ip', 'userAgent', 'referrer', 'locale'])
+}
+
+/**
+ * An end from a store's own format, its time in milliseconds.
+ * @throws {SessionError} `CORRUPT_RECORD` when it is not one.
+ */
+export function readEnd(value: unknown): SessionEnd {
+  if (!isObject(value) || typeof value['at'] !== 'number') throw corrupt('ended is not an end')
+  if (!END_REASONS.has(value['reason'] as EndReason)) throw corrupt('ended has an unknown reason')
+  const { by, detail, successor } = texts<Pick<SessionEnd, 'by' | 'detail' | 'successor'>>(value, [
+    'by',
+    'detail',
+    'successor',
+  ])
+  return { reason: value['reason'] as EndReason, at: value['at'], by, detail, successor }
+}
+
+const END_REASONS: ReadonlySet<EndReason> = new Set([
+  'idle',
+  'absolute',
+  'logout',
+  'destroyed',
+  'regenerated',
+  'revoked',
+  'limit',
+])
 
 /**
  * Applies a change to a record as every store must: all of it to a live record of the same generation, or nothing.
@@ -241,17 +340,19 @@ export function applyChange(
   if (renew && record.tokenHash !== renew.from) return { result: { status: 'renewed' }, record }
 
   const at = record.effectiveNow(change.at)
+  const accessedAt = change.isPassive ? record.lastAccessedAt : at
   const changesFields = (change.set?.size ?? 0) + (change.delete?.length ?? 0) > 0
   const absoluteExpiresAt = metadata?.absoluteExpiresAt ?? record.absoluteExpiresAt
   const mayShorten = metadata !== undefined && 'idleTimeoutMs' in metadata
-  const expiresAt = mayShorten ? change.expiresAt : Math.max(record.expiresAt, change.expiresAt)
+  const movesEnd = mayShorten || (!change.isPassive && change.expiresAt > record.expiresAt)
+  const expiresAt = movesEnd ? change.expiresAt : record.expiresAt
   return {
     result: { status: 'updated' },
     record: record.with({
       ...metadata,
       ...(renew && { tokenHash: renew.to, previousToken: { hash: renew.from, until: renew.graceUntil } }),
       updatedAt: changesFields ? at : record.updatedAt,
-      lastAccessedAt: at,
+      lastAccessedAt: accessedAt,
       absoluteExpiresAt,
       expiresAt: Math.min(expiresAt, absoluteExpiresAt),
       fields: changesFields ? mergeFields(record.fields, change.set, change.delete) : record.fields,
@@ -273,6 +374,16 @@ export function applyRegeneration(record: SessionData | null, regeneration: Rege
   if (record === null || record.generation !== regeneration.generation || record.isExpired(regeneration.at)) return null
   const kept = keep === 'all' ? record.fields : [...record.fields].filter(([name]) => keep.includes(name))
   return next.with({ fields: mergeFields(kept, next.fields, regeneration.delete) })
+}
+
+/** The tombstone of a session: what it was, without its fields and without what only a live session needs. */
+export function applyEnd(record: SessionData, ended: SessionEnd): SessionData {
+  return record.with({ ended, previousToken: undefined, context: undefined, fields: [] })
+}
+
+/** The end of a session that `regeneration` puts another one in the place of. */
+export function endOfRegenerated({ at, next }: Regeneration): SessionEnd {
+  return { reason: 'regenerated', at, successor: next.id }
 }
 
 /** A read-only map, so that records can be shared without copies. */
@@ -325,6 +436,13 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 function isUserId(value: unknown): value is string | number {
   return typeof value === 'string' || typeof value === 'number'
+}
+
+/** Those of the named members that are there, all of them text. */
+function texts<T extends object>(record: Record<string, unknown>, names: readonly (keyof T & string)[]): T {
+  const found: Record<string, string> = {}
+  for (const name of names) if (record[name] !== undefined) found[name] = text(record, name)
+  return found as T
 }
 
 function text(record: Record<string, unknown>, name: string): string {
