@@ -3,21 +3,28 @@ import { SessionError } from '../errors.js'
 import { warn } from '../events.js'
 import {
   applyChange,
+  applyEnd,
   applyRegeneration,
   applyTouch,
+  type EndResult,
+  endOfRegenerated,
+  type RegenerateResult,
   type Regeneration,
   type SessionChange,
   SessionData,
   type SessionDataInit,
+  type SessionEnd,
   type UpdateResult,
 } from '../session-data.js'
-import { SessionStore } from '../store.js'
+import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
+import { MemoryUserIndex } from './memory-users.js'
+import { ShardedMap, Slices } from './sharded-map.js'
 
 /** What `new MemorySessionStore()` takes. */
 export interface MemorySessionStoreOptions {
   /**
-   * How many sessions are kept. One more ends the least recently active session that has no user, or, when all have
-   * one, the least recently active of all.
+   * How many sessions are kept. One more makes the store forget one: the one that ended longest ago, else the least
+   * recently active one that has no user, else the least recently active of all.
    * @default 100_000
    */
   maxSessions?: number
@@ -43,9 +50,9 @@ interface Entry {
   readonly id: string
   /** A record in use as it is; a small one that rests as one string, which takes half the memory. */
   kept: string | SessionData
-  /** When the session is over, by whatever limit comes first: all that a clean-up looks at. */
-  endsAt: number
-  hasUser: boolean
+  /** When the record is forgotten: all that a clean-up looks at. */
+  forgetAt: number
+  list: ActivityList
   older: Entry | null
   newer: Entry | null
 }
@@ -73,28 +80,27 @@ class ActivityList {
   }
 }
 
-/** How long one slice of a clean-up may block the event loop. */
-const SLICE_MS = 2
-const ENTRIES_BETWEEN_CLOCK_READS = 64
 /** A timer set for longer would fire at once, and again and again. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 /**
  * Keeps sessions in memory. Every operation is atomic, because nothing in it waits. What a caller gets is isolated from
  * what the store keeps: a copy, or a record that nobody can change.
- *
- * Sessions live in many small maps rather than one: a large `Map` stops the process for tens of milliseconds each time
- * it grows or shrinks.
  */
 export class MemorySessionStore extends SessionStore {
+  override readonly users: UserIndex
   readonly #maxSessions: number
   readonly #cleanupIntervalMs: number
   readonly #clock: () => number
-  readonly #shards = new Map<string, Map<string, Entry>>()
+  readonly #users: MemoryUserIndex
+  /** 256 maps of UUIDs: a million sessions make about 4,000 a map. */
+  readonly #entries = new ShardedMap<Entry>((id) => id.slice(0, 2))
+  readonly #ended = new ActivityList()
   readonly #anonymous = new ActivityList()
   readonly #withUser = new ActivityList()
   readonly #inUse = new Set<Entry>()
-  #size = 0
+  readonly #leases = new Map<string, { readonly owner: string; readonly until: number }>()
+  #epoch = 0
   #timer: NodeJS.Timeout | undefined
   #sweep: Promise<number> | null = null
 
@@ -117,6 +123,12 @@ export class MemorySessionStore extends SessionStore {
     this.#maxSessions = maxSessions
     this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)
     this.#clock = clock
+    this.#users = new MemoryUserIndex({
+      // A session that is there has one, and one that is about to be; further ones are logins that failed half way.
+      maxEntries: 2 * maxSessions + MAX_PENDING,
+      hasSession: (id) => this.#entries.get(id) !== undefined,
+    })
+    this.users = this.#users
     if (warnInProduction && process.env['NODE_ENV'] === 'production') {
       warn(
         'MemorySessionStore in production: sessions end with the process and are not shared between processes. ' +
@@ -127,17 +139,17 @@ export class MemorySessionStore extends SessionStore {
     this.startCleanup()
   }
 
-  /** How many sessions are kept, expired ones that no clean-up has met yet included. */
+  /** How many records are kept: of sessions, and of those that are over and not forgotten yet. */
   get size(): number {
-    return this.#size
+    return this.#entries.size
   }
 
   async get(id: string): Promise<SessionData | null> {
     return this.#read(id)
   }
 
-  async set(id: string, data: SessionData, _ttlSeconds: number): Promise<void> {
-    this.#put(id, data)
+  async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
+    this.#put(id, data, ttlSeconds)
   }
 
   async delete(id: string): Promise<void> {
@@ -149,44 +161,69 @@ export class MemorySessionStore extends SessionStore {
     return record !== null && !record.isExpired(this.#clock())
   }
 
-  override async touch(id: string, ttlSeconds: number, now = this.#clock()): Promise<boolean> {
+  override async touch(id: string, ttlSeconds: number, now = this.#clock(), retainSeconds = 0): Promise<boolean> {
     const touched = applyTouch(this.#read(id), ttlSeconds, now)
-    if (touched !== null) this.#put(id, touched)
+    if (touched !== null) this.#put(id, touched, secondsLeft(touched, now) + retainSeconds)
     return touched !== null
   }
 
-  override async create(id: string, data: SessionData, _ttlSeconds: number): Promise<boolean> {
+  override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
     if (this.#find(id)) return false
-    this.#put(id, data)
+    this.#put(id, data, ttlSeconds)
     return true
   }
 
-  override async update(id: string, change: SessionChange, _ttlSeconds: number): Promise<UpdateResult> {
+  override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
     const { result, record } = applyChange(this.#read(id), change)
-    if (result.status === 'updated' && record !== null) this.#put(id, record)
+    if (result.status === 'updated' && record !== null) this.#put(id, record, ttlSeconds)
     return result
   }
 
-  override async regenerate(
-    id: string,
-    regeneration: Regeneration,
-    _ttlSeconds: number,
-  ): Promise<{ status: 'regenerated'; record: SessionData } | { status: 'ended' } | { status: 'taken' }> {
-    const next = applyRegeneration(this.#read(id), regeneration)
-    if (next === null) return { status: 'ended' }
+  override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
+    const record = this.#read(id)
+    const next = applyRegeneration(record, regeneration)
+    if (record === null || next === null) return { status: 'ended' }
     if (this.#find(next.id)) return { status: 'taken' }
-    this.#drop(id)
-    this.#put(next.id, next)
+    // First the tombstone: when the store is full, it makes room for the successor, and no other session does.
+    this.#put(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
+    this.#put(next.id, next, ttlSeconds)
     return { status: 'regenerated', record: next }
   }
 
-  override async end(id: string): Promise<boolean> {
-    return this.#drop(id)
+  override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
+    const record = this.#read(id)
+    if (record === null || record.ended) return { status: 'over', successor: record?.ended?.successor }
+    this.#put(id, applyEnd(record, ended), tombstoneSeconds)
+    return { status: 'ended' }
+  }
+
+  /** Reads in slices of a few milliseconds, with the event loop between them. */
+  override async *scan(): AsyncGenerator<SessionData, void, undefined> {
+    const slices = new Slices()
+    for (const shard of this.#entries.shards()) {
+      for (const entry of shard.values()) {
+        if (this.#clock() < entry.forgetAt) yield recordOf(entry)
+        if (slices.isOver()) await slices.next()
+      }
+    }
+  }
+
+  override async epoch(atLeast = 0): Promise<number> {
+    this.#epoch = Math.max(this.#epoch, atLeast)
+    return this.#epoch
+  }
+
+  override async lease(name: string, owner: string, ttlMs: number): Promise<boolean> {
+    const now = this.#clock()
+    const present = this.#leases.get(name)
+    if (present && present.owner !== owner && now < present.until) return false
+    this.#leases.set(name, { owner, until: now + ttlMs })
+    return true
   }
 
   /**
-   * Removes expired sessions, in slices of a few milliseconds with the event loop between them. Resolves to how many
-   * were removed. A call during a clean-up joins it.
+   * Removes the records whose time has come, in slices of a few milliseconds with the event loop between them. Resolves
+   * to how many were removed. A call during a clean-up joins it.
    */
   override clearExpired(): Promise<number> {
     this.#sweep ??= this.#sweepInSlices().finally(() => {
@@ -195,15 +232,15 @@ export class MemorySessionStore extends SessionStore {
     return this.#sweep
   }
 
-  /** Ends every session at once. */
+  /** Forgets every session at once. What `epoch()` counts and the leases stay. */
   clear(): void {
-    this.#shards.clear()
+    this.#entries.clear()
+    this.#users.clear()
     this.#inUse.clear()
-    for (const list of [this.#anonymous, this.#withUser]) {
+    for (const list of [this.#ended, this.#anonymous, this.#withUser]) {
       list.oldest = null
       list.newest = null
     }
-    this.#size = 0
   }
 
   /** Starts the periodic clean-up, if `cleanupInterval` allows one and it does not run. */
@@ -225,35 +262,36 @@ export class MemorySessionStore extends SessionStore {
 
   async #sweepInSlices(): Promise<number> {
     const now = this.#clock()
+    const slices = new Slices()
     let removed = 0
-    let seen = 0
-    let sliceEnd = performance.now() + SLICE_MS
-    for (const shard of this.#shards.values()) {
-      // Keys, not entries: a pair for each session would be garbage to collect on the way.
-      for (const id of shard.keys()) {
-        if (now >= (shard.get(id)?.endsAt ?? Number.POSITIVE_INFINITY)) {
-          this.#drop(id)
+    for (const shard of this.#entries.shards()) {
+      for (const entry of shard.values()) {
+        if (now >= entry.forgetAt) {
+          this.#remove(entry)
           removed++
         }
-        seen++
-        if (seen % ENTRIES_BETWEEN_CLOCK_READS === 0 && performance.now() >= sliceEnd) {
-          await new Promise(setImmediate)
-          sliceEnd = performance.now() + SLICE_MS
-        }
+        if (slices.isOver(ENTRIES_BETWEEN_CLOCK_READS)) await slices.next()
       }
     }
+    await this.#users.clearStale(now, slices)
+    for (const [name, { until }] of this.#leases) if (now >= until) this.#leases.delete(name)
     return removed
   }
 
   #find(id: string): Entry | undefined {
-    return this.#shards.get(shardOf(id))?.get(id)
+    const entry = this.#entries.get(id)
+    if (entry === undefined || this.#clock() < entry.forgetAt) return entry
+    this.#remove(entry)
+    return undefined
   }
 
   #read(id: string): SessionData | null {
     const entry = this.#find(id)
     if (entry === undefined) return null
-    if (typeof entry.kept === 'string') this.#keepInUse(entry, unpack(id, entry.kept))
-    return entry.kept as SessionData
+    const record = recordOf(entry)
+    // Those that are over are seldom asked for again.
+    if (record !== entry.kept && !record.ended) this.#keepInUse(entry, record)
+    return record
   }
 
   /** Keeps a record as it is, and puts the one that has been so for longest to rest. */
@@ -262,62 +300,72 @@ export class MemorySessionStore extends SessionStore {
     this.#inUse.add(entry)
     if (this.#inUse.size <= MAX_IN_USE) return
     const [longest] = this.#inUse
-    if (!longest) return
-    this.#inUse.delete(longest)
-    longest.kept = pack(longest.kept as SessionData) ?? longest.kept
+    if (longest) this.#rest(longest)
   }
 
-  #put(id: string, record: SessionData): void {
-    let entry = this.#find(id)
-    if (entry) this.#listOf(entry).remove(entry)
-    else {
-      if (this.#size >= this.#maxSessions) this.#evict()
-      entry = { id, kept: '', endsAt: 0, hasUser: false, older: null, newer: null }
-      const key = shardOf(id)
-      let shard = this.#shards.get(key)
-      if (!shard) {
-        shard = new Map()
-        this.#shards.set(key, shard)
-      }
-      shard.set(id, entry)
-      this.#size++
-    }
-    this.#keepInUse(entry, record)
-    entry.endsAt = endOf(record)
-    entry.hasUser = record.userId !== undefined
-    this.#listOf(entry).append(entry)
-  }
-
-  #drop(id: string): boolean {
-    const slot = shardOf(id)
-    const shard = this.#shards.get(slot)
-    const entry = shard?.get(id)
-    if (!shard || !entry) return false
-    shard.delete(id)
-    if (shard.size === 0) this.#shards.delete(slot)
-    this.#listOf(entry).remove(entry)
+  #rest(entry: Entry): void {
     this.#inUse.delete(entry)
-    this.#size--
-    return true
+    if (typeof entry.kept !== 'string') entry.kept = pack(entry.kept) ?? entry.kept
+  }
+
+  #put(id: string, record: SessionData, ttlSeconds: number): void {
+    const list = this.#listOf(record)
+    let entry = this.#find(id)
+    if (entry) entry.list.remove(entry)
+    else {
+      if (this.#entries.size >= this.#maxSessions) this.#evict()
+      entry = { id, kept: record, forgetAt: 0, list, older: null, newer: null }
+      this.#entries.set(id, entry)
+    }
+    if (record.ended) {
+      entry.kept = record
+      this.#rest(entry)
+    } else this.#keepInUse(entry, record)
+    entry.forgetAt = Math.max(this.#clock() + ttlSeconds * 1000, endOf(record))
+    entry.list = list
+    list.append(entry)
+  }
+
+  #drop(id: string): void {
+    const entry = this.#entries.get(id)
+    if (entry) this.#remove(entry)
+  }
+
+  #remove(entry: Entry): void {
+    this.#entries.delete(entry.id)
+    entry.list.remove(entry)
+    this.#inUse.delete(entry)
+    this.#users.forget(entry.id)
   }
 
   #evict(): void {
-    const victim = this.#anonymous.oldest ?? this.#withUser.oldest
-    if (victim) this.#drop(victim.id)
+    const victim = this.#ended.oldest ?? this.#anonymous.oldest ?? this.#withUser.oldest
+    if (victim) this.#remove(victim)
   }
 
-  #listOf(entry: Entry): ActivityList {
-    return entry.hasUser ? this.#withUser : this.#anonymous
+  #listOf(record: SessionData): ActivityList {
+    if (record.ended) return this.#ended
+    return record.userId === undefined ? this.#anonymous : this.#withUser
   }
 }
 
+/** How many logins may be under way in a store that keeps few sessions. */
+const MAX_PENDING = 1_000
+/** How many entries a clean-up looks at before it looks at the time. */
+const ENTRIES_BETWEEN_CLOCK_READS = 64
 /** How many records are kept as they are, ready to be handed out. */
 const MAX_IN_USE = 1_000
 /** Records with more characters of fields than this never rest as a string: packing copies every character. */
 const PACKED_UP_TO = 4_096
 
-function endOf({ expiresAt, absoluteExpiresAt, lastAccessedAt, idleTimeoutMs }: SessionData): number {
+/** When the session of a record is over, by whatever limit comes first. */
+function endOf({ ended, expiresAt, absoluteExpiresAt, lastAccessedAt, idleTimeoutMs }: SessionData): number {
+  if (ended) return 0
   return Math.min(expiresAt, absoluteExpiresAt, lastAccessedAt + (idleTimeoutMs ?? Number.POSITIVE_INFINITY))
+}
+
+function recordOf({ id, kept }: Entry): SessionData {
+  return typeof kept === 'string' ? unpack(id, kept) : kept
 }
 
 /** The small numbers of a packed record: times count from creation, lengths are of names and texts in turn. */
@@ -327,12 +375,17 @@ type PackedHead = [
   createdAt: number,
   times: [updatedAt: number, lastAccessedAt: number, expiresAt: number, absoluteExpiresAt: number],
   lengths: number[],
-  rest?: Partial<Pick<SessionDataInit, 'previousToken' | 'idleTimeoutMs' | 'persistent' | 'userId'>>,
+  rest?: PackedRest,
 ]
+
+/** What few records have. */
+type PackedRest = Partial<
+  Pick<SessionDataInit, 'previousToken' | 'idleTimeoutMs' | 'persistent' | 'userId' | 'context' | 'epoch' | 'ended'>
+>
 
 /** A record as one string, a JSON head, a line feed, and the fields; `null` when it is too large for that. */
 function pack(record: SessionData): string | null {
-  const { tokenHash, generation, createdAt, previousToken, idleTimeoutMs, persistent, userId } = record
+  const { tokenHash, generation, createdAt, previousToken, idleTimeoutMs, persistent, userId, context, ended } = record
   const parts: string[] = ['', '\n']
   const lengths: number[] = []
   let total = 0
@@ -344,8 +397,9 @@ function pack(record: SessionData): string | null {
   }
   const times = [record.updatedAt, record.lastAccessedAt, record.expiresAt, record.absoluteExpiresAt]
   const head: unknown[] = [tokenHash, generation, createdAt, times.map((time) => time - createdAt), lengths]
-  const isPlain = previousToken === undefined && idleTimeoutMs === undefined && persistent === undefined
-  if (!isPlain || userId !== undefined) head.push({ previousToken, idleTimeoutMs, persistent, userId })
+  const epoch = record.epoch === 0 ? undefined : record.epoch
+  const rest: PackedRest = { previousToken, idleTimeoutMs, persistent, userId, context, epoch, ended }
+  if (Object.values(rest).some((member) => member !== undefined)) head.push(rest)
   parts[0] = JSON.stringify(head)
   // join() makes one flat string; what is added up stays a tree of strings.
   return parts.join('')
@@ -375,9 +429,4 @@ function unpack(id: string, packed: string): SessionData {
     absoluteExpiresAt: createdAt + absoluteExpiresAt,
     fields,
   })
-}
-
-/** 256 shards: a million sessions make about 4,000 a shard. */
-function shardOf(id: string): string {
-  return id.slice(0, 2)
 }
