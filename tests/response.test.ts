@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import type { ServerResponse } from 'node:http'
+import { ServerResponse } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -292,6 +292,8 @@ describe.each(WIRES)('on %s', (_name, wire) => {
   describe.each(Object.entries(WAYS))('%s', (_way, { answer, status = 200, body = 'whole', headers, trailers }) => {
     const route: Route = (req, res) => {
       if (req.url === '/change') req.session.set('changed', true)
+      // A response whose session nobody looked at is Node's own affair.
+      else req.session.get('changed')
       return answer(res)
     }
 
@@ -887,6 +889,61 @@ describe('under Express', () => {
     expect(got).toMatchObject({ status: 503, isTruncated: false, setCookies: [] })
     expect(got.headers).not.toHaveProperty('etag')
     expect(got.body).not.toContain(LARGE.slice(0, 20))
+  })
+
+  /** Answers are held whoever else has methods of that name, on the application or on the one response. */
+  const METHODS_OF_OTHERS: readonly (readonly [string, (app: express.Express) => void])[] = [
+    [
+      'the application has an end() of its own',
+      (app) => {
+        const { end } = app.response
+        app.response.end = function ownEnd(this: express.Response, ...args: unknown[]) {
+          this.setHeader('x-own', 'end')
+          return (end as (...args: unknown[]) => express.Response).apply(this, args)
+        } as express.Response['end']
+      },
+    ],
+    [
+      'a middleware has wrapped end() and goes past every prototype',
+      (app) =>
+        app.use((_req, res, next) => {
+          const { end } = ServerResponse.prototype
+          res.end = ((...args: unknown[]) => {
+            res.setHeader('x-own', 'end')
+            return (end as (...args: unknown[]) => unknown).apply(res, args)
+          }) as typeof res.end
+          next()
+        }),
+    ],
+  ]
+  test.each(METHODS_OF_OTHERS)('where %s, that is called, and not before the commit', async (_what, prepare) => {
+    const { request, start, store, stored, roundTrip } = await serveExpress((app) => {
+      prepare(app)
+      app.get('/', (req, res) => {
+        req.session.set('changed', true)
+        res.status(201).send('first')
+      })
+    })
+    store.fail({ kind: 'delay' })
+    const exchange = start()
+    await until(() => store.heldCalls === 1)
+    await roundTrip()
+    expect(exchange.isAnswered()).toBe(false)
+    store.release()
+    const got = await exchange.done
+    expect(got).toMatchObject({ status: 201, body: 'first', headers: { 'x-own': 'end' } })
+    expect(await stored(pairOf(got.setCookies))).toEqual({ changed: true })
+    store.fail({ kind: 'error' })
+    expect(await request()).toMatchObject({ status: 503, setCookies: [], isTruncated: false })
+  })
+
+  test('the answers of routes without a session are not touched', async () => {
+    const { request } = await serveExpress((app) => {
+      app.get('/own', (_req, res) => {
+        res.json(['write', 'end', 'writeHead', 'flushHeaders'].filter((name) => Object.hasOwn(res, name)))
+      })
+    })
+    expect((await request({ path: '/own' })).body).toBe('[]')
   })
 
   const AFTERTHOUGHTS: readonly (readonly [string, express.RequestHandler])[] = [

@@ -11,6 +11,7 @@ import {
 } from 'node:http2'
 import { createServer as createHttpsServer, request as httpsRequest } from 'node:https'
 import { type AddressInfo, connect, type Server, type Socket } from 'node:net'
+import express from 'express'
 import type { HttpRequest, HttpResponse } from 'sojourn'
 
 export type Handler = (req: HttpRequest, res: HttpResponse) => void
@@ -83,6 +84,7 @@ dhmVLc7/44raElUI1+thU6KcbleBvEaL6ig2nL4H
 
 export const WIRES: readonly (readonly [name: string, wire: Wire])[] = [
   ['http', http1Wire(false)],
+  ['http under Express', underExpress(http1Wire(false))],
   ['https', http1Wire(true)],
   ['HTTP/2', http2Wire(true)],
   ['HTTP/2 without TLS', http2Wire(false)],
@@ -99,6 +101,20 @@ function http1Wire(isSecure: boolean): Wire {
       const { port, close } = await opened(server)
       const start = (parts?: RequestParts): Exchange => startHttp1(isSecure, port, parts)
       return { port, close, start, request: (parts) => start(parts).done }
+    },
+  }
+}
+
+/** The same, with the prototypes that Express gives to requests and responses. */
+function underExpress(wire: Wire): Wire {
+  return {
+    ...wire,
+    listen(handler) {
+      const app = express()
+      app.disable('x-powered-by')
+      app.set('env', 'test')
+      app.use((req, res) => handler(req, res))
+      return wire.listen(app as unknown as Handler)
     },
   }
 }
