@@ -180,7 +180,7 @@ export class SessionData {
   constructor(init: SessionDataInit) {
     this.id = init.id
     this.tokenHash = init.tokenHash
-    this.previousToken = init.previousToken
+    this.previousToken = frozen(init.previousToken)
     this.generation = init.generation
     this.createdAt = init.createdAt
     this.updatedAt = init.updatedAt
@@ -190,9 +190,9 @@ export class SessionData {
     this.idleTimeoutMs = init.idleTimeoutMs
     this.persistent = init.persistent
     this.userId = init.userId
-    this.context = init.context
+    this.context = frozen(init.context)
     this.epoch = init.epoch ?? 0
-    this.ended = init.ended
+    this.ended = frozen(init.ended)
     this.fields = init.fields instanceof FieldMap ? init.fields : new FieldMap(init.fields)
     Object.freeze(this)
   }
@@ -386,6 +386,11 @@ export function endOfRegenerated({ at, next }: Regeneration): SessionEnd {
   return { reason: 'regenerated', at, successor: next.id }
 }
 
+/** What nobody can change any more, so that records can be shared. */
+function frozen<T extends object>(value: T | undefined): T | undefined {
+  return value === undefined || Object.isFrozen(value) ? value : Object.freeze({ ...value })
+}
+
 /** A read-only map, so that records can be shared without copies. */
 class FieldMap extends Map<string, string> {
   constructor(entries: Iterable<readonly [string, string]>) {
@@ -441,7 +446,11 @@ function isUserId(value: unknown): value is string | number {
 /** Those of the named members that are there, all of them text. */
 function texts<T extends object>(record: Record<string, unknown>, names: readonly (keyof T & string)[]): T {
   const found: Record<string, string> = {}
-  for (const name of names) if (record[name] !== undefined) found[name] = text(record, name)
+  for (const name of names) {
+    const value = record[name]
+    if (typeof value === 'string') found[name] = value
+    else if (value !== undefined) throw corrupt(`${name} is not text`)
+  }
   return found as T
 }
 
