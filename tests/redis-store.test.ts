@@ -6,7 +6,14 @@ import { fileURLToPath } from 'node:url'
 import { inspect, promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { type Cluster, Redis } from 'ioredis'
-import { type Regeneration, type SessionChange, SessionData, type SessionDataInit, type SessionError } from 'sojourn'
+import {
+  type Regeneration,
+  type SessionChange,
+  SessionData,
+  type SessionDataInit,
+  type SessionEnd,
+  type SessionError,
+} from 'sojourn'
 import { type RedisClient, RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
 import { checkStore } from 'sojourn/testing'
 import { testApp } from './support/app.js'
@@ -42,8 +49,10 @@ function successorOf(record: SessionData, parts: Partial<SessionDataInit> = {}):
 }
 
 function regenerationOf(record: SessionData, next: SessionData): Regeneration {
-  return { generation: record.generation, at: Date.now(), next, keep: 'all' }
+  return { generation: record.generation, at: Date.now(), next, keep: 'all', tombstoneSeconds: 60 }
 }
+
+const LOGOUT: SessionEnd = { reason: 'logout', at: 1_700_000_000_000 }
 
 function keyOf(id: string, prefix = 'soj:'): string {
   return `${prefix}{${id.slice(0, 4)}}${id.slice(4)}`
@@ -121,7 +130,7 @@ describe('keys', () => {
           expect(await other.get(record.id)).toBeNull()
           expect(await other.touch(record.id, 60)).toBe(false)
           expect(await other.update(record.id, changeOf(record), 60)).toEqual({ status: 'ended' })
-          expect(await other.end(record.id)).toBe(false)
+          expect(await other.end(record.id, LOGOUT, 60)).toEqual({ status: 'over' })
           expect(await other.create(record.id, record.withField('a', '2'), 60)).toBe(true)
           expect((await one.get(record.id))?.fields.size).toBe(0)
           expect(await redis.exists(keyOf(record.id), keyOf(record.id, 'other:'))).toBe(2)
@@ -188,7 +197,8 @@ describe('the TTL of a key', () => {
       const next = successorOf(record, { expiresAt: Date.now() + 240_000 })
       await store.regenerate(record.id, regenerationOf(record, next), 240)
       await expectEnd(next.id, next.expiresAt)
-      expect(await redis.exists(keyOf(record.id))).toBe(0)
+      // The tombstone.
+      await expectEnd(record.id, Date.now() + 59_000)
     }))
 
   test('is never beyond the absolute end, and shorter when the idle timeout is made shorter', () =>
@@ -243,7 +253,7 @@ describe('commands', () => {
     ['logs in', 'POST', '/login', ['hgetall', 'evalsha']],
     ['renews', 'POST', '/renew', ['hgetall', 'evalsha']],
     ['regenerates', 'POST', '/regenerate?keep=true', ['hgetall', 'evalsha']],
-    ['logs out', 'POST', '/logout', ['hgetall', 'del']],
+    ['logs out', 'POST', '/logout', ['hgetall', 'evalsha']],
   ])('a request that %s', async (_what, method, path, expected) => {
     const client = new Client(app)
     await client.post('/set?kept=1')
@@ -294,7 +304,7 @@ describe('commands', () => {
       await step()
     }
     expect((await store.get(next.id))?.fields.get('a')).toBe('1')
-    expect(await store.end(next.id)).toBe(true)
+    expect(await store.end(next.id, LOGOUT, 60)).toEqual({ status: 'ended' })
   })
 
   test('20 first writes at once after SCRIPT FLUSH all count', async () => {
@@ -351,8 +361,8 @@ describe('a client that is handed in', () => {
     expect(await store.update(record.id, changeOf(record), 60)).toEqual({ status: 'updated' })
     await store.regenerate(record.id, regenerationOf(record, next), 60)
     expect((await store.get(next.id))?.fields.get('a')).toBe('1')
-    expect(await store.end(next.id)).toBe(true)
-    expect(await redis.exists(keyOf(next.id, 'app:soj:'))).toBe(0)
+    expect(await store.end(next.id, LOGOUT, 60)).toEqual({ status: 'ended' })
+    expect(await redis.hexists(keyOf(next.id, 'app:soj:'), 'x')).toBe(1)
     client.disconnect()
   })
 
@@ -544,6 +554,12 @@ describe('rights and secrets', () => {
     'exists',
     'expire',
     'rename',
+    'get',
+    'set',
+    'hlen',
+    'pttl',
+    'pexpire',
+    'scan',
   ]
 
   test('runs under a user that may run only the commands used, on keys of its prefix', async () => {

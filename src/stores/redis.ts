@@ -3,16 +3,32 @@
 //
 // A session is one hash. Metadata sits under one-letter names, the application's field `x` under `.x`:
 //   t  token hash
-//   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt", the last four relative to createdAt
+//   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt", the last four relative to createdAt,
+//      and behind them the epoch when it is not 0
 //   p  "hash until" of the token before the last renewal     u  user ID as JSON
 //   i  this session's own idle timeout in ms                  s  this session's own persistence, 0 or 1
+//   c  context as JSON                                        x  the end as JSON: the record is a tombstone
 // Each operation is one command or one script on one slot: the key's hash tag is the part of the session ID that
-// regenerating keeps.
-import { createHash } from 'node:crypto'
+// regenerating keeps. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
+// epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
-import { type Regeneration, type SessionChange, SessionData, type UpdateResult } from '../session-data.js'
-import { SessionStore } from '../store.js'
+import {
+  type EndResult,
+  endOfRegenerated,
+  type RegenerateResult,
+  type Regeneration,
+  readContext,
+  readEnd,
+  type SessionChange,
+  type SessionContext,
+  SessionData,
+  type SessionEnd,
+  type UpdateResult,
+} from '../session-data.js'
+import { SessionStore, type UserIndex } from '../store.js'
+import { END, EPOCH, LEASE, REGENERATE, type Script, SET, TOUCH, UPDATE } from './redis-scripts.js'
+import { redisUserIndex } from './redis-users.js'
 
 /** The members of an ioredis `Redis` or `Cluster` that are called. */
 export interface RedisClient {
@@ -24,6 +40,16 @@ export interface RedisClient {
   eval(script: string, keys: number, ...args: (string | number)[]): Promise<unknown>
   once(event: 'ready', listener: () => void): unknown
   connect?(): Promise<void>
+  /** The primaries of a cluster, each of which `scan()` has to ask. */
+  nodes?(role: 'master'): readonly RedisScanner[]
+  /** What the client puts before every key, but not into a pattern. */
+  readonly options?: { readonly keyPrefix?: string | undefined }
+  scan?: RedisScanner['scan']
+}
+
+/** The one member of an ioredis `Redis` that `scan()` needs. */
+export interface RedisScanner {
+  scan(cursor: string, match: 'MATCH', pattern: string, count: 'COUNT', n: number): Promise<[string, string[]]>
 }
 
 /** A client that the store opened itself. */
@@ -57,6 +83,9 @@ const READY_WAIT_MS = 500
 const SILENCE_MS = 5_000
 /** How often a connection to a server that refuses writes is replaced. */
 const RECONNECT_EVERY_MS = 1_000
+/** How many keys one `SCAN` looks at, and how many records are read at a time. */
+const SCAN_COUNT = 500
+const SCAN_BATCH = 50
 const CLOSED = 'the store has been closed.'
 
 /**
@@ -127,28 +156,25 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async delete(id: string): Promise<void> {
-    await this.end(id)
+    await this.#run((client) => client.del(this.#key(id)))
   }
 
-  override async touch(id: string, ttlSeconds: number, now = Date.now()): Promise<boolean> {
-    return (await this.#script(TOUCH, [this.#key(id)], [Math.floor(now), ttlSeconds * 1000])) === 1
+  override async touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
+    return (await this.#script(TOUCH, [this.#key(id)], [Math.floor(now), ttlSeconds * 1000, retainSeconds])) === 1
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
     return (await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, ...encodeRecord(data)])) === 1
   }
 
-  override async update(id: string, change: SessionChange, _ttlSeconds: number): Promise<UpdateResult> {
-    const reply = await this.#script(UPDATE, [this.#key(id)], encodeChange(change))
+  override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+    const reply = await this.#script(UPDATE, [this.#key(id)], encodeChange(change, ttlSeconds))
     const [status, text] = reply as [string, string?]
     return (status === 'conflict' ? { status, text: text ?? undefined } : { status }) as UpdateResult
   }
 
-  override async regenerate(
-    id: string,
-    { generation, at, next, keep, delete: remove = [] }: Regeneration,
-    ttlSeconds: number,
-  ): Promise<{ status: 'regenerated'; record: SessionData } | { status: 'ended' } | { status: 'taken' }> {
+  override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
+    const { generation, at, next, keep, delete: remove = [], tombstoneSeconds } = regeneration
     const kept = keep === 'all' ? [] : keep.map(fieldKey)
     const reply = await this.#script(
       REGENERATE,
@@ -157,6 +183,8 @@ export class RedisSessionStore extends SessionStore {
         generation,
         at,
         ttlSeconds,
+        encodeEnd(endOfRegenerated(regeneration)),
+        tombstoneSeconds,
         keep === 'all' ? 'all' : 'some',
         kept.length,
         ...kept,
@@ -171,9 +199,60 @@ export class RedisSessionStore extends SessionStore {
     return { status, record: record as SessionData }
   }
 
-  override async end(id: string): Promise<boolean> {
-    // DEL, not a script: Redis allows it when it is out of memory.
-    return (await this.#run((client) => client.del(this.#key(id)))) === 1
+  /** Works also when Redis is out of memory. */
+  override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
+    const reply = await this.#script(END, [this.#key(id)], [encodeEnd(ended), tombstoneSeconds])
+    const [status, before] = reply as ['ended' | 'removed' | 'over', string?]
+    if (status !== 'over') return { status: 'ended' }
+    return { status, successor: decodeEnd(before)?.successor }
+  }
+
+  /**
+   * Every record, by `SCAN` on every primary, a few at a time. In a cluster, what moves to another node meanwhile may be
+   * missed.
+   */
+  override async *scan(): AsyncGenerator<SessionData, void, undefined> {
+    const ids = this.#scanIds()
+    for await (const batch of ids) {
+      for (const record of await Promise.all(batch.map((id) => this.get(id).catch(nullIfCorrupt)))) {
+        if (record !== null) yield record
+      }
+    }
+  }
+
+  /** The IDs that have a key, in batches. */
+  async *#scanIds(): AsyncGenerator<string[], void, undefined> {
+    const scanners = await this.#run(async (client) => {
+      if (client.nodes) return client.nodes('master')
+      if (client.scan) return [client as RedisScanner]
+      throw new SessionError('INVALID_OPTION', 'RedisSessionStore: client has no scan, which listing sessions needs.')
+    })
+    if (scanners.length === 0) throw unavailable('no primary of the cluster is known.', this.#lastError)
+    const prefix = `${this.#client?.options?.keyPrefix ?? ''}${this.#prefix}`
+    const pattern = `${prefix.replace(/[\\*?[\]]/g, '\\$&')}{*}*`
+    const batchSize = Math.max(1, Math.min(SCAN_BATCH, Math.floor(this.#maxPending / 2)))
+    for (const scanner of scanners) {
+      let cursor = '0'
+      do {
+        const [next, keys] = await this.#run(() => scanner.scan(cursor, 'MATCH', pattern, 'COUNT', SCAN_COUNT))
+        cursor = next
+        const ids = keys.map((key) => key.slice(prefix.length).replace(/^\{(.*?)\}/, '$1'))
+        for (let index = 0; index < ids.length; index += batchSize) yield ids.slice(index, index + batchSize)
+      } while (cursor !== '0')
+    }
+  }
+
+  override readonly users: UserIndex = redisUserIndex((user) => `${this.#prefix}u:{${user}}`, {
+    run: (script, key, args) => this.#script(script, [key], args),
+    read: (key) => this.#read((client) => client.hgetall(key)),
+  })
+
+  override async epoch(atLeast?: number): Promise<number> {
+    return (await this.#script(EPOCH, [`${this.#prefix}epoch`], [atLeast ?? ''])) as number
+  }
+
+  override async lease(name: string, owner: string, ttlMs: number): Promise<boolean> {
+    return (await this.#script(LEASE, [`${this.#prefix}lease:{${name}}`], [owner, Math.ceil(ttlMs)])) === 1
   }
 
   /** Closes the connection if the store opened it. A client that was handed in is left alone. */
@@ -293,135 +372,6 @@ export class RedisSessionStore extends SessionStore {
   }
 }
 
-interface Script {
-  readonly lua: string
-  readonly sha: string
-}
-
-function script(lua: string): Script {
-  return { lua, sha: createHash('sha1').update(lua).digest('hex') }
-}
-
-/**
- * `live(key, now)` reads a record's metadata if it is alive at `now` (ms since the epoch), with times relative to its
- * creation; `write(key, record)` puts the times back and lets the key be forgotten when the session ends.
- */
-const PRELUDE = `
-local function live(key, now)
-  local stored = redis.call('HMGET', key, 'm', 't', 'i')
-  if not stored[1] then
-    if redis.call('EXISTS', key) == 1 then error({err = 'CORRUPT session record'}) end
-    return nil
-  end
-  local g, c, u, a, e, z = string.match(stored[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  if not g or not stored[2] then error({err = 'CORRUPT session record'}) end
-  local r = { generation = g, created = tonumber(c), updated = tonumber(u), accessed = tonumber(a),
-              expires = tonumber(e), absolute = tonumber(z), token = stored[2] }
-  r.now = tonumber(now) - r.created
-  if r.now >= r.expires or r.now >= r.absolute then return nil end
-  if stored[3] then
-    local idle = tonumber(stored[3])
-    if not idle then error({err = 'CORRUPT session record'}) end
-    if r.now - r.accessed >= idle then return nil end
-  end
-  r.now = math.max(r.now, r.accessed)
-  return r
-end
-local function write(key, r)
-  r.expires = math.min(r.expires, r.absolute)
-  redis.call('HSET', key, 'm', string.format('%s %.0f %.0f %.0f %.0f %.0f',
-    r.generation, r.created, r.updated, r.accessed, r.expires, r.absolute))
-  redis.call('EXPIRE', key, math.max(1, math.ceil((r.expires - r.now) / 1000)))
-end
-`
-
-/** ARGV: 'set' or 'create', ttl in seconds, then name and text of every hash field. */
-const SET = script(`
-if ARGV[1] == 'create' then
-  if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-else
-  redis.call('DEL', KEYS[1])
-end
-for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return 1
-`)
-
-/** ARGV: now, ms to the new end. */
-const TOUCH = script(`${PRELUDE}
-local r = live(KEYS[1], ARGV[1])
-if not r then return 0 end
-r.accessed = r.now
-r.expires = math.max(r.expires, r.now + tonumber(ARGV[2]))
-write(KEYS[1], r)
-return 1
-`)
-
-/**
- * ARGV: generation, now, new end, may the end move back, new absolute end or '', token to replace or '', token to set,
- * 'p' to set, expectation ('any', 'absent' or 'text'), its field, its text, number of hash fields to write, name and text of each,
- * then the names of those to remove. `updated` moves when a field of the application is among them.
- */
-const UPDATE = script(`${PRELUDE}
-local r = live(KEYS[1], ARGV[2])
-if not r or r.generation ~= ARGV[1] then return {'ended'} end
-if ARGV[9] ~= 'any' then
-  local held = redis.call('HGET', KEYS[1], ARGV[10])
-  if ARGV[9] == 'absent' and held then return {'conflict', held} end
-  if ARGV[9] == 'text' and held ~= ARGV[11] then
-    if held then return {'conflict', held} end
-    return {'conflict'}
-  end
-end
-if ARGV[6] ~= '' then
-  if r.token ~= ARGV[6] then return {'renewed'} end
-  redis.call('HSET', KEYS[1], 't', ARGV[7], 'p', ARGV[8])
-end
-local last = 12 + 2 * tonumber(ARGV[12])
-for i = 13, last, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  if string.sub(ARGV[i], 1, 1) == '.' then r.updated = r.now end
-end
-for i = last + 1, #ARGV do
-  redis.call('HDEL', KEYS[1], ARGV[i])
-  if string.sub(ARGV[i], 1, 1) == '.' then r.updated = r.now end
-end
-r.accessed = r.now
-if ARGV[5] ~= '' then r.absolute = tonumber(ARGV[5]) - r.created end
-local expires = tonumber(ARGV[3]) - r.created
-if ARGV[4] == '1' or expires > r.expires then r.expires = expires end
-write(KEYS[1], r)
-return {'updated'}
-`)
-
-/**
- * KEYS: old, new. ARGV: generation, now, ttl in seconds, 'all' or 'some', number of fields to keep, their names, number
- * of fields to leave behind, their names, then name and text of every hash field of the new record.
- */
-const REGENERATE = script(`${PRELUDE}
-local r = live(KEYS[1], ARGV[2])
-if not r or r.generation ~= ARGV[1] then return {'ended'} end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
-local kept = tonumber(ARGV[5])
-local next = 6 + kept
-local removed = tonumber(ARGV[next])
-if ARGV[4] == 'all' then
-  redis.call('RENAME', KEYS[1], KEYS[2])
-  redis.call('HDEL', KEYS[2], 'p', 'u', 'i', 's')
-else
-  local texts = {}
-  for i = 6, 5 + kept do texts[i] = redis.call('HGET', KEYS[1], ARGV[i]) end
-  redis.call('DEL', KEYS[1])
-  for i = 6, 5 + kept do
-    if texts[i] then redis.call('HSET', KEYS[2], ARGV[i], texts[i]) end
-  end
-end
-for i = next + 1, next + removed do redis.call('HDEL', KEYS[2], ARGV[i]) end
-for i = next + removed + 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-return {'regenerated', redis.call('HGETALL', KEYS[2])}
-`)
-
 function fieldKey(name: string): string {
   return `.${name}`
 }
@@ -431,16 +381,26 @@ function encodeRecord(data: SessionData): string[] {
   const { createdAt } = data
   const times = [data.updatedAt, data.lastAccessedAt, data.expiresAt, data.absoluteExpiresAt]
   const flat = ['t', data.tokenHash]
-  flat.push('m', `${data.generation} ${createdAt} ${times.map((time) => Math.max(0, time - createdAt)).join(' ')}`)
+  const epoch = data.epoch === 0 ? '' : ` ${data.epoch}`
+  flat.push(
+    'm',
+    `${data.generation} ${createdAt} ${times.map((time) => Math.max(0, time - createdAt)).join(' ')}${epoch}`,
+  )
   if (data.previousToken) flat.push('p', `${data.previousToken.hash} ${data.previousToken.until}`)
   if (data.userId !== undefined) flat.push('u', JSON.stringify(data.userId))
   if (data.idleTimeoutMs !== undefined) flat.push('i', String(data.idleTimeoutMs))
   if (data.persistent !== undefined) flat.push('s', data.persistent ? '1' : '0')
+  if (data.context) flat.push('c', JSON.stringify(data.context))
+  if (data.ended) flat.push('x', encodeEnd(data.ended))
   for (const [name, text] of data.fields) flat.push(fieldKey(name), text)
   return flat
 }
 
-function encodeChange(change: SessionChange): (string | number)[] {
+function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
+  return JSON.stringify({ reason, at, by, detail, successor })
+}
+
+function encodeChange(change: SessionChange, ttlSeconds: number): (string | number)[] {
   const { expect, renew, metadata = {} } = change
   const write: string[] = []
   const remove: string[] = []
@@ -458,7 +418,8 @@ function encodeChange(change: SessionChange): (string | number)[] {
     change.generation,
     change.at,
     change.expiresAt,
-    'idleTimeoutMs' in metadata ? 1 : 0,
+    `${change.isPassive ? 'passive' : 'active'} ${'idleTimeoutMs' in metadata ? 'set' : ''}`,
+    ttlSeconds,
     metadata.absoluteExpiresAt ?? '',
     renew?.from ?? '',
     renew?.to ?? '',
@@ -474,12 +435,12 @@ function encodeChange(change: SessionChange): (string | number)[] {
 
 const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent' } as const
 
-const TIMES = /^(\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15})$/
+const TIMES = /^(\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15})(?: (\d{1,15}))?$/
 
 function decodeRecord(id: string, hash: Record<string, string>): SessionData | null {
   const names = Object.keys(hash)
   if (names.length === 0) return null
-  const [, generation, created, updated, accessed, expires, absolute] = TIMES.exec(hash['m'] ?? '') ?? []
+  const [, generation, created, updated, accessed, expires, absolute, epoch] = TIMES.exec(hash['m'] ?? '') ?? []
   const tokenHash = hash['t']
   if (generation === undefined || tokenHash === undefined) throw corrupt('metadata is missing')
   const createdAt = Number(created)
@@ -498,6 +459,9 @@ function decodeRecord(id: string, hash: Record<string, string>): SessionData | n
     userId: decodeUser(hash['u']),
     idleTimeoutMs: hash['i'] === undefined ? undefined : Number(hash['i']),
     persistent: hash['s'] === undefined ? undefined : hash['s'] === '1',
+    context: decodeContext(hash['c']),
+    epoch: epoch === undefined ? 0 : Number(epoch),
+    ended: decodeEnd(hash['x']),
     fields,
   })
 }
@@ -509,14 +473,30 @@ function decodePrevious(text: string | undefined): { hash: string; until: number
 
 function decodeUser(text: string | undefined): string | number | undefined {
   if (text === undefined) return undefined
-  let userId: unknown
-  try {
-    userId = JSON.parse(text)
-  } catch {
-    throw corrupt('the user ID is not JSON')
-  }
+  const userId = parse(text)
   if (typeof userId !== 'string' && typeof userId !== 'number') throw corrupt('the user ID is not a string or number')
   return userId
+}
+
+function decodeContext(text: string | undefined): SessionContext | undefined {
+  return text === undefined ? undefined : readContext(parse(text))
+}
+
+function decodeEnd(text: string | undefined): SessionEnd | undefined {
+  return text === undefined ? undefined : readEnd(parse(text))
+}
+
+function parse(json: string): unknown {
+  try {
+    return JSON.parse(json)
+  } catch {
+    throw corrupt('what should be JSON is not')
+  }
+}
+
+function nullIfCorrupt(error: unknown): null {
+  if (isSessionError(error, 'CORRUPT_RECORD')) return null
+  throw error
 }
 
 /** ioredis puts the command on its errors, passwords and session data and all, and error logs print it. */
