@@ -19,17 +19,24 @@ export type {
 } from './session.js'
 export {
   applyChange,
+  applyEnd,
   applyRegeneration,
   applyTouch,
+  type EndReason,
+  type EndResult,
   type ExpiryReason,
+  endOfRegenerated,
   type MetadataChange,
+  type RegenerateResult,
   type Regeneration,
   type SessionChange,
+  type SessionContext,
   SessionData,
   type SessionDataInit,
   type SessionDataJSON,
+  type SessionEnd,
   type UpdateResult,
 } from './session-data.js'
-export { SessionStore } from './store.js'
+export { SessionStore, type UserEntry, type UserIndex } from './store.js'
 export { MemorySessionStore, type MemorySessionStoreOptions } from './stores/memory.js'
 export type { InferSchemaOutput, StandardSchema, TypedSession } from './typed.js'
