@@ -180,6 +180,14 @@ bury(KEYS[1], held, ARGV[1], ARGV[2])
 return {'ended'}
 `)
 
+/** Writes a tombstone again, as it is, for replicas to acknowledge. Replies whether there is one. */
+export const REWRITE_END = `
+if not redis.call('HGET', KEYS[1], 'x') then return 0 end
+local ttl = redis.call('PTTL', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], ttl > 0 and ttl or 60000)
+return 1
+`
+
 /** ARGV: the number that it is to be at least, or ''. Never goes back, never expires. */
 export const EPOCH = script(`
 local epoch = tonumber(redis.call('GET', KEYS[1]) or '0')

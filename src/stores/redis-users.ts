@@ -97,12 +97,12 @@ return {'added', evicted}
 /** ARGV: ID, then the IDs to remove. Works when Redis is out of memory, by what it begins with. */
 const SETTLE = script(`${PRELUDE}
 redis.call('HDEL', KEYS[1], '')
-for i = 2, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
 local text = redis.call('HGET', KEYS[1], ARGV[1])
 local entry = text and parse(text)
-if not entry or entry.isEvicted then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], entry.start .. ' 0')
-return 1
+local isGood = entry and not entry.isEvicted
+if isGood then redis.call('HSET', KEYS[1], ARGV[1], entry.start .. ' 0') end
+for i = 2, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
+return isGood and 1 or 0
 `)
 
 /** ARGV: now, the ID to spare. Works when Redis is out of memory, by what it begins with. */

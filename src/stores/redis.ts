@@ -27,37 +27,25 @@ import {
   type UpdateResult,
 } from '../session-data.js'
 import { SessionStore, type UserIndex } from '../store.js'
-import { END, EPOCH, LEASE, REGENERATE, type Script, SET, TOUCH, UPDATE } from './redis-scripts.js'
+import {
+  type RedisClient,
+  RedisConnection,
+  type RedisReplicationClient,
+  type RedisScanner,
+  unavailable,
+} from './redis-connection.js'
+import { RedisReplication, type RedisWaitOptions } from './redis-replication.js'
+import { END, EPOCH, LEASE, REGENERATE, REWRITE_END, type Script, SET, TOUCH, UPDATE } from './redis-scripts.js'
 import { redisUserIndex } from './redis-users.js'
 
-/** The members of an ioredis `Redis` or `Cluster` that are called. */
-export interface RedisClient {
-  /** `'ready'` when commands can be sent. A client without it is taken to be always ready. */
-  readonly status?: string
-  hgetall(key: string): Promise<Record<string, string>>
-  del(key: string): Promise<number>
-  evalsha(sha: string, keys: number, ...args: (string | number)[]): Promise<unknown>
-  eval(script: string, keys: number, ...args: (string | number)[]): Promise<unknown>
-  once(event: 'ready', listener: () => void): unknown
-  connect?(): Promise<void>
-  /** The primaries of a cluster, each of which `scan()` has to ask. */
-  nodes?(role: 'master'): readonly RedisScanner[]
-  /** What the client puts before every key, but not into a pattern. */
-  readonly options?: { readonly keyPrefix?: string | undefined }
-  scan?: RedisScanner['scan']
-}
-
-/** The one member of an ioredis `Redis` that `scan()` needs. */
-export interface RedisScanner {
-  scan(cursor: string, match: 'MATCH', pattern: string, count: 'COUNT', n: number): Promise<[string, string[]]>
-}
-
-/** A client that the store opened itself. */
-interface OwnClient extends RedisClient {
-  on(event: 'error', listener: (error: Error) => void): unknown
-  quit(): Promise<unknown>
-  disconnect(): void
-}
+export type {
+  OwnClient as RedisOwnClient,
+  RedisClient,
+  RedisPipeline,
+  RedisReplicationClient,
+  RedisScanner,
+} from './redis-connection.js'
+export type { RedisWaitOptions } from './redis-replication.js'
 
 /** What `new RedisSessionStore()` takes: a `url`, or a `client`. */
 export interface RedisSessionStoreOptions {
@@ -75,18 +63,25 @@ export interface RedisSessionStoreOptions {
    * @default 10_000
    */
   maxPending?: number
+  /**
+   * Makes every ending (`end`, `regenerate`, and what raises the epoch) wait until so many replicas have it, so that no
+   * failover brings an ended session back. When too few have it in time the call rejects with `STORE_UNAVAILABLE`: the
+   * session has ended, but a failover may undo that; the same call again waits again. Opens a second connection. Redis
+   * never promises that the replica that has it is the one that is promoted, unless all of them have it.
+   * @default no waiting
+   */
+  wait?: RedisWaitOptions
 }
 
-/** How long a call waits for a connection that is being made; less than any sensible deadline. */
-const READY_WAIT_MS = 500
 /** A connection that owes answers and gives none for so long is replaced. */
 const SILENCE_MS = 5_000
+/** The longest that `wait` may wait: a connection is silent meanwhile. */
+const LONGEST_WAIT_MS = 4_000
 /** How often a connection to a server that refuses writes is replaced. */
 const RECONNECT_EVERY_MS = 1_000
 /** How many keys one `SCAN` looks at, and how many records are read at a time. */
 const SCAN_COUNT = 500
 const SCAN_BATCH = 50
-const CLOSED = 'the store has been closed.'
 
 /**
  * Keeps sessions in Redis 7 or later, or Valkey. Every operation is atomic across processes.
@@ -97,19 +92,13 @@ const CLOSED = 'the store has been closed.'
 export class RedisSessionStore extends SessionStore {
   readonly #prefix: string
   readonly #maxPending: number
-  readonly #opening: Promise<OwnClient> | null
-  #client: RedisClient | null
-  #lastError: Error | null = null
-  /** Calls that wait for the connection. */
-  readonly #waiting = new Set<(failure?: string) => void>()
-  #awaitsReady = false
-  #pending = 0
-  #isClosed = false
+  readonly #connection: RedisConnection
+  readonly #replication: RedisReplication | null
 
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
   constructor(options: RedisSessionStoreOptions) {
     super()
-    const { url, client, prefix = 'soj:', maxPending = 10_000 } = options ?? {}
+    const { url, client, prefix = 'soj:', maxPending = 10_000, wait } = options ?? {}
     if ((url === undefined) === (client === undefined)) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore needs either url or client.')
     }
@@ -122,7 +111,17 @@ export class RedisSessionStore extends SessionStore {
     if (!Number.isSafeInteger(maxPending) || maxPending < 1) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore: maxPending must be a whole number of at least 1.')
     }
-    const missing = ['hgetall', 'del', 'evalsha', 'eval', 'once'].filter(
+    if (
+      wait !== undefined &&
+      !(isWhole(wait?.replicas, 1, 1_000) && isWhole(wait.timeoutMs ?? 1, 1, LONGEST_WAIT_MS))
+    ) {
+      throw new SessionError(
+        'INVALID_OPTION',
+        `RedisSessionStore: wait must be { replicas, timeoutMs? }: at least 1, and 1 to ${LONGEST_WAIT_MS} ms.`,
+      )
+    }
+    const needed = ['hgetall', 'del', 'evalsha', 'eval', 'once', ...(wait === undefined ? [] : ['duplicate'])]
+    const missing = needed.filter(
       (name) =>
         client !== undefined && typeof (client as unknown as Record<string, unknown> | null)?.[name] !== 'function',
     )
@@ -134,16 +133,19 @@ export class RedisSessionStore extends SessionStore {
     }
     this.#prefix = prefix
     this.#maxPending = maxPending
-    this.#client = client ?? null
-    this.#opening = url === undefined ? null : this.#open(url)
-    // A failure is told to every call; here it must only not count as unhandled.
-    this.#opening?.catch(() => {})
+    const open = url === undefined ? undefined : () => openClient(url)
+    this.#connection = new RedisConnection({ client, open, maxPending })
+    const openSecond = open ?? (async () => (client as Required<RedisClient>).duplicate())
+    this.#replication =
+      wait === undefined
+        ? null
+        : new RedisReplication(new RedisConnection<RedisReplicationClient>({ open: openSecond, maxPending }), wait)
   }
 
   async get(id: string): Promise<SessionData | null> {
     let hash: Record<string, string>
     try {
-      hash = await this.#read((client) => client.hgetall(this.#key(id)))
+      hash = await this.#connection.read((client) => client.hgetall(this.#key(id)))
     } catch (error) {
       if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('not a hash', error)
       throw error
@@ -156,7 +158,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async delete(id: string): Promise<void> {
-    await this.#run((client) => client.del(this.#key(id)))
+    await this.#connection.run((client) => client.del(this.#key(id)))
   }
 
   override async touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
@@ -195,14 +197,18 @@ export class RedisSessionStore extends SessionStore {
     )
     const [status, flat] = reply as ['ended'] | ['taken'] | ['regenerated', string[]]
     if (status !== 'regenerated') return { status }
+    await this.#confirmEnd(this.#key(id))
     const record = decodeRecord(next.id, Object.fromEntries(pairs(flat as string[])))
     return { status, record: record as SessionData }
   }
 
   /** Works also when Redis is out of memory. */
   override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
-    const reply = await this.#script(END, [this.#key(id)], [encodeEnd(ended), tombstoneSeconds])
+    const key = this.#key(id)
+    const reply = await this.#script(END, [key], [encodeEnd(ended), tombstoneSeconds])
     const [status, before] = reply as ['ended' | 'removed' | 'over', string?]
+    // What was removed could not be read, and cannot be on a replica either.
+    if (status === 'ended' || before !== undefined) await this.#confirmEnd(key)
     if (status !== 'over') return { status: 'ended' }
     return { status, successor: decodeEnd(before)?.successor }
   }
@@ -222,19 +228,23 @@ export class RedisSessionStore extends SessionStore {
 
   /** The IDs that have a key, in batches. */
   async *#scanIds(): AsyncGenerator<string[], void, undefined> {
-    const scanners = await this.#run(async (client) => {
-      if (client.nodes) return client.nodes('master')
-      if (client.scan) return [client as RedisScanner]
+    const { scanners, keyPrefix } = await this.#connection.run(async (client) => ({
+      scanners: client.nodes?.('master') ?? (client.scan ? [client as RedisScanner] : null),
+      keyPrefix: client.options?.keyPrefix ?? '',
+    }))
+    if (scanners === null) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore: client has no scan, which listing sessions needs.')
-    })
-    if (scanners.length === 0) throw unavailable('no primary of the cluster is known.', this.#lastError)
-    const prefix = `${this.#client?.options?.keyPrefix ?? ''}${this.#prefix}`
+    }
+    if (scanners.length === 0) throw unavailable('no primary of the cluster is known.')
+    const prefix = `${keyPrefix}${this.#prefix}`
     const pattern = `${prefix.replace(/[\\*?[\]]/g, '\\$&')}{*}*`
     const batchSize = Math.max(1, Math.min(SCAN_BATCH, Math.floor(this.#maxPending / 2)))
     for (const scanner of scanners) {
       let cursor = '0'
       do {
-        const [next, keys] = await this.#run(() => scanner.scan(cursor, 'MATCH', pattern, 'COUNT', SCAN_COUNT))
+        const [next, keys] = await this.#connection.run(() =>
+          scanner.scan(cursor, 'MATCH', pattern, 'COUNT', SCAN_COUNT),
+        )
         cursor = next
         const ids = keys.map((key) => key.slice(prefix.length).replace(/^\{(.*?)\}/, '$1'))
         for (let index = 0; index < ids.length; index += batchSize) yield ids.slice(index, index + batchSize)
@@ -244,30 +254,26 @@ export class RedisSessionStore extends SessionStore {
 
   override readonly users: UserIndex = redisUserIndex((user) => `${this.#prefix}u:{${user}}`, {
     run: (script, key, args) => this.#script(script, [key], args),
-    read: (key) => this.#read((client) => client.hgetall(key)),
+    read: (key) => this.#connection.read((client) => client.hgetall(key)),
   })
 
   override async epoch(atLeast?: number): Promise<number> {
-    return (await this.#script(EPOCH, [`${this.#prefix}epoch`], [atLeast ?? ''])) as number
+    const key = `${this.#prefix}epoch`
+    const epoch = (await this.#script(EPOCH, [key], [atLeast ?? ''])) as number
+    if (atLeast !== undefined) {
+      const isThere = (reply: unknown): boolean => Number(reply) >= atLeast
+      await this.#replication?.confirm({ key, script: EPOCH.lua, args: [atLeast], isThere })
+    }
+    return epoch
   }
 
   override async lease(name: string, owner: string, ttlMs: number): Promise<boolean> {
     return (await this.#script(LEASE, [`${this.#prefix}lease:{${name}}`], [owner, Math.ceil(ttlMs)])) === 1
   }
 
-  /** Closes the connection if the store opened it. A client that was handed in is left alone. */
+  /** Closes the connections that the store opened. A client that was handed in is left alone. */
   override async close(): Promise<void> {
-    if (this.#isClosed) return
-    this.#isClosed = true
-    for (const go of this.#waiting) go(CLOSED)
-    if (this.#opening === null) return
-    const client = await this.#opening.catch(() => null)
-    if (client === null) return
-    // Lets the answers under way come in, but not for longer than a call would wait.
-    const timer = setTimeout(() => client.disconnect(), READY_WAIT_MS)
-    if (client.status === 'ready') await client.quit().catch(() => {})
-    clearTimeout(timer)
-    client.disconnect()
+    await Promise.all([this.#connection.close(), this.#replication?.close()])
   }
 
   #key(id: string): string {
@@ -275,101 +281,45 @@ export class RedisSessionStore extends SessionStore {
     return `${this.#prefix}{${slot}}${id.slice(slot.length)}`
   }
 
-  async #open(url: string): Promise<OwnClient> {
-    const { Redis } = await import('ioredis').catch((cause) => {
-      const message = 'RedisSessionStore with a url needs ioredis: npm install ioredis'
-      throw new SessionError('MISSING_DEPENDENCY', message, { cause })
-    })
-    let reconnectedAt = 0
-    const client: OwnClient = new Redis(url.replace(/^valkey/, 'redis'), {
-      // No command outlives the connection it was sent on, and none waits without bound for the next one.
-      enableOfflineQueue: false,
-      autoResendUnfulfilledCommands: false,
-      maxRetriesPerRequest: 0,
-      connectTimeout: SILENCE_MS,
-      disconnectTimeout: 100,
-      socketTimeout: SILENCE_MS,
-      retryStrategy: (attempt: number) => Math.min(50 * attempt, 1_000),
-      // After a failover the old primary refuses writes: look for the new one, but let reads through in between.
-      reconnectOnError(error: Error) {
-        if (!error.message.startsWith('READONLY') || Date.now() - reconnectedAt < RECONNECT_EVERY_MS) return false
-        reconnectedAt = Date.now()
-        return true
-      },
-    })
-    client.on('error', (error) => {
-      this.#lastError = withoutArguments(error)
-    })
-    this.#client = client
-    return client
-  }
-
-  async #script(script: Script, keys: string[], args: (string | number)[]): Promise<unknown> {
-    return this.#run(async (client) => {
-      try {
-        return await client.evalsha(script.sha, keys.length, ...keys, ...args)
-      } catch (error) {
-        // The server has been restarted, or its scripts flushed.
-        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-        return client.eval(script.lua, keys.length, ...keys, ...args)
-      }
-    }).catch((error) => {
+  async #script(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
+    return this.#connection.script(script, keys, args).catch((error) => {
       if (error instanceof Error && /CORRUPT|WRONGTYPE/.test(error.message)) throw corrupt('unreadable metadata', error)
       throw error
     })
   }
 
-  /** Runs an operation that may be done twice: again, when our connection was lost under it. */
-  async #read<T>(operation: (client: RedisClient) => Promise<T>): Promise<T> {
-    return this.#run((client) =>
-      operation(client).catch(async (error) => {
-        // A reply is an answer. Another failure of our client, which queues nothing, means a lost connection.
-        if (this.#opening === null || this.#isClosed || (error as Error).name === 'ReplyError') throw error
-        await this.#becomesReady(client)
-        return operation(client)
-      }),
-    )
+  /** Waits until a tombstone is on replicas, if that is wanted. */
+  async #confirmEnd(key: string): Promise<void> {
+    await this.#replication?.confirm({ key, script: REWRITE_END, args: [], isThere: (reply) => reply === 1 })
   }
+}
 
-  /** Runs one operation once the connection is ready, within the bounds on waiting and on open calls. */
-  async #run<T>(operation: (client: RedisClient) => Promise<T>): Promise<T> {
-    if (this.#pending >= this.#maxPending) throw unavailable(`${this.#pending} calls are without an answer.`)
-    this.#pending++
-    try {
-      if (this.#isClosed) throw unavailable(CLOSED)
-      const client = this.#client ?? (await (this.#opening as Promise<OwnClient>))
-      if (client.status !== undefined && client.status !== 'ready') await this.#becomesReady(client)
-      return await operation(client)
-    } catch (error) {
-      throw withoutArguments(error)
-    } finally {
-      this.#pending--
-    }
-  }
+async function openClient(url: string): Promise<RedisReplicationClient> {
+  const { Redis } = await import('ioredis').catch((cause) => {
+    const message = 'RedisSessionStore with a url needs ioredis: npm install ioredis'
+    throw new SessionError('MISSING_DEPENDENCY', message, { cause })
+  })
+  let reconnectedAt = 0
+  return new Redis(url.replace(/^valkey/, 'redis'), {
+    // No command outlives the connection it was sent on, and none waits without bound for the next one.
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    connectTimeout: SILENCE_MS,
+    disconnectTimeout: 100,
+    socketTimeout: SILENCE_MS,
+    retryStrategy: (attempt: number) => Math.min(50 * attempt, 1_000),
+    // After a failover the old primary refuses writes: look for the new one, but let reads through in between.
+    reconnectOnError(error: Error) {
+      if (!error.message.startsWith('READONLY') || Date.now() - reconnectedAt < RECONNECT_EVERY_MS) return false
+      reconnectedAt = Date.now()
+      return true
+    },
+  })
+}
 
-  async #becomesReady(client: RedisClient): Promise<void> {
-    if (this.#isClosed) throw unavailable(CLOSED)
-    if (client.status === 'end') throw unavailable('the connection has been closed.', this.#lastError)
-    if (client.status === 'wait') client.connect?.().catch(() => {})
-    if (!this.#awaitsReady) {
-      this.#awaitsReady = true
-      client.once('ready', () => {
-        this.#awaitsReady = false
-        for (const go of this.#waiting) go()
-      })
-    }
-    // Not Promise.race: against a promise that outlives an outage it would keep every call of that outage in memory.
-    await new Promise<void>((resolve, reject) => {
-      const go = (failure?: string): void => {
-        clearTimeout(timer)
-        this.#waiting.delete(go)
-        if (failure === undefined) resolve()
-        else reject(unavailable(failure, this.#lastError))
-      }
-      const timer = setTimeout(() => go('there is no connection.'), READY_WAIT_MS)
-      this.#waiting.add(go)
-    })
-  }
+function isWhole(value: unknown, least: number, most: number): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most
 }
 
 function fieldKey(name: string): string {
@@ -499,12 +449,6 @@ function nullIfCorrupt(error: unknown): null {
   throw error
 }
 
-/** ioredis puts the command on its errors, passwords and session data and all, and error logs print it. */
-function withoutArguments<T>(error: T): T {
-  if (error instanceof Error && 'command' in error) Reflect.deleteProperty(error, 'command')
-  return error
-}
-
 function pairs(flat: string[]): [string, string][] {
   const result: [string, string][] = []
   for (let index = 0; index < flat.length; index += 2) {
@@ -515,9 +459,4 @@ function pairs(flat: string[]): [string, string][] {
 
 function corrupt(reason: string, cause?: unknown): SessionError {
   return new SessionError('CORRUPT_RECORD', `The session record in Redis cannot be read: ${reason}.`, { cause })
-}
-
-function unavailable(reason: string, cause?: unknown): SessionError {
-  if (isSessionError(cause)) return cause
-  return new SessionError('STORE_UNAVAILABLE', `Redis cannot be used: ${reason}`, { cause })
 }
