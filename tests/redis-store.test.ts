@@ -13,6 +13,7 @@ import {
   type SessionDataInit,
   type SessionEnd,
   type SessionError,
+  type UserEntry,
 } from 'sojourn'
 import { type RedisClient, RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
 import { checkStore } from 'sojourn/testing'
@@ -538,6 +539,250 @@ describe('options', () => {
     expect(build).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
   })
 })
+
+describe('the end of a session', () => {
+  test('leaves a hash of what lasts, without fields, for as long as it is told to', () =>
+    withStore(async (store) => {
+      const record = sample({
+        userId: 'ann',
+        idleTimeoutMs: 60_000,
+        previousToken: { hash: 'old', until: Date.now() },
+        context: { ip: '127.0.0.1' },
+        fields: [['cart', '[]']],
+      })
+      await store.create(record.id, record, 60)
+      const ended: SessionEnd = { reason: 'revoked', at: Date.now(), by: 'admin', detail: 'stolen' }
+      expect(await store.end(record.id, ended, 600)).toEqual({ status: 'ended' })
+      expect(Object.keys(await redis.hgetall(keyOf(record.id))).sort()).toEqual(['i', 'm', 't', 'u', 'x'])
+      expect(await store.get(record.id)).toEqual(
+        record.with({ ended, previousToken: undefined, context: undefined, fields: [] }),
+      )
+      const ttl = await redis.ttl(keyOf(record.id))
+      expect(ttl).toBeGreaterThan(590)
+      expect(ttl).toBeLessThanOrEqual(600)
+      expect(await store.end(record.id, LOGOUT, 9_000)).toEqual({ status: 'over' })
+      expect((await store.get(record.id))?.ended).toEqual(ended)
+      expect(await redis.ttl(keyOf(record.id))).toBeLessThanOrEqual(600)
+    }))
+
+  test.each<[string, (key: string) => Promise<unknown>]>([
+    ['text', (key) => redis.set(key, 'text')],
+    ['a list', (key) => redis.lpush(key, 'text')],
+    ['a hash without metadata', (key) => redis.hset(key, '.a', '1')],
+    ['a hash without a token', (key) => redis.hset(key, 'm', '1 1700000000000 0 0 1000 1000')],
+    ['a hash with broken times', (key) => redis.hset(key, 't', 'hash', 'm', '1 2 3')],
+    ['a tombstone that is no JSON', (key) => redis.hset(key, 't', 'h', 'm', '1 1700000000000 0 0 1 1', 'x', '{')],
+    ['a user that is no JSON', (key) => redis.hset(key, 't', 'h', 'm', '1 1700000000000 0 0 1 1', 'u', '{')],
+  ])('of one that is unreadable, %s, removes it', async (_what, write) => {
+    const id = randomUUID()
+    await write(keyOf(id))
+    await withStore(async (store) => {
+      await expect(store.get(id)).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
+      expect(await store.end(id, LOGOUT, 60)).toEqual({ status: 'ended' })
+      expect(await redis.exists(keyOf(id))).toBe(0)
+      expect(await store.end(id, LOGOUT, 60)).toEqual({ status: 'over' })
+    })
+  })
+
+  test('a record of before there were epochs, contexts and ends is read as ever', () =>
+    withStore(async (store) => {
+      const record = sample({ fields: [['a', '1']] })
+      const times = [0, 0, HOUR_MS, 12 * HOUR_MS].join(' ')
+      await redis.hset(keyOf(record.id), { t: record.tokenHash, m: `1 ${record.createdAt} ${times}`, '.a': '1' })
+      expect(await store.get(record.id)).toEqual(record)
+      // And takes no more room today.
+      await store.set(record.id, record, 60)
+      expect(await redis.hget(keyOf(record.id), 'm')).toBe(`1 ${record.createdAt} ${times}`)
+      expect(await store.update(record.id, changeOf(record), 60)).toEqual({ status: 'updated' })
+      const later = record.with({ epoch: 12 })
+      await store.set(record.id, later, 60)
+      await store.touch(record.id, 60)
+      expect((await store.get(record.id))?.epoch).toBe(12)
+    }))
+})
+
+describe('out of memory', () => {
+  let full: RedisServer
+  let admin: Redis
+  beforeAll(async () => {
+    full = await RedisServer.start('--maxmemory-policy', 'noeviction')
+    admin = new Redis(full.url)
+  })
+  afterAll(async () => {
+    admin.disconnect()
+    await full.stop()
+  })
+
+  test('sessions are ended, users revoked and leases taken; what is new is refused', () =>
+    withStore(
+      async (store) => {
+        const now = Date.now()
+        const record = sample({ fields: [['a', '1']], userId: 7 })
+        const other = sample({ fields: [['a', '1']] })
+        await store.create(record.id, record, 60)
+        await store.create(other.id, other, 60)
+        for (const { id } of [record, other]) {
+          await store.users.add('u7', { ...entryOf(id), pendingUntil: now + 60_000 }, { now })
+        }
+        await admin.config('SET', 'maxmemory', '1mb')
+        await expect(admin.set('more', '1')).rejects.toThrow(/OOM/)
+
+        const late = sample()
+        await expect(store.create(late.id, late, 60)).rejects.toThrow(/OOM/)
+        await expect(store.update(record.id, changeOf(record), 60)).rejects.toThrow(/OOM/)
+        await expect(store.users.add('u7', entryOf(late.id), { now })).rejects.toThrow(/OOM/)
+
+        expect(await store.users.settle('u7', record.id)).toBe(true)
+        expect(await store.users.evict('u7', { now, except: other.id })).toMatchObject([
+          { id: record.id, isEvicted: true, pendingUntil: 0 },
+        ])
+        expect(await store.end(record.id, LOGOUT, 60)).toEqual({ status: 'ended' })
+        expect((await store.get(record.id))?.ended).toEqual(LOGOUT)
+        await store.users.remove('u7', [record.id])
+        expect(await store.users.list('u7', now)).toMatchObject([{ id: other.id, isEvicted: false }])
+        const next = successorOf(other)
+        expect((await store.regenerate(other.id, regenerationOf(other, next), 60)).status).toBe('regenerated')
+        expect((await store.get(other.id))?.ended?.successor).toBe(next.id)
+        expect(await store.epoch(4)).toBe(4)
+        expect(await store.lease('sweep', 'me', 60_000)).toBe(true)
+        expect(await store.lease('sweep', 'you', 60_000)).toBe(false)
+        await store.delete(next.id)
+        expect(await store.get(next.id)).toBeNull()
+      },
+      { url: full.url },
+    ))
+})
+
+function entryOf(id: string, parts: Partial<UserEntry> = {}): UserEntry {
+  const now = Date.now()
+  return { id, since: now, endsAt: now + HOUR_MS, pendingUntil: 0, isEvicted: false, ...parts }
+}
+
+describe('the index of a user', () => {
+  const keyOfUser = (user: string): string => `soj:u:{${user}}`
+
+  test('is one hash, kept for as long as its last session may live, and not kept longer by a shorter one', () =>
+    withStore(async (store) => {
+      const user = randomUUID()
+      const now = Date.now()
+      const [long, short] = [entryOf(randomUUID(), { endsAt: now + 2 * HOUR_MS }), entryOf(randomUUID())]
+      await store.users.add(user, long, { now })
+      await store.users.add(user, short, { now })
+      expect(await redis.hgetall(keyOfUser(user))).toEqual({
+        [long.id]: `${long.since} ${long.endsAt} 0`,
+        [short.id]: `${short.since} ${short.endsAt} 0`,
+      })
+      const ttl = await redis.pttl(keyOfUser(user))
+      expect(ttl).toBeGreaterThan(HOUR_MS)
+      expect(ttl).toBeLessThanOrEqual(2 * HOUR_MS)
+      await store.users.evict(user, { now })
+      expect(await redis.hget(keyOfUser(user), short.id)).toBe(`${short.since} ${short.endsAt} 0 e`)
+      await store.users.remove(user, [long.id, short.id])
+      expect(await redis.exists(keyOfUser(user))).toBe(0)
+    }))
+
+  test('is not read as a whole by each login without a limit, and yet keeps no more than it must', () =>
+    withStore(async (store) => {
+      const user = randomUUID()
+      let now = Date.now()
+      const { byScripts } = await commandsOf(redis, async () => {
+        for (let login = 0; login < 500; login++) {
+          now += 1_000
+          // The digits decide when; these make it the same each time.
+          const id = randomUUID().slice(0, -8) + login.toString(16).padStart(8, '0')
+          await store.users.add(user, entryOf(id, { since: now, endsAt: now + 50_000 }), { now })
+        }
+      })
+      const reads = byScripts.filter(([name]) => name === 'hgetall').length
+      expect(reads).toBeGreaterThan(0)
+      expect(reads).toBeLessThan(100)
+      // 50 of them are alive.
+      expect(await redis.hlen(keyOfUser(user))).toBeLessThan(250)
+      expect(await store.users.list(user, now)).toHaveLength(50)
+    }))
+
+  test('passes over an entry that it cannot read', () =>
+    withStore(async (store) => {
+      const user = randomUUID()
+      const now = Date.now()
+      await redis.hset(keyOfUser(user), randomUUID(), 'nonsense')
+      const entry = entryOf(randomUUID())
+      expect(await store.users.add(user, entry, { now, max: 1 })).toEqual({ status: 'added', evicted: [] })
+      expect(await store.users.list(user, now)).toEqual([entry])
+    }))
+})
+
+describe('scan()', () => {
+  const foundBy = async (store: RedisSessionStore): Promise<SessionData[]> => {
+    const records: SessionData[] = []
+    for await (const record of store.scan()) records.push(record)
+    return records
+  }
+
+  test.each(['soj*:', '[s]?:', 'back\\slash^-:'])('finds the sessions under the prefix %s and no others', (prefix) =>
+    withStore(
+      async (store) => {
+        const now = Date.now()
+        const mine = sample({ fields: [['a', '1']] })
+        await store.create(mine.id, mine, 60)
+        await store.users.add('u1', entryOf(mine.id), { now })
+        await store.epoch(1)
+        await store.lease('sweep', 'me', 60_000)
+        await redis.set(keyOf(randomUUID(), prefix), 'text')
+        await redis.hset(keyOf(randomUUID(), prefix), 'm', 'broken')
+        for (const other of ['sojourn:', 's:', 'sx:', `x${prefix}`, `${prefix}x:`]) {
+          const theirs = sample()
+          await withStore((second) => second.create(theirs.id, theirs, 60), { url: server.url, prefix: other })
+        }
+        expect(await foundBy(store)).toEqual([mine])
+      },
+      { url: server.url, prefix },
+    ),
+  )
+
+  test('finds the sessions of a client with a keyPrefix', async () => {
+    const client = new Redis(server.url, { keyPrefix: 'app[1]:' })
+    const store = new RedisSessionStore({ client })
+    const record = sample()
+    await store.create(record.id, record, 60)
+    expect(await foundBy(store)).toEqual([record])
+    client.disconnect()
+  })
+
+  test('reads a few records at a time, also with a low maxPending', () =>
+    withStore(
+      async (store) => {
+        const records = await Promise.all(Array.from({ length: 4 }, () => sample()))
+        for (const record of records) await store.create(record.id, record, 60)
+        expect(await foundBy(store)).toHaveLength(4)
+      },
+      { url: server.url, prefix: 'few:', maxPending: 2 },
+    ))
+
+  test('asks for a client that can scan', async () => {
+    const least = {
+      hgetall: async () => ({}),
+      del: async () => 0,
+      evalsha: async () => 0,
+      eval: async () => 0,
+      once: () => {},
+    }
+    await expect(foundBy(new RedisSessionStore({ client: least }))).rejects.toThrow(/client has no scan/)
+  })
+})
+
+test('the epoch never expires and never goes back, also when what is there cannot be read', () =>
+  withStore(
+    async (store) => {
+      expect(await store.epoch(3)).toBe(3)
+      expect(await redis.ttl('epoch-test:epoch')).toBe(-1)
+      expect(await store.epoch(2)).toBe(3)
+      await redis.set('epoch-test:epoch', 'nonsense')
+      await expect(store.epoch()).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
+      await expect(store.epoch(1)).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
+    },
+    { url: server.url, prefix: 'epoch-test:' },
+  ))
 
 describe('rights and secrets', () => {
   // info: ioredis asks a new connection whether it is ready.
