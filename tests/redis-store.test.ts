@@ -689,7 +689,8 @@ describe('the index of a user', () => {
         for (let login = 0; login < 500; login++) {
           now += 1_000
           // The digits decide when; these make it the same each time.
-          const id = randomUUID().slice(0, -8) + login.toString(16).padStart(8, '0')
+          const digits = (Math.imul(login, 0x9e3779b1) >>> 0).toString(16).padStart(8, '0')
+          const id = randomUUID().slice(0, -8) + digits
           await store.users.add(user, entryOf(id, { since: now, endsAt: now + 50_000 }), { now })
         }
       })
