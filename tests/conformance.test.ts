@@ -328,8 +328,8 @@ describe('the suite finds a store that', () => {
       'of concurrent raises of the epoch the highest stands, and none is told a lower one',
       (store) => {
         let epoch = 0
-        store.epoch = async (atLeast = 0) => {
-          const next = Math.max(epoch, atLeast)
+        store.epoch = async (atLeast) => {
+          const next = Math.max(epoch, atLeast ?? 0)
           await yieldToOthers()
           epoch = next
           return next

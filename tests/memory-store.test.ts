@@ -6,8 +6,18 @@ import { fileURLToPath } from 'node:url'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, jest, test } from '@jest/globals'
-import { MemorySessionStore, type MemorySessionStoreOptions, SessionData, type SessionDataInit } from 'sojourn'
+import fc from 'fast-check'
+import {
+  MemorySessionStore,
+  type MemorySessionStoreOptions,
+  type Regeneration,
+  SessionData,
+  type SessionDataInit,
+  type SessionEnd,
+  type UserEntry,
+} from 'sojourn'
 import { FakeClock } from 'sojourn/testing'
+import { MemoryUserIndex } from '../src/stores/memory-users.js'
 
 const clock = new FakeClock()
 const MINUTE = 60_000
@@ -42,6 +52,14 @@ function record(id: string, members: Partial<SessionDataInit> = {}): SessionData
   })
 }
 
+function ended(parts: Partial<SessionEnd> = {}): SessionEnd {
+  return { reason: 'revoked', at: clock.now(), ...parts }
+}
+
+function regeneration(next: SessionData, parts: Partial<Regeneration> = {}): Regeneration {
+  return { generation: 1, at: clock.now(), next, keep: 'all', tombstoneSeconds: 300, ...parts }
+}
+
 const add = (store: MemorySessionStore, id: string, members?: Partial<SessionDataInit>): Promise<boolean> =>
   store.create(id, record(id, members), 1800)
 
@@ -49,6 +67,19 @@ async function kept(store: MemorySessionStore, ids: readonly string[]): Promise<
   const found: string[] = []
   for (const id of ids) if (await store.exists(id)) found.push(id)
   return found
+}
+
+/** Those of which the store has a record, alive or not. */
+async function known(store: MemorySessionStore, ids: readonly string[]): Promise<string[]> {
+  const found: string[] = []
+  for (const id of ids) if ((await store.get(id)) !== null) found.push(id)
+  return found
+}
+
+async function scanned(store: MemorySessionStore): Promise<string[]> {
+  const ids: string[] = []
+  for await (const { id } of store.scan()) ids.push(id)
+  return ids
 }
 
 function collectGarbage(): void {
@@ -113,8 +144,31 @@ describe('maxSessions', () => {
     await add(store, 'a1')
     await add(store, 'a2')
     const next = record('a3', { generation: 2, userId: 1 })
-    await store.regenerate('a2', { generation: 1, at: clock.now(), next, keep: 'all' }, 1800)
+    await store.regenerate('a2', regeneration(next), 1800)
     expect(await kept(store, ['a1', 'a2', 'a3'])).toEqual(['a1', 'a3'])
+    expect(store.size).toBe(2)
+  })
+
+  test('tombstones go first, the oldest of them before the others', async () => {
+    const store = createStore({ maxSessions: 4 })
+    await add(store, 'a1')
+    for (const id of ['e1', 'e2', 'u1']) await add(store, id, { userId: 1 })
+    await store.end('e2', ended(), 300)
+    await store.end('e1', ended(), 300)
+    await add(store, 'u2', { userId: 1 })
+    expect(await known(store, ['a1', 'e1', 'e2', 'u1', 'u2'])).toEqual(['a1', 'e1', 'u1', 'u2'])
+    await add(store, 'u3', { userId: 1 })
+    expect(await known(store, ['a1', 'e1', 'u1', 'u2', 'u3'])).toEqual(['a1', 'u1', 'u2', 'u3'])
+    await add(store, 'u4', { userId: 1 })
+    expect(await known(store, ['a1', 'u1', 'u2', 'u3', 'u4'])).toEqual(['u1', 'u2', 'u3', 'u4'])
+  })
+
+  test('ending a session at the bound evicts nobody', async () => {
+    const store = createStore({ maxSessions: 2 })
+    await add(store, 'a1')
+    await add(store, 'a2')
+    await store.end('a1', ended(), 300)
+    expect(await known(store, ['a1', 'a2'])).toEqual(['a1', 'a2'])
   })
 
   test('writing an existing session at the bound evicts nobody', async () => {
@@ -143,10 +197,15 @@ describe('size, clear and isolation', () => {
     await add(store, 'a1')
     await add(store, 'a2', { userId: 1 })
     expect(store.size).toBe(2)
-    await store.end('a1')
-    await store.end('a1')
+    await store.delete('a1')
+    await store.delete('a1')
     await store.delete('absent')
     expect(store.size).toBe(1)
+    await store.end('a2', ended(), 300)
+    expect(store.size).toBe(1)
+    await add(store, 'a3')
+    await store.regenerate('a3', regeneration(record('a4')), 1800)
+    expect(store.size).toBe(3)
     store.clear()
     expect(store.size).toBe(0)
     expect(await store.get('a2')).toBeNull()
@@ -190,6 +249,8 @@ describe('a store of many sessions', () => {
         idleTimeoutMs: n % 5 === 0 ? n + 1 : undefined,
         persistent: n % 7 === 0 ? n % 2 === 0 : undefined,
         previousToken: n % 11 === 0 ? { hash: 'previous', until: n } : undefined,
+        context: n % 13 === 0 ? { ip: '::1', userAgent: 'line\nfeed \u0000 "ü\u{1F36A}', referrer: '' } : undefined,
+        epoch: n % 17 === 0 ? n : undefined,
         fields: [
           ['', '""'],
           ['__proto__', `{"n":${n}}`],
@@ -200,16 +261,364 @@ describe('a store of many sessions', () => {
     )
     for (const one of made) await store.create(one.id, one, 60)
     for (const one of made) expect((await store.get(one.id))?.toJSON()).toEqual(one.toJSON())
+    const found = new Map<string, SessionData>()
+    for await (const one of store.scan()) found.set(one.id, one)
+    for (const one of made) expect(found.get(one.id)?.toJSON()).toEqual(one.toJSON())
+
+    for (const [n, { id }] of made.entries()) {
+      const by = n % 2 === 0 ? 'line\nfeed \u0000 "ü\u{1F36A}' : undefined
+      await store.end(id, ended({ by, detail: n % 3 === 0 ? '' : undefined, successor: `${n}` }), 300)
+    }
+    for (const [n, { id, userId, tokenHash }] of made.entries()) {
+      const tombstone = (await store.get(id)) as SessionData
+      expect({ ...tombstone.ended }).toEqual({
+        ...ended({ successor: `${n}` }),
+        ...(n % 2 === 0 && { by: 'line\nfeed \u0000 "ü\u{1F36A}' }),
+        ...(n % 3 === 0 && { detail: '' }),
+      })
+      expect([tombstone.userId, tombstone.tokenHash, tombstone.fields.size]).toEqual([userId, tokenHash, 0])
+    }
+  })
+})
+
+describe('how long a record is kept', () => {
+  test('for its TTL, by the store’s own clock, whether or not a clean-up comes by', async () => {
+    const store = createStore()
+    await store.create('a1', record('a1', { expiresAt: clock.now() + MINUTE }), 600)
+    clock.advance(10 * MINUTE - 1)
+    expect(await store.exists('a1')).toBe(false)
+    expect((await store.get('a1'))?.fields.get('a')).toBe('1')
+    expect(await store.clearExpired()).toBe(0)
+    clock.advance(1)
+    expect(await scanned(store)).toEqual([])
+    expect(await store.get('a1')).toBeNull()
+    expect(await add(store, 'a1')).toBe(true)
+    clock.advance(30 * MINUTE)
+    expect(await store.clearExpired()).toBe(1)
+    expect(store.size).toBe(0)
+  })
+
+  test('at least as long as it lives, whatever the TTL', async () => {
+    const store = createStore()
+    await store.set('a1', record('a1'), 1)
+    await store.set('a2', record('a2', { idleTimeoutMs: 5 * MINUTE }), 1)
+    clock.advance(5 * MINUTE - 1)
+    expect(await known(store, ['a1', 'a2'])).toEqual(['a1', 'a2'])
+    clock.advance(1)
+    expect(await known(store, ['a1', 'a2'])).toEqual(['a1'])
+    clock.advance(25 * MINUTE)
+    expect(await known(store, ['a1'])).toEqual([])
+  })
+
+  test('an update says for how long from then, and a touch how much longer than the session lives', async () => {
+    const store = createStore()
+    for (const id of ['updated', 'touched', 'plain']) await add(store, id)
+    const at = clock.now()
+    await store.update('updated', { generation: 1, at, expiresAt: at }, 40 * 60)
+    expect(await store.touch('touched', 1800, at, 600)).toBe(true)
+    expect(await store.touch('plain', 1800, at)).toBe(true)
+    clock.advance(40 * MINUTE - 1)
+    expect(await known(store, ['updated', 'touched', 'plain'])).toEqual(['updated', 'touched'])
+    clock.advance(1)
+    expect(await known(store, ['updated', 'touched'])).toEqual([])
+  })
+
+  test('a tombstone for the time that the end names, not for what was left of the session', async () => {
+    const store = createStore()
+    for (const id of ['short', 'long', 'old']) await add(store, id)
+    await store.end('short', ended(), 60)
+    await store.end('long', ended(), 7_200)
+    await store.regenerate('old', regeneration(record('new'), { tombstoneSeconds: 60 }), 1800)
+    clock.advance(MINUTE - 1)
+    expect(await known(store, ['short', 'long', 'old', 'new'])).toEqual(['short', 'long', 'old', 'new'])
+    clock.advance(1)
+    expect(await known(store, ['short', 'long', 'old', 'new'])).toEqual(['long', 'new'])
+    clock.advance(60 * MINUTE)
+    expect(await known(store, ['long', 'new'])).toEqual(['long'])
+  })
+})
+
+describe('a scan', () => {
+  test('has what is kept: live sessions, expired ones and tombstones', async () => {
+    const store = createStore()
+    await add(store, 'live')
+    await store.create('expired', record('expired', { expiresAt: clock.now() }), 600)
+    await add(store, 'ended')
+    await store.end('ended', ended(), 300)
+    await add(store, 'deleted')
+    await store.delete('deleted')
+    expect((await scanned(store)).sort()).toEqual(['ended', 'expired', 'live'])
+  })
+
+  test('goes on while sessions come and go, and tells nothing of what clear() removed', async () => {
+    const store = createStore()
+    const ids = Array.from({ length: 50 }, (_unused, n) => `s${n}`)
+    for (const id of ids) await add(store, id)
+    const found: string[] = []
+    for await (const { id } of store.scan()) {
+      found.push(id)
+      if (found.length === 10) await store.delete('s49')
+      await add(store, `t${found.length % 50}`)
+    }
+    expect(ids.filter((id) => !found.includes(id))).toEqual(['s49'])
+
+    let seen = 0
+    for await (const _record of store.scan()) {
+      seen++
+      if (seen === 3) store.clear()
+    }
+    expect(seen).toBe(3)
+  })
+
+  test('makes no session younger', async () => {
+    const store = createStore({ maxSessions: 2 })
+    await add(store, 'a1')
+    await add(store, 'a2')
+    await scanned(store)
+    await add(store, 'a3')
+    expect(await kept(store, ['a1', 'a2', 'a3'])).toEqual(['a2', 'a3'])
+  })
+})
+
+describe('the users of the store', () => {
+  const index = (store: MemorySessionStore): MemoryUserIndex => store.users as MemoryUserIndex
+
+  function entry(id: string, parts: Partial<UserEntry> = {}): UserEntry {
+    const now = clock.now()
+    return { id, since: now, endsAt: now + 720 * MINUTE, pendingUntil: 0, isEvicted: false, ...parts }
+  }
+
+  async function login(store: MemorySessionStore, id: string, user = 'user'): Promise<void> {
+    const now = clock.now()
+    await store.users.add(user, entry(id, { pendingUntil: now + MINUTE }), { now })
+    await add(store, id, { userId: user })
+    expect(await store.users.settle(user, id)).toBe(true)
+  }
+
+  const idsOf = async (store: MemorySessionStore, user = 'user'): Promise<string[]> =>
+    (await store.users.list(user, clock.now())).map(({ id }) => id)
+
+  test('an entry goes with the session that the store drops: deleted, forgotten, evicted, cleared', async () => {
+    const store = createStore({ maxSessions: 4 })
+    for (const id of ['u1', 'u2', 'u3', 'u4']) await login(store, id)
+    await store.delete('u1')
+    expect(await idsOf(store)).toEqual(['u2', 'u3', 'u4'])
+    await store.touch('u2', 3_600)
+    await login(store, 'u5')
+    await login(store, 'u6')
+    expect(await idsOf(store)).toEqual(['u2', 'u4', 'u5', 'u6'])
+    clock.advance(30 * MINUTE)
+    expect(await store.get('u4')).toBeNull()
+    expect(await idsOf(store)).toEqual(['u2', 'u5', 'u6'])
+    expect(await store.clearExpired()).toBe(2)
+    expect(await idsOf(store)).toEqual(['u2'])
+    store.clear()
+    expect(await idsOf(store)).toEqual([])
+    expect([index(store).size, index(store).users]).toEqual([0, 0])
+  })
+
+  test('an ended session keeps its entry until the tombstone goes, and the successor keeps its own', async () => {
+    const store = createStore()
+    await login(store, 'old')
+    await store.users.add('user', entry('new', { pendingUntil: clock.now() + MINUTE }), { now: clock.now() })
+    await store.regenerate('old', regeneration(record('new', { generation: 2 })), 1800)
+    expect(await idsOf(store)).toEqual(['old', 'new'])
+    clock.advance(5 * MINUTE)
+    await store.clearExpired()
+    expect(await idsOf(store)).toEqual(['new'])
+    expect(await store.exists('new')).toBe(true)
+  })
+
+  test('a session that was evicted before its login was done is not settled', async () => {
+    const store = createStore({ maxSessions: 1 })
+    await store.users.add('user', entry('u1', { pendingUntil: clock.now() + MINUTE }), { now: clock.now() })
+    await add(store, 'u1', { userId: 1 })
+    await add(store, 'u2', { userId: 2 })
+    expect(await store.users.settle('user', 'u1')).toBe(false)
+  })
+
+  test('the entry of a login that never came to its end goes with the clean-up, once it cannot any more', async () => {
+    const store = createStore()
+    const now = clock.now()
+    await store.users.add('user', entry('pending', { pendingUntil: now + MINUTE }), { now })
+    await store.users.add('user', entry('ends', { endsAt: now + 2 * MINUTE }), { now })
+    await login(store, 'settled')
+    clock.advance(MINUTE - 1)
+    await store.clearExpired()
+    expect(await idsOf(store)).toEqual(['pending', 'ends', 'settled'])
+    clock.advance(1)
+    await store.clearExpired()
+    expect(await idsOf(store)).toEqual(['ends', 'settled'])
+    clock.advance(MINUTE)
+    await store.clearExpired()
+    expect(await idsOf(store)).toEqual(['settled'])
+    expect([index(store).size, index(store).users]).toEqual([1, 1])
+  })
+
+  test('there is an end to how many logins may be unfinished, until the next clean-up', async () => {
+    const store = createStore({ maxSessions: 10 })
+    const now = clock.now()
+    const pendingUntil = now + MINUTE
+    let added = 0
+    const fill = async (): Promise<void> => {
+      for (; added < 100_000; added++) {
+        await store.users.add(`user${added % 50}`, entry(`p${added}`, { pendingUntil }), { now })
+      }
+    }
+    await expect(fill()).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+    expect(added).toBe(index(store).size)
+    expect(added).toBeLessThan(2_000)
+    // One that is there can still be replaced.
+    expect(await store.users.add('user0', entry('p0'), { now })).toMatchObject({ status: 'added' })
+    clock.advance(MINUTE)
+    await store.clearExpired()
+    expect([index(store).size, index(store).users]).toEqual([1, 1])
+    await login(store, 'u1')
+  })
+
+  test('do as the contract says, whatever the order of calls', () => {
+    const id = fc.constantFrom('a', 'b', 'c', 'd', 'e')
+    const user = fc.constantFrom('user-1', 'user-2', 'x')
+    const time = fc.integer({ min: 0, max: 20 })
+    const calls = fc.array(
+      fc.oneof(
+        fc.record({
+          call: fc.constant('add' as const),
+          user,
+          id,
+          now: time,
+          since: time,
+          life: fc.integer({ min: 1, max: 20 }),
+          max: fc.option(fc.integer({ min: 1, max: 4 }), { nil: undefined }),
+          evictsOldest: fc.boolean(),
+        }),
+        fc.record({ call: fc.constant('settle' as const), user, id, remove: fc.array(id, { maxLength: 2 }) }),
+        fc.record({ call: fc.constant('list' as const), user, now: time }),
+        fc.record({ call: fc.constant('evict' as const), user, now: time, except: fc.option(id, { nil: undefined }) }),
+        fc.record({ call: fc.constant('remove' as const), user, ids: fc.array(id, { maxLength: 3 }) }),
+        fc.record({ call: fc.constant('forget' as const), id }),
+      ),
+      { maxLength: 40 },
+    )
+    return fc.assert(
+      fc.asyncProperty(calls, async (steps) => {
+        const users = new MemoryUserIndex({ maxEntries: 100, hasSession: () => false })
+        // The same in the plainest way: entries by user and ID, in the order in which they came.
+        const model = new Map<string, UserEntry>()
+        const keyOf = (user: string, id: string): string => `${user} ${id}`
+        const entriesOf = (user: string): UserEntry[] =>
+          [...model].filter(([key]) => key.startsWith(`${user} `)).map(([, entry]) => entry)
+        const prune = (user: string, now: number): void => {
+          for (const { id, endsAt } of entriesOf(user)) if (endsAt <= now) model.delete(keyOf(user, id))
+        }
+        const mark = (user: string, entry: UserEntry): void =>
+          void model.set(keyOf(user, entry.id), { ...entry, isEvicted: true })
+
+        for (const step of steps) {
+          switch (step.call) {
+            case 'add': {
+              const { user, now, since, max, evictsOldest } = step
+              const made = entry(step.id, { since, endsAt: now + step.life, pendingUntil: now + 1 })
+              prune(user, now)
+              const result = await users.add(user, made, { now, max, evictsOldest })
+              const active = entriesOf(user).filter(({ id, isEvicted }) => !isEvicted && id !== made.id)
+              const excess = active.length + 1 - (max ?? 100)
+              if (excess > 0 && !evictsOldest) {
+                expect(result).toEqual({ status: 'full', entries: entriesOf(user) })
+                break
+              }
+              const oldest = active.sort((a, b) => a.since - b.since).slice(0, Math.max(0, excess))
+              for (const one of oldest) mark(user, one)
+              model.set(keyOf(user, made.id), made)
+              expect(result).toEqual({ status: 'added', evicted: entriesOf(user).filter((one) => one.isEvicted) })
+              break
+            }
+            case 'settle': {
+              const key = keyOf(step.user, step.id)
+              const present = model.get(key)
+              const isGood = present?.isEvicted === false
+              if (isGood) model.set(key, { ...present, pendingUntil: 0 })
+              for (const one of step.remove) model.delete(keyOf(step.user, one))
+              expect(await users.settle(step.user, step.id, step.remove)).toBe(isGood)
+              break
+            }
+            case 'list':
+              prune(step.user, step.now)
+              expect(await users.list(step.user, step.now)).toEqual(entriesOf(step.user))
+              break
+            case 'evict': {
+              prune(step.user, step.now)
+              for (const one of entriesOf(step.user)) if (one.id !== step.except) mark(step.user, one)
+              const marked = entriesOf(step.user).filter((one) => one.isEvicted)
+              expect(await users.evict(step.user, { now: step.now, except: step.except })).toEqual(marked)
+              break
+            }
+            case 'remove':
+              for (const one of step.ids) model.delete(keyOf(step.user, one))
+              await users.remove(step.user, step.ids)
+              break
+            case 'forget':
+              users.forget(step.id)
+              for (const key of model.keys()) if (key.endsWith(` ${step.id}`)) model.delete(key)
+              break
+          }
+          for (const user of ['user-1', 'user-2', 'x']) expect(await users.list(user, -1)).toEqual(entriesOf(user))
+        }
+        expect(users.size).toBe(new Set([...model.values()].map(({ id }) => id)).size)
+        expect(users.users).toBe(new Set([...model.keys()].map((key) => key.split(' ')[0])).size)
+        for (const one of ['a', 'b', 'c', 'd', 'e']) users.forget(one)
+        expect([users.size, users.users]).toEqual([0, 0])
+      }),
+    )
+  })
+
+  test('what a caller holds of them cannot be changed', async () => {
+    const store = createStore()
+    const own = { ...entry('u1') }
+    await store.users.add('user', own, { now: clock.now() })
+    own.isEvicted = true
+    const [listed] = await store.users.list('user', clock.now())
+    expect(listed?.isEvicted).toBe(false)
+    expect(() => Object.assign(listed as object, { isEvicted: true })).toThrow(TypeError)
+  })
+})
+
+describe('epoch and leases', () => {
+  test('the epoch begins at 0, rises, and outlives clear()', async () => {
+    const store = createStore()
+    expect(await store.epoch()).toBe(0)
+    expect(await store.epoch(3)).toBe(3)
+    store.clear()
+    expect(await store.epoch(2)).toBe(3)
+    expect(await createStore().epoch()).toBe(0)
+  })
+
+  test('a lease lasts for its time by the store’s clock, from when it was taken or prolonged last', async () => {
+    const store = createStore()
+    expect(await store.lease('clean-up', 'a', 1_000)).toBe(true)
+    clock.advance(999)
+    expect(await store.lease('clean-up', 'b', 1_000)).toBe(false)
+    expect(await store.lease('clean-up', 'a', 1_000)).toBe(true)
+    clock.advance(999)
+    expect(await store.lease('clean-up', 'b', 1_000)).toBe(false)
+    expect(await store.lease('other', 'b', 1_000)).toBe(true)
+    clock.advance(1)
+    expect(await store.lease('clean-up', 'b', 1_000)).toBe(true)
+    expect(await store.lease('clean-up', 'a', 1_000)).toBe(false)
+    // A clean-up forgets those that are over, and no other.
+    await store.clearExpired()
+    expect(await store.lease('clean-up', 'a', 1_000)).toBe(false)
   })
 })
 
 describe('clean-up', () => {
   test('removes what has expired, and nothing else', async () => {
     const store = createStore()
-    await add(store, 'a1', { expiresAt: clock.now() - 1 })
-    await add(store, 'a2', { absoluteExpiresAt: clock.now() })
+    await store.create('a1', record('a1', { expiresAt: clock.now() - 1 }), 1)
+    await store.create('a2', record('a2', { absoluteExpiresAt: clock.now() }), 1)
     await add(store, 'a3')
     expect(store.size).toBe(3)
+    clock.advance(1_000)
     expect(await store.clearExpired()).toBe(2)
     expect(await kept(store, ['a1', 'a2', 'a3'])).toEqual(['a3'])
     expect(store.size).toBe(1)
@@ -217,7 +626,9 @@ describe('clean-up', () => {
 
   test('a second call joins the one that is under way', async () => {
     const store = createStore()
-    for (let index = 0; index < 100; index++) await add(store, `a${index}`, { expiresAt: clock.now() })
+    const expired = record('all', { expiresAt: clock.now() })
+    for (let index = 0; index < 100; index++) await store.set(`a${index}`, expired, 1)
+    clock.advance(1_000)
     const [first, second] = [store.clearExpired(), store.clearExpired()]
     expect(second).toBe(first)
     expect(await first).toBe(100)
@@ -227,7 +638,7 @@ describe('clean-up', () => {
   test('runs by itself while it is started, by the store’s own clock', async () => {
     jest.useFakeTimers()
     try {
-      const own = new FakeClock()
+      const own = new FakeClock(clock.now())
       const store = createStore({ cleanupInterval: 60, clock: own.now })
       await add(store, 'a1')
       await jest.advanceTimersByTimeAsync(10 * MINUTE)
@@ -254,7 +665,7 @@ describe('clean-up', () => {
     try {
       createStore({ cleanupInterval: 0 }).startCleanup()
       expect(jest.getTimerCount()).toBe(0)
-      const own = new FakeClock()
+      const own = new FakeClock(clock.now())
       const store = createStore({ cleanupInterval: 10_000_000, clock: own.now })
       await add(store, 'a1')
       own.advance(999 * MINUTE)
@@ -285,24 +696,17 @@ describe('clean-up', () => {
     expect([output.trim(), code]).toEqual(['made', 0])
   })
 
-  test('of 1,000,000 expired sessions never stalls the event loop for 10 ms', async () => {
+  test('and a scan of 1,000,000 sessions never stall the event loop for 10 ms', async () => {
     const store = createStore({ maxSessions: 1_000_000 })
-    const expired = record('all', { expiresAt: clock.now() })
-
-    /** Fills the store, sweeps it, and returns how long each turn of the event loop took, in order of length. */
-    async function sweep(): Promise<number[]> {
-      // One record under a million IDs: the sweep looks at the times and at the ID only.
-      for (let index = 0; index < 1_000_000; index++) {
-        void store.set(((index * 2654435761) >>> 0).toString(16).padStart(8, '0'), expired, 1)
-      }
-      expect(store.size).toBe(1_000_000)
-      // The garbage of the filling is not the sweep's: collecting it meanwhile would be taken for a stall.
+    /** How long each turn of the event loop took meanwhile, in order of length. */
+    async function turnsDuring(task: () => Promise<unknown>): Promise<number[]> {
+      // The garbage of what was before is not the task's: collecting it meanwhile would be taken for a stall.
       collectGarbage()
       const turns: number[] = []
       let isDone = false
       let last = performance.now()
       let used = process.cpuUsage()
-      const sweeping = store.clearExpired().finally(() => {
+      const running = task().finally(() => {
         isDone = true
       })
       while (!isDone) {
@@ -314,22 +718,44 @@ describe('clean-up', () => {
         last = now
         used = process.cpuUsage()
       }
-      expect(await sweeping).toBe(1_000_000)
-      expect(store.size).toBe(0)
+      await running
       return turns.sort((a, b) => a - b)
+    }
+
+    /** Fills the store, scans and sweeps it. */
+    async function scanAndSweep(): Promise<number[][]> {
+      // One record under a million IDs: the sweep looks at the times only.
+      const one = record('all')
+      for (let index = 0; index < 1_000_000; index++) {
+        void store.set(((index * 2654435761) >>> 0).toString(16).padStart(8, '0'), one, 1)
+      }
+      expect(store.size).toBe(1_000_000)
+      let seen = 0
+      const scan = await turnsDuring(async () => {
+        for await (const _record of store.scan()) seen++
+      })
+      expect(seen).toBe(1_000_000)
+      clock.advance(30 * MINUTE)
+      const sweep = await turnsDuring(async () => expect(await store.clearExpired()).toBe(1_000_000))
+      expect(store.size).toBe(0)
+      return [scan, sweep]
     }
 
     // A turn that garbage collection or another process prolongs is not the store's; there are few of them, a different
     // one each time. The longest turn of all is a figure of the bench.
     const longest: number[] = []
     while (longest.length < 3 && !longest.some((ms) => ms < 10)) {
-      const turns = await sweep()
-      expect(turns.length).toBeGreaterThan(20)
-      expect(turns[Math.floor(turns.length / 2)]).toBeLessThan(5)
-      longest.push(turns[Math.floor(turns.length * 0.98)] ?? Number.POSITIVE_INFINITY)
+      const ofAll: number[] = []
+      for (const turns of await scanAndSweep()) {
+        expect(turns.length).toBeGreaterThan(20)
+        expect(turns[Math.floor(turns.length / 2)]).toBeLessThan(5)
+        ofAll.push(turns[Math.floor(turns.length * 0.98)] ?? Number.POSITIVE_INFINITY)
+      }
+      longest.push(Math.max(...ofAll))
     }
     expect(Math.min(...longest)).toBeLessThan(10)
-  })
+    // Three rounds on a slow machine.
+  }, 180_000)
 })
 
 describe('the warning in production', () => {
