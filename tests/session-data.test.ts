@@ -4,13 +4,19 @@ import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import {
   applyChange,
+  applyEnd,
   applyRegeneration,
   applyTouch,
+  type EndReason,
+  endOfRegenerated,
   isSessionError,
   type SessionChange,
+  type SessionContext,
   SessionData,
   type SessionDataInit,
+  type SessionEnd,
 } from 'sojourn'
+import { readContext, readEnd } from '../src/session-data.js'
 
 const NOW = Date.UTC(2026, 0, 2, 3, 4, 5, 678)
 const MINUTE = 60_000
@@ -40,6 +46,9 @@ function changed(before: SessionData, members: Partial<SessionChange>): SessionD
   expect(result).toEqual({ status: 'updated' })
   return after as SessionData
 }
+
+const REASONS: readonly EndReason[] = ['idle', 'absolute', 'logout', 'destroyed', 'regenerated', 'revoked', 'limit']
+const ENDED: SessionEnd = { reason: 'revoked', at: NOW + 1, by: 'admin', detail: 'lost device', successor: 'next' }
 
 const entries = (map: ReadonlyMap<string, string>): object => Object.fromEntries(map)
 
@@ -73,6 +82,12 @@ describe('the end', () => {
     expect(record({ expiresAt: Date.now() - 1 }).isExpired()).toBe(true)
   })
 
+  test('a record that was ended is over at any time, though it ran into no timeout', () => {
+    const tombstone = record({ ended: ENDED })
+    expect(tombstone.isExpired(NOW - 10_000 * MINUTE)).toBe(true)
+    expect(tombstone.expiryReason(NOW)).toBeNull()
+  })
+
   test('a clock that was set back counts from the last access', () => {
     expect(record().effectiveNow(NOW - MINUTE)).toBe(NOW)
     expect(record().effectiveNow(NOW + MINUTE)).toBe(NOW + MINUTE)
@@ -97,6 +112,20 @@ describe('a record is immutable', () => {
     expect(data.fields.get('a')).toBe('1')
   })
 
+  test('and what it is made of: context, end, previous token', () => {
+    const context = { ip: '127.0.0.1' }
+    const ended = { ...ENDED }
+    const previousToken = { hash: 'old', until: NOW }
+    const data = record({ context, ended, previousToken })
+    Object.assign(context, { ip: 'mallory' })
+    Object.assign(ended, { reason: 'idle' })
+    Object.assign(previousToken, { hash: 'mallory' })
+    expect(data).toMatchObject({ context: { ip: '127.0.0.1' }, ended: ENDED, previousToken: { hash: 'old' } })
+    for (const part of [data.context, data.ended, data.previousToken]) {
+      expect(() => Object.assign(part as object, { ip: '', reason: '', hash: '' })).toThrow(TypeError)
+    }
+  })
+
   test('with() and withField() make copies', () => {
     const data = record({ userId: 7 })
     expect(data.with({ userId: undefined }).userId).toBeUndefined()
@@ -108,6 +137,7 @@ describe('a record is immutable', () => {
 
 describe('JSON', () => {
   const time = fc.integer({ min: -8_640_000_000_000_000, max: 8_640_000_000_000_000 })
+  const anyText = fc.oneof(fc.constantFrom('', '__proto__', '\u0000', '\ud800'), fc.string({ unit: 'binary' }))
   const anyRecord = fc
     .record(
       {
@@ -127,6 +157,15 @@ describe('JSON', () => {
           fc.integer(),
           fc.double({ noNaN: true, noDefaultInfinity: true }).map((n) => n + 0),
         ),
+        context: fc.record(
+          { ip: anyText, userAgent: anyText, referrer: anyText, locale: anyText },
+          { requiredKeys: [], noNullPrototype: true },
+        ),
+        epoch: fc.nat(),
+        ended: fc.record(
+          { reason: fc.constantFrom(...REASONS), at: time, by: anyText, detail: anyText, successor: fc.uuid() },
+          { requiredKeys: ['reason', 'at'], noNullPrototype: true },
+        ),
         fields: fc.array(
           fc.tuple(
             fc.oneof(fc.constantFrom('__proto__', 'constructor', '', '0', 'toJSON'), fc.string({ unit: 'binary' })),
@@ -143,7 +182,12 @@ describe('JSON', () => {
     )
     .map((init) => new SessionData(init))
 
-  const comparable = (data: SessionData): object => ({ ...data, fields: new Map(data.fields) })
+  /** Without the difference between what is absent and what is there as undefined. */
+  const comparable = (data: SessionData): object => ({
+    ...data,
+    ended: data.ended && Object.fromEntries(Object.entries(data.ended).filter(([, value]) => value !== undefined)),
+    fields: new Map(data.fields),
+  })
 
   test('every record comes back, from the object and from its text', () => {
     fc.assert(
@@ -169,6 +213,22 @@ describe('JSON', () => {
     })
   })
 
+  test('context, epoch and end are there when there is something to say', () => {
+    const told = record({ context: { ip: '::1', locale: 'de' }, epoch: 3, ended: ENDED }).toJSON()
+    expect(told).toMatchObject({ context: { ip: '::1', locale: 'de' }, epoch: 3 })
+    expect(told.ended).toEqual({ ...ENDED, at: '2026-01-02T03:04:05.679Z' })
+    expect(Object.keys(record({ epoch: 0 }).toJSON())).not.toEqual(expect.arrayContaining(['epoch']))
+    expect(SessionData.fromJSON(record().toJSON())).toMatchObject({ context: undefined, epoch: 0, ended: undefined })
+  })
+
+  test('of context and end nothing comes back that does not belong there', () => {
+    const json = { ...record().toJSON(), context: { ip: '::1', admin: 'yes' }, ended: { ...END_JSON, admin: 'yes' } }
+    const read = SessionData.fromJSON(json)
+    expect(read.context).toEqual({ ip: '::1' })
+    expect(read.ended).toEqual({ reason: 'revoked', at: NOW })
+  })
+
+  const END_JSON = { reason: 'revoked', at: '2026-01-02T03:04:05.678Z' }
   const REQUIRED = ['id', 'tokenHash', 'generation', 'createdAt', 'updatedAt', 'lastAccessedAt', 'expiresAt']
   const bad: [what: string, json: unknown][] = [
     ['undefined', undefined],
@@ -198,6 +258,28 @@ describe('JSON', () => {
     ['a user that is null', { ...record().toJSON(), userId: null }],
     ['a previous token that is text', { ...record().toJSON(), previousToken: 'hash' }],
     ['a previous token without its end', { ...record().toJSON(), previousToken: { hash: 'hash' } }],
+    ['a context that is text', { ...record().toJSON(), context: '127.0.0.1' }],
+    ['a context that is null', { ...record().toJSON(), context: null }],
+    ['a context that is an array', { ...record().toJSON(), context: ['127.0.0.1'] }],
+    ...['ip', 'userAgent', 'referrer', 'locale'].flatMap((name): [string, unknown][] => [
+      [`a context whose ${name} is a number`, { ...record().toJSON(), context: { [name]: 1 } }],
+      [`a context whose ${name} is null`, { ...record().toJSON(), context: { [name]: null } }],
+    ]),
+    ['an epoch below 0', { ...record().toJSON(), epoch: -1 }],
+    ['an epoch that is text', { ...record().toJSON(), epoch: '1' }],
+    ['an epoch that is null', { ...record().toJSON(), epoch: null }],
+    ['an epoch that is no whole number', { ...record().toJSON(), epoch: 0.5 }],
+    ['an end that is text', { ...record().toJSON(), ended: 'revoked' }],
+    ['an end that is null', { ...record().toJSON(), ended: null }],
+    ['an end that is an array', { ...record().toJSON(), ended: [END_JSON] }],
+    ['an end that is false', { ...record().toJSON(), ended: false }],
+    ['an end without a reason', { ...record().toJSON(), ended: { ...END_JSON, reason: undefined } }],
+    ['an end for an unknown reason', { ...record().toJSON(), ended: { ...END_JSON, reason: 'toString' } }],
+    ['an end without a time', { ...record().toJSON(), ended: { ...END_JSON, at: undefined } }],
+    ['an end whose time is a number', { ...record().toJSON(), ended: { ...END_JSON, at: NOW } }],
+    ['an end by something', { ...record().toJSON(), ended: { ...END_JSON, by: { id: 1 } } }],
+    ['an end with a detail that is a number', { ...record().toJSON(), ended: { ...END_JSON, detail: 7 } }],
+    ['an end with a successor that is null', { ...record().toJSON(), ended: { ...END_JSON, successor: null } }],
     ['a field that is not encoded', { ...record().toJSON(), fields: { a: 1 } }],
     ['a field that is an object', { ...record().toJSON(), fields: { a: {} } }],
   ]
@@ -228,9 +310,38 @@ describe('JSON', () => {
   })
 })
 
+describe('context and end in a store’s own format', () => {
+  test('come back', () => {
+    const context: SessionContext = { ip: '::1', userAgent: '', locale: 'de' }
+    expect(readContext(JSON.parse(JSON.stringify(context)))).toEqual(context)
+    expect(readEnd(JSON.parse(JSON.stringify(ENDED)))).toEqual(ENDED)
+    for (const reason of REASONS) expect(readEnd({ reason, at: NOW })).toEqual({ reason, at: NOW })
+  })
+
+  test.each([
+    null,
+    'text',
+    5,
+    [],
+    { at: NOW },
+    { reason: 'revoked' },
+    { reason: 'no', at: NOW },
+    { ...ENDED, at: '5' },
+  ])('an end is refused: %j', (value) => {
+    expect(() => readEnd(value)).toThrow(expect.objectContaining({ code: 'CORRUPT_RECORD' }))
+  })
+
+  test.each([null, 'text', 5, [], { ip: 1 }, { locale: {} }])('a context is refused: %j', (value) => {
+    expect(() => readContext(value)).toThrow(expect.objectContaining({ code: 'CORRUPT_RECORD' }))
+  })
+})
+
 describe('applyChange', () => {
   test.each([
     ['no record', null, {}],
+    ['a tombstone', record({ ended: ENDED }), {}],
+    ['a tombstone, of before it ended', record({ ended: ENDED }), { at: NOW - MINUTE }],
+    ['no activity on a tombstone', record({ ended: ENDED }), { isPassive: true }],
     ['another generation', record({ generation: 2 }), {}],
     ['a record past its idle end', record(), { at: NOW + 30 * MINUTE }],
     ['a record past its absolute end', record({ absoluteExpiresAt: NOW + 1 }), {}],
@@ -305,6 +416,32 @@ describe('applyChange', () => {
     expect(changed(before, { metadata: { userId: undefined } }).persistent).toBe(true)
   })
 
+  test('no activity: fields and metadata are written, last access and end stay', () => {
+    const after = changed(record(), { set: new Map([['b', '2']]), metadata: { userId: 7 }, isPassive: true })
+    expect(after).toEqual(record({ fields: Object.entries({ a: '1', b: '2' }), userId: 7, updatedAt: NOW + MINUTE }))
+    expect(changed(record(), { isPassive: true })).toEqual(record())
+  })
+
+  test('no activity: what the metadata says of the end counts all the same', () => {
+    const sooner = changed(record(), { metadata: { absoluteExpiresAt: NOW + MINUTE }, isPassive: true })
+    expect([sooner.absoluteExpiresAt, sooner.expiresAt, sooner.lastAccessedAt]).toEqual([
+      NOW + MINUTE,
+      NOW + MINUTE,
+      NOW,
+    ])
+    const own = changed(record(), {
+      expiresAt: NOW + 5 * MINUTE,
+      metadata: { idleTimeoutMs: 5 * MINUTE },
+      isPassive: true,
+    })
+    expect([own.idleTimeoutMs, own.expiresAt, own.lastAccessedAt]).toEqual([5 * MINUTE, NOW + 5 * MINUTE, NOW])
+  })
+
+  test('context and epoch stay', () => {
+    const after = changed(record({ context: { ip: '::1' }, epoch: 2 }), { set: new Map([['a', '2']]) })
+    expect([after.context, after.epoch]).toEqual([{ ip: '::1' }, 2])
+  })
+
   test('a clock that was set back moves neither the last access nor the update', () => {
     const after = changed(record(), { at: NOW - MINUTE, set: new Map([['a', '2']]) })
     expect([after.lastAccessedAt, after.updatedAt]).toEqual([NOW, NOW])
@@ -330,13 +467,14 @@ describe('applyTouch', () => {
   test('what is over stays over', () => {
     expect(applyTouch(null, 1800, NOW)).toBeNull()
     expect(applyTouch(record(), 1800, NOW + 30 * MINUTE)).toBeNull()
+    expect(applyTouch(record({ ended: ENDED }), 1800, NOW - MINUTE)).toBeNull()
   })
 })
 
 describe('applyRegeneration', () => {
   const before = record({ fields: Object.entries({ a: '1', b: '2', c: '3' }), userId: 7 })
   const next = record({ id: 'next', generation: 2, tokenHash: 'next', fields: [['b', '20']], userId: 8 })
-  const regeneration = { generation: 1, at: NOW, next, keep: 'all' as const }
+  const regeneration = { generation: 1, at: NOW, next, keep: 'all' as const, tombstoneSeconds: 300 }
 
   test('keeps all fields, lays its own over them, and leaves out what is deleted', () => {
     const after = applyRegeneration(before, { ...regeneration, delete: ['a', 'b'] })
@@ -354,5 +492,49 @@ describe('applyRegeneration', () => {
     expect(applyRegeneration(null, regeneration)).toBeNull()
     expect(applyRegeneration(before, { ...regeneration, generation: 2 })).toBeNull()
     expect(applyRegeneration(before, { ...regeneration, at: NOW + 30 * MINUTE })).toBeNull()
+    expect(applyRegeneration(before.with({ ended: ENDED }), regeneration)).toBeNull()
+  })
+
+  test('takes context and epoch from the successor', () => {
+    const old = before.with({ context: { ip: '127.0.0.1' }, epoch: 1 })
+    const after = applyRegeneration(old, { ...regeneration, next: next.with({ context: { ip: '::1' }, epoch: 2 }) })
+    expect([after?.context, after?.epoch]).toEqual([{ ip: '::1' }, 2])
+    expect(applyRegeneration(old, regeneration)?.context).toBeUndefined()
+  })
+
+  test('ends the old session for the new one', () => {
+    expect(endOfRegenerated(regeneration)).toEqual({ reason: 'regenerated', at: NOW, successor: 'next' })
+  })
+})
+
+describe('applyEnd', () => {
+  const alive = record({
+    userId: 7,
+    persistent: true,
+    idleTimeoutMs: MINUTE,
+    epoch: 3,
+    context: { ip: '::1' },
+    previousToken: { hash: 'old', until: NOW + MINUTE },
+  })
+
+  test('keeps whose session it was, which token opened it and when it was; no field, no client, no grace', () => {
+    const tombstone = applyEnd(alive, ENDED)
+    expect(tombstone).toEqual(alive.with({ ended: ENDED, fields: [], context: undefined, previousToken: undefined }))
+    expect([tombstone.userId, tombstone.tokenHash, tombstone.generation, tombstone.epoch]).toEqual([7, 'hash', 1, 3])
+    expect(tombstone.isExpired(NOW)).toBe(true)
+  })
+
+  test('leaves the record that it was made of as it is', () => {
+    applyEnd(alive, ENDED)
+    expect([alive.ended, entries(alive.fields)]).toEqual([undefined, { a: '1' }])
+  })
+
+  test('nothing brings it back: no change, touch or regeneration applies', () => {
+    const tombstone = applyEnd(alive, ENDED)
+    const at = NOW - MINUTE
+    expect(applyChange(tombstone, change({ at })).result).toEqual({ status: 'ended' })
+    expect(applyTouch(tombstone, 1800, at)).toBeNull()
+    const next = record({ id: 'next', generation: 2 })
+    expect(applyRegeneration(tombstone, { generation: 1, at, next, keep: 'all', tombstoneSeconds: 1 })).toBeNull()
   })
 })
