@@ -498,7 +498,7 @@ describe('the users of the store', () => {
         fc.record({ call: fc.constant('remove' as const), user, ids: fc.array(id, { maxLength: 3 }) }),
         fc.record({ call: fc.constant('forget' as const), id }),
       ),
-      { maxLength: 40 },
+      { maxLength: 60, size: 'max' },
     )
     return fc.assert(
       fc.asyncProperty(calls, async (steps) => {
