@@ -1,5 +1,15 @@
 // A store is a class of three methods.
-import { type SessionChange, type SessionData, SessionStore, session, type UpdateResult } from 'sojourn'
+import {
+  type EndResult,
+  MemorySessionStore,
+  type SessionChange,
+  type SessionData,
+  type SessionEnd,
+  SessionStore,
+  session,
+  type UpdateResult,
+  type UserIndex,
+} from 'sojourn'
 import { exactly } from './assert.js'
 
 export class ThreeMethods extends SessionStore {
@@ -59,13 +69,44 @@ export async function use(store: SessionStore, data: SessionData): Promise<void>
   exactly<boolean>()(await store.create('id', data, 60))
   exactly<boolean>()(await store.touch('id', 60))
   exactly<boolean>()(await store.exists('id'))
-  exactly<boolean>()(await store.end('id'))
+  exactly<EndResult>()(await store.end('id', { reason: 'revoked', at: 0 }, 300))
+  // @ts-expect-error no such reason
+  await store.end('id', { reason: 'bored', at: 0 }, 300)
+  // @ts-expect-error an end says how and for how long it is told
+  await store.end('id')
   exactly<number>()(await store.clearExpired())
   exactly<ReadonlyMap<string, string>>()(data.fields)
+  exactly<SessionEnd | undefined>()(data.ended)
   // @ts-expect-error a record is immutable
   data.userId = 1
   // @ts-expect-error so are its fields
   data.fields.set('a', '1')
+}
+
+/** What a store may lack must be asked for; the one in memory has it all. */
+export async function abilities(store: SessionStore, memory: MemorySessionStore): Promise<void> {
+  exactly<UserIndex | undefined>()(store.users)
+  // @ts-expect-error perhaps there is none
+  store.scan()
+  // @ts-expect-error perhaps there is none
+  await store.epoch(1)
+  // @ts-expect-error perhaps there is none
+  await store.lease('name', 'owner', 1_000)
+  for await (const record of memory.scan()) exactly<SessionData>()(record)
+  exactly<UserIndex>()(memory.users)
+  exactly<number>()(await memory.epoch())
+  exactly<boolean>()(await memory.lease('name', 'owner', 1_000))
+}
+
+export class WithAbilities extends ThreeMethods {
+  override readonly users = new MemorySessionStore().users
+  override async *scan(): AsyncGenerator<SessionData> {}
+  override async epoch(): Promise<number> {
+    return 0
+  }
+  override async lease(): Promise<boolean> {
+    return true
+  }
 }
 
 /** A store of express-session is not one of ours. */
