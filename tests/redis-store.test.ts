@@ -289,6 +289,23 @@ describe('commands', () => {
     const { sent, byScripts } = await commandsOf(redis, () => store.update(record.id, changeOf(record), 60))
     expect(JSON.stringify([sent, byScripts])).not.toContain('xxxx')
     expect(byScripts.flat()).not.toContain('.big')
+    expect(byScripts.map(([name]) => name)).toEqual(['hmget', 'hset', 'expire'])
+    // Name, script, number of keys, key, what is usual in one, and the field.
+    expect(sent[0]).toHaveLength(7)
+  })
+
+  test.each([1, 199, 200, 201, 5_000])('a change of %i fields is written whole', async (count) => {
+    const record = sample({ fields: [['kept', '1']] })
+    await store.create(record.id, record, 60)
+    const set = new Map(Array.from({ length: count }, (_v, index) => [`f${index}`, `${index}`]))
+    expect(await store.update(record.id, changeOf(record, { set, delete: ['kept'] }), 60)).toEqual({
+      status: 'updated',
+    })
+    const fields = (await store.get(record.id))?.fields ?? new Map<string, string>()
+    expect(new Map(fields)).toEqual(set)
+    const next = successorOf(record)
+    expect((await store.regenerate(record.id, regenerationOf(record, next), 60)).status).toBe('regenerated')
+    expect((await store.get(next.id))?.fields.size).toBe(count)
   })
 
   test('scripts survive SCRIPT FLUSH', async () => {
@@ -396,6 +413,27 @@ describe('a client that is handed in', () => {
     }
     expect(await new RedisSessionStore({ client: least }).get(randomUUID())).toBeNull()
   })
+})
+
+test('what is sent in one turn of the event loop goes out in one write, and the next in another', async () => {
+  const seen: string[] = []
+  const client: RedisClient = {
+    hgetall: async () => {
+      seen.push('call')
+      return {}
+    },
+    del: async () => 0,
+    evalsha: async () => 0,
+    eval: async () => 0,
+    once: () => {},
+    stream: { cork: () => seen.push('cork'), uncork: () => seen.push('uncork') },
+  }
+  const store = new RedisSessionStore({ client })
+  await Promise.all([store.get(randomUUID()), store.get(randomUUID())])
+  await new Promise(setImmediate)
+  await store.get(randomUUID())
+  await new Promise(setImmediate)
+  expect(seen).toEqual(['cork', 'call', 'call', 'uncork', 'cork', 'call', 'uncork'])
 })
 
 describe('a connection by URL', () => {
@@ -753,7 +791,7 @@ describe('scan()', () => {
   test('reads a few records at a time, also with a low maxPending', () =>
     withStore(
       async (store) => {
-        const records = await Promise.all(Array.from({ length: 4 }, () => sample()))
+        const records = Array.from({ length: 4 }, () => sample())
         for (const record of records) await store.create(record.id, record, 60)
         expect(await foundBy(store)).toHaveLength(4)
       },

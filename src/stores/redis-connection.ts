@@ -13,6 +13,8 @@ export interface RedisClient {
   eval(script: string, keys: number, ...args: (string | number)[]): Promise<unknown>
   once(event: 'ready', listener: () => void): unknown
   connect?(): Promise<void>
+  /** The socket, so that all that is sent in one turn of the event loop goes out in one write. */
+  readonly stream?: { cork(): void; uncork(): void } | null
   /** Called by `scan()`. */
   scan?: RedisScanner['scan']
   /** Called by `scan()`: the primaries of a cluster, each of which has to be asked. */
@@ -60,6 +62,11 @@ export interface RedisConnectionOptions<Client extends RedisClient> {
   readonly maxPending: number
 }
 
+/** What is done with a client. It never throws, but may reject. */
+type Operation<Client, T> = (client: Client) => Promise<T>
+/** What is done about a failure. */
+type Rescue<Client, T> = (error: unknown, client: Client) => Promise<T>
+
 export class RedisConnection<Client extends RedisClient = RedisClient> {
   readonly #maxPending: number
   readonly #opening: Promise<Client & OwnClient> | null
@@ -69,6 +76,7 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
   readonly #waiting = new Set<(failure?: string) => void>()
   #awaitsReady = false
   #pending = 0
+  #isCorked = false
   #isClosed = false
 
   constructor({ client, open, maxPending }: RedisConnectionOptions<Client>) {
@@ -80,43 +88,81 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
   }
 
   /** Runs one operation once the connection is ready, within the bounds on waiting and on open calls. */
-  async run<T>(operation: (client: Client) => Promise<T>): Promise<T> {
+  run<T>(operation: Operation<Client, T>): Promise<T> {
+    return this.#start(operation, raise)
+  }
+
+  /** Runs an operation that may be done twice: again, when our connection was lost under it. */
+  read<T>(operation: Operation<Client, T>): Promise<T> {
+    return this.#start(operation, async (error, client) => {
+      // A reply is an answer. Another failure of our client, which queues nothing, means a lost connection.
+      if (this.#opening === null || this.#isClosed || (error as Error).name === 'ReplyError') throw error
+      await this.#becomesReady(client)
+      return operation(client)
+    })
+  }
+
+  /** Runs a script, which the server may have to be told first. */
+  script({ lua, sha }: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
+    return this.#start<unknown>(
+      (client) => client.evalsha(sha, keys.length, ...keys, ...args),
+      (error, client) => {
+        // The server has been restarted, or its scripts flushed.
+        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+        return client.eval(lua, keys.length, ...keys, ...args)
+      },
+    )
+  }
+
+  /** Without a step more than it takes while the connection is ready: this is on the path of every request. */
+  #start<T>(operation: Operation<Client, T>, rescue: Rescue<Client, T>): Promise<T> {
+    const client = this.#client
+    if (client === null || this.#isClosed || this.#pending >= this.#maxPending || !isReady(client)) {
+      return this.#startLater(operation, rescue)
+    }
+    this.#pending++
+    this.#cork(client)
+    return operation(client).then(this.#answered, (error) => this.#failed(error, client, rescue))
+  }
+
+  async #startLater<T>(operation: Operation<Client, T>, rescue: Rescue<Client, T>): Promise<T> {
     if (this.#pending >= this.#maxPending) throw unavailable(`${this.#pending} calls are without an answer.`)
     this.#pending++
+    let client: Client
     try {
       if (this.#isClosed) throw unavailable(CLOSED)
-      const client = this.#client ?? (await (this.#opening as Promise<Client>))
-      if (client.status !== undefined && client.status !== 'ready') await this.#becomesReady(client)
-      return await operation(client)
+      client = this.#client ?? (await (this.#opening as Promise<Client>))
+      if (!isReady(client)) await this.#becomesReady(client)
     } catch (error) {
+      this.#pending--
       throw withoutArguments(error)
+    }
+    return operation(client).then(this.#answered, (error) => this.#failed(error, client, rescue))
+  }
+
+  readonly #answered = <T>(answer: T): T => {
+    this.#pending--
+    return answer
+  }
+
+  async #failed<T>(error: unknown, client: Client, rescue: Rescue<Client, T>): Promise<T> {
+    try {
+      return await rescue(error, client)
+    } catch (failure) {
+      throw withoutArguments(failure)
     } finally {
       this.#pending--
     }
   }
 
-  /** Runs an operation that may be done twice: again, when our connection was lost under it. */
-  async read<T>(operation: (client: Client) => Promise<T>): Promise<T> {
-    return this.run((client) =>
-      operation(client).catch(async (error) => {
-        // A reply is an answer. Another failure of our client, which queues nothing, means a lost connection.
-        if (this.#opening === null || this.#isClosed || (error as Error).name === 'ReplyError') throw error
-        await this.#becomesReady(client)
-        return operation(client)
-      }),
-    )
-  }
-
-  /** Runs a script, which the server may have to be told first. */
-  async script({ lua, sha }: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
-    return this.run(async (client) => {
-      try {
-        return await client.evalsha(sha, keys.length, ...keys, ...args)
-      } catch (error) {
-        // The server has been restarted, or its scripts flushed.
-        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-        return client.eval(lua, keys.length, ...keys, ...args)
-      }
+  /** Holds back what is sent until the present turn of the event loop is over: one write instead of one for each call. */
+  #cork({ stream }: Client): void {
+    if (this.#isCorked || !stream) return
+    this.#isCorked = true
+    stream.cork()
+    process.nextTick(() => {
+      this.#isCorked = false
+      stream.uncork()
     })
   }
 
@@ -167,6 +213,14 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
       this.#waiting.add(go)
     })
   }
+}
+
+function isReady({ status }: RedisClient): boolean {
+  return status === undefined || status === 'ready'
+}
+
+function raise(error: unknown): never {
+  throw error
 }
 
 /** ioredis puts the command on its errors, passwords and session data and all, and error logs print it. */

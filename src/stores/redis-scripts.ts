@@ -16,8 +16,8 @@ export function script(lua: string): Script {
 
 /**
  * `live(key, now)` reads a record's metadata if it is alive at `now` (ms since the epoch), with times relative to its
- * creation; `write(key, record, ttl)` puts the times back and keeps the key for `ttl` seconds, or as long as the session
- * lives when that is longer.
+ * creation; `write(key, record, ttl, ...)` puts the times back, with further names and texts, and keeps the key for `ttl`
+ * seconds.
  */
 const PRELUDE = `
 local TIMES = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)( ?%d*)$'
@@ -45,9 +45,9 @@ end
 local function left(r)
   return math.max(1, math.ceil((r.expires - r.at) / 1000))
 end
-local function write(key, r, ttl)
+local function write(key, r, ttl, ...)
   redis.call('HSET', key, 'm', string.format('%s %.0f %.0f %.0f %.0f %.0f%s',
-    r.generation, r.created, r.updated, r.accessed, r.expires, r.absolute, r.rest))
+    r.generation, r.created, r.updated, r.accessed, r.expires, r.absolute, r.rest), ...)
   redis.call('EXPIRE', key, ttl)
 end
 `
@@ -87,42 +87,47 @@ return 1
 `)
 
 /**
- * ARGV: generation, now, new end, how that counts ('active', 'passive', or 'set' when it may move back), ttl in seconds,
- * new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any', 'absent' or 'text'), its
- * field, its text, number of hash fields to write, name and text of each, then the names of those to remove. `updated`
- * moves when a field of the application is among them.
+ * ARGV: "generation now end ttl count flags", then, with the flag `r`, seven that are rare: new absolute end or '', token to
+ * replace or '', token to set, 'p' to set, expectation ('any', 'absent' or 'text'), its field, its text. Then names and
+ * texts of `count` hash fields to write, and the names of those to remove. Each argument and each command costs, so the
+ * usual change has as few as there can be.
+ *
+ * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
  */
 export const UPDATE = script(`${PRELUDE}
-local r = live(KEYS[1], ARGV[2])
-if not r or r.generation ~= ARGV[1] then return {'ended'} end
-if ARGV[10] ~= 'any' then
-  local held = redis.call('HGET', KEYS[1], ARGV[11])
-  if ARGV[10] == 'absent' and held then return {'conflict', held} end
-  if ARGV[10] == 'text' and held ~= ARGV[12] then
-    if held then return {'conflict', held} end
-    return {'conflict'}
+local generation, now, ends, ttl, count, flags = string.match(ARGV[1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
+local key, first = KEYS[1], 2
+local r = live(key, now)
+if not r or r.generation ~= generation then return {'ended'} end
+if string.find(flags, 'r', 1, true) then
+  first = 9
+  if ARGV[6] ~= 'any' then
+    local held = redis.call('HGET', key, ARGV[7])
+    if ARGV[6] == 'absent' and held then return {'conflict', held} end
+    if ARGV[6] == 'text' and held ~= ARGV[8] then
+      if held then return {'conflict', held} end
+      return {'conflict'}
+    end
   end
+  if ARGV[3] ~= '' then
+    if r.token ~= ARGV[3] then return {'renewed'} end
+    redis.call('HSET', key, 't', ARGV[4], 'p', ARGV[5])
+  end
+  if ARGV[2] ~= '' then r.absolute = tonumber(ARGV[2]) - r.created end
 end
-if ARGV[7] ~= '' then
-  if r.token ~= ARGV[7] then return {'renewed'} end
-  redis.call('HSET', KEYS[1], 't', ARGV[8], 'p', ARGV[9])
+local last = first + 2 * tonumber(count) - 1
+while last - first >= 200 do
+  redis.call('HSET', key, unpack(ARGV, first, first + 199))
+  first = first + 200
 end
-local last = 13 + 2 * tonumber(ARGV[13])
-for i = 14, last, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  if string.sub(ARGV[i], 1, 1) == '.' then r.updated = r.now end
-end
-for i = last + 1, #ARGV do
-  redis.call('HDEL', KEYS[1], ARGV[i])
-  if string.sub(ARGV[i], 1, 1) == '.' then r.updated = r.now end
-end
-local isPassive = string.find(ARGV[4], 'passive', 1, true)
+for i = last + 1, #ARGV do redis.call('HDEL', key, ARGV[i]) end
+if string.find(flags, 'f', 1, true) then r.updated = r.now end
+local isPassive = string.find(flags, 'p', 1, true)
 if not isPassive then r.accessed = r.now end
-if ARGV[6] ~= '' then r.absolute = tonumber(ARGV[6]) - r.created end
-local expires = tonumber(ARGV[3]) - r.created
-if string.find(ARGV[4], 'set', 1, true) or (not isPassive and expires > r.expires) then r.expires = expires end
+local expires = tonumber(ends) - r.created
+if string.find(flags, 's', 1, true) or (not isPassive and expires > r.expires) then r.expires = expires end
 r.expires = math.min(r.expires, r.absolute)
-write(KEYS[1], r, math.max(left(r), tonumber(ARGV[5])))
+write(key, r, math.max(left(r), tonumber(ttl)), unpack(ARGV, first, last))
 return {'updated'}
 `)
 

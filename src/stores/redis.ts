@@ -16,6 +16,7 @@ import { slotOf } from '../ids.js'
 import {
   type EndResult,
   endOfRegenerated,
+  type MetadataChange,
   type RegenerateResult,
   type Regeneration,
   readContext,
@@ -351,25 +352,21 @@ function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
 }
 
 function encodeChange(change: SessionChange, ttlSeconds: number): (string | number)[] {
-  const { expect, renew, metadata = {} } = change
+  const { expect, renew, metadata = NO_METADATA, isPassive } = change
   const write: string[] = []
   const remove: string[] = []
-  for (const [key, value] of [
-    ['u', metadata.userId === undefined ? undefined : JSON.stringify(metadata.userId)],
-    ['i', metadata.idleTimeoutMs === undefined ? undefined : String(metadata.idleTimeoutMs)],
-    ['s', metadata.persistent === undefined ? undefined : metadata.persistent ? '1' : '0'],
-  ] as const) {
-    if (value !== undefined) write.push(key, value)
-    else if (METADATA_OF[key] in metadata) remove.push(key)
-  }
-  for (const [name, text] of change.set ?? []) write.push(fieldKey(name), text)
-  for (const name of change.delete ?? []) remove.push(fieldKey(name))
+  if (metadata !== NO_METADATA) encodeMetadata(metadata, write, remove)
+  const ofMetadata = write.length + remove.length
+  if (change.set) for (const [name, text] of change.set) write.push(fieldKey(name), text)
+  if (change.delete) for (const name of change.delete) remove.push(fieldKey(name))
+
+  const isRare = expect !== undefined || renew !== undefined || metadata.absoluteExpiresAt !== undefined
+  const changesFields = write.length + remove.length > ofMetadata
+  const flags = `${isRare ? 'r' : ''}${changesFields ? 'f' : ''}${isPassive ? 'p' : ''}${'idleTimeoutMs' in metadata ? 's' : ''}`
+  const head = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${write.length / 2} ${flags}`
+  if (!isRare) return [head, ...write, ...remove]
   return [
-    change.generation,
-    change.at,
-    change.expiresAt,
-    `${change.isPassive ? 'passive' : 'active'} ${'idleTimeoutMs' in metadata ? 'set' : ''}`,
-    ttlSeconds,
+    head,
     metadata.absoluteExpiresAt ?? '',
     renew?.from ?? '',
     renew?.to ?? '',
@@ -377,13 +374,27 @@ function encodeChange(change: SessionChange, ttlSeconds: number): (string | numb
     expect === undefined ? 'any' : expect.text === undefined ? 'absent' : 'text',
     expect ? fieldKey(expect.field) : '',
     expect?.text ?? '',
-    write.length / 2,
     ...write,
     ...remove,
   ]
 }
 
+const NO_METADATA: MetadataChange = {}
 const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent' } as const
+
+function encodeMetadata(metadata: MetadataChange, write: string[], remove: string[]): void {
+  const { userId, idleTimeoutMs, persistent } = metadata
+  const texts = {
+    u: userId === undefined ? undefined : JSON.stringify(userId),
+    i: idleTimeoutMs === undefined ? undefined : String(idleTimeoutMs),
+    s: persistent === undefined ? undefined : persistent ? '1' : '0',
+  }
+  for (const key of ['u', 'i', 's'] as const) {
+    const text = texts[key]
+    if (text !== undefined) write.push(key, text)
+    else if (METADATA_OF[key] in metadata) remove.push(key)
+  }
+}
 
 const TIMES = /^(\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15})(?: (\d{1,15}))?$/
 
