@@ -162,7 +162,11 @@ export function clearCookie(
 
 /** Whether a request's path lies under the cookie's path, by whole segments (RFC 6265 5.1.4, without decoding). */
 export function isInScope(cookie: ResolvedCookie, url: string | undefined): boolean {
-  const { path } = cookie
+  return isUnder(cookie.path, url)
+}
+
+/** Whether the path of `url` is `path` or lies under it, by whole segments. */
+export function isUnder(path: string, url: string | undefined): boolean {
   if (path === '/') return true
   const target = url ?? '/'
   const end = target.search(/[?#]/)

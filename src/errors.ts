@@ -10,6 +10,8 @@ export type SessionErrorCode =
   | 'SESSION_TOO_LARGE'
   | 'SESSION_ENDED'
   | 'SESSION_READ_ONLY'
+  | 'SESSION_LIMIT'
+  | 'REAUTHENTICATION_REQUIRED'
   | 'UPDATE_CONFLICT'
   | 'HEADERS_SENT'
   | 'INSECURE_CONNECTION'
@@ -17,6 +19,7 @@ export type SessionErrorCode =
   | 'STORE_UNAVAILABLE'
   | 'STORE_TIMEOUT'
   | 'MISSING_DEPENDENCY'
+  | 'NOT_SUPPORTED'
 
 /** What a Standard Schema found wrong with one value. */
 export interface ValidationIssue {
@@ -33,7 +36,10 @@ export interface ValidationIssue {
 export class SessionError extends Error {
   override readonly name = 'SessionError'
   readonly code: SessionErrorCode
-  /** 503 when the store is at fault, 409 when the session ended under the request, 500 otherwise. */
+  /**
+   * 503 when the store is at fault, 409 when the session ended under the request or a user has too many, 401 when the user
+   * must prove who they are, 500 otherwise.
+   */
   readonly status: number
   /** Only for `VALIDATION_FAILED`: what the schema said. */
   readonly issues?: readonly ValidationIssue[]
@@ -67,7 +73,10 @@ function statusOf(code: SessionErrorCode): number {
     case 'SESSION_READ_ONLY':
       return 503
     case 'SESSION_ENDED':
+    case 'SESSION_LIMIT':
       return 409
+    case 'REAUTHENTICATION_REQUIRED':
+      return 401
     default:
       return 500
   }

@@ -197,6 +197,14 @@ export class Fields {
     return changes
   }
 
+  /** Every field as it is stored once `changes` are. */
+  all(changes: FieldChanges): ReadonlyMap<string, string> {
+    if (this.#stored.size === 0) return changes.set
+    const all = new Map<string, string>()
+    this.#eachText(changes, (name, text) => all.set(name, text))
+    return all
+  }
+
   /** The changes were written: from now on they are what is stored. */
   committed(changes: FieldChanges, stored: ReadonlyMap<string, string>): void {
     this.#stored = stored

@@ -1,5 +1,5 @@
 // The names and secrets of sessions: where they come from and what shape they have.
-import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { createHash, hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { v4 as uuid } from 'uuid'
 
 const SLOT_DIGITS = 4
@@ -30,6 +30,16 @@ export function newToken(): { token: string; tokenHash: string } {
 /** SHA-256 of a token in base64url, 43 characters. A plain hash is enough for a 256-bit random secret (ASVS 6.5.2). */
 export function hashToken(token: string): string {
   return hash('sha256', token, 'base64url')
+}
+
+/**
+ * The name that a store's index knows a user by: letters, digits, `-` and `_`, whatever the user ID holds. A number and
+ * the text of it are two users. UTF-16, since UTF-8 has one and the same text for all ill-formed ones.
+ */
+export function userKey(userId: string | number): string {
+  return createHash('sha256')
+    .update(`${typeof userId}:${userId}`, 'utf16le')
+    .digest('base64url')
 }
 
 /** Compares two hashes in constant time. */

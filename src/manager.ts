@@ -1,342 +1,379 @@
-// What stands between sessions and their store: one deadline for every call, one place where times are decided, where
-// tokens are made and checked, and where events are told. The middleware stands on it, and so will scripts.
-import type { CookieClaim } from './cookie.js'
-import { isSessionError, SessionError } from './errors.js'
-import { SessionEvents } from './events.js'
-import { hashToken, newSessionId, newToken, sameHash } from './ids.js'
-import type { ResolvedSessionOptions } from './options.js'
-import {
-  applyChange,
-  type MetadataChange,
-  type Regeneration,
-  type SessionChange,
-  SessionData,
-  type UpdateResult,
-} from './session-data.js'
-import { secondsLeft } from './store.js'
+// `SessionManager`: sessions without a request, for scripts, jobs and admin pages, and the middleware made of the same.
+import { CleanUp, type CleanUpResult } from './cleanup.js'
+import { type ClientFacts, differenceOf } from './client-context.js'
+import { SessionEngine } from './engine.js'
+import { SessionError } from './errors.js'
+import type { SessionEvents } from './events.js'
+import { Fields } from './fields.js'
+import { type HttpRequest, requestPath } from './middleware.js'
+import { resolveOptions, type SessionOptions } from './options.js'
+import type { HttpResponse } from './response.js'
+import { isSession, type Session } from './session.js'
+import type { SessionContext, SessionData, SessionEnd } from './session-data.js'
+import { infoOf, type SessionInfo, type StoredSession, storedSessionOf, type UserSession } from './session-info.js'
+import { checkUserId } from './session-state.js'
+import type { SessionStore } from './store.js'
 
-/** A session that a cookie gave the right to. */
-export interface FoundSession {
-  readonly record: SessionData
-  readonly claim: CookieClaim
-  /** `false` when the cookie holds the token before the last renewal, during its grace. */
-  readonly isCurrentToken: boolean
+/** The middleware that `session()` returns, for Express, Connect and plain Node servers. */
+export interface SessionMiddleware {
+  /**
+   * Attaches `req.session` and calls `next()`, or calls `next(error)`: before the handler when the session cannot be
+   * loaded, after it when the changes cannot be stored. `res` may be a bare object for a WebSocket upgrade; changes are
+   * then stored by `save()` only.
+   */
+  (req: HttpRequest, res: HttpResponse | object, next: (error?: unknown) => void): void
+  /** What happens to sessions, for logs and counters. */
+  readonly events: SessionEvents
+  /** Where the sessions are kept. */
+  readonly store: SessionStore
+  /** The same sessions without a request: list, revoke, clean up. */
+  readonly manager: SessionManager
 }
 
-/** A record and the token that opens it, on their way to a cookie. */
-export interface IssuedSession {
-  readonly record: SessionData
-  readonly token: string
+/**
+ * Server-side sessions: `app.use(session({ secret }))` gives every request a `req.session`. The short form of
+ * `new SessionManager(options).middleware()`.
+ *
+ * What a response does, by what became of the session:
+ *
+ * | status                | store                            | cookie                              |
+ * | --------------------- | -------------------------------- | ----------------------------------- |
+ * | new, nothing set      | nothing                          | nothing                             |
+ * | new, with fields      | `create`                         | set                                 |
+ * | unchanged             | `touch`, when a touch is due     | only when the cookie itself must move |
+ * | changed               | `update` with the changed fields | only when the cookie itself must move |
+ * | renewed, regenerated  | one atomic step, at the call     | set                                 |
+ * | due to be renewed     | one atomic step                  | set                                 |
+ * | destroyed, logged out | `end`, at the call               | cleared with the same attributes    |
+ *
+ * A cookie must move when its token changed, when it was signed with an older secret, when its attributes were chosen
+ * anew, and, if it is persistent, when the session's end has moved.
+ *
+ * @throws {SessionError} `INVALID_OPTION`
+ */
+export function session(options: SessionOptions): SessionMiddleware {
+  return new SessionManager(options).middleware()
 }
 
-/** What a new session begins with. */
-export interface NewSession {
-  readonly id: string
-  readonly fields: ReadonlyMap<string, string>
-  /** A token that was promised to the client already. */
-  readonly token?: { readonly token: string; readonly tokenHash: string } | undefined
-  readonly metadata?: MetadataChange
+/** What a session that is made without a request begins with. */
+export interface CreateOptions {
+  /** Whose session it is; it counts towards the user's limit. */
+  userId?: string | number
+  fields?: Record<string, unknown>
+  context?: SessionContext
 }
 
-/** What a change is made of, before times and generation are added. */
-export type ChangeParts = Pick<SessionChange, 'set' | 'delete' | 'expect' | 'renew' | 'metadata'>
-
-/** What goes over when a session is regenerated. */
-export interface RegenerationParts {
-  readonly keep: Regeneration['keep']
-  readonly set?: ReadonlyMap<string, string> | undefined
-  readonly delete?: readonly string[] | undefined
-  readonly userId?: string | number | undefined
-  /** Whether the absolute timeout starts afresh: at login, when somebody proved who they are. */
-  readonly restartsLife: boolean
+/** Which sessions to go through; all conditions hold together. */
+export interface SessionFilter {
+  /** Only sessions of this user, found by the index of users and not by going through the store. */
+  userId?: string | number
+  /**
+   * `'live'`, `'ended'`: remembered for `endedRetention`, or `'all'`.
+   * @default 'live'
+   */
+  status?: 'live' | 'ended' | 'all'
+  /** Created or logged in at this time or later. */
+  createdSince?: Date
+  /** Created or logged in before this time. */
+  createdBefore?: Date
+  /** Last active at this time or later. */
+  activeSince?: Date
+  /** Last active before this time. */
+  activeBefore?: Date
 }
 
-const MAX_ID_ATTEMPTS = 3
-/** Requests that merge may exceed the size limit together; a record beyond so many times the limit was not made by us. */
-const OVERSIZE_FACTOR = 4
+/** Who ends sessions and why, for events, for `validate()`, and for the user when the session is used again. */
+export interface RevokeOptions {
+  /** Who does it. */
+  by?: string
+  /** Why, in your words. */
+  detail?: string
+}
 
-/** Runs sessions on a store. Rejects with `SessionError` only; a missing or ended session is a value. */
+/** What `validate()` found. */
+export type Validation =
+  | { readonly isValid: true; readonly session: StoredSession }
+  /** Never there, or forgotten. */
+  | { readonly isValid: false; readonly reason: 'not-found' }
+  /** Ran into its absolute timeout (`'expired'`) or its idle timeout (`'idle'`). */
+  | { readonly isValid: false; readonly reason: 'expired' | 'idle'; readonly end: SessionEnd }
+  /** Ended by somebody: `end` says how, when, by whom and why. */
+  | { readonly isValid: false; readonly reason: 'ended'; readonly end: SessionEnd }
+  /** Alive, but the client is not the one that began it, or the record cannot be read. */
+  | {
+      readonly isValid: false
+      readonly reason: 'security-violation'
+      readonly violation: 'ip' | 'user-agent' | 'corrupt-record'
+    }
+
+/**
+ * What stands behind the middleware, for whoever has no request. `app.use(sessions.middleware())` and the manager share
+ * store, events and limits; so do all processes that are given the same store and options.
+ *
+ * Nothing here hands out a token: no call makes a session that could be used with a cookie. Every call that reaches the
+ * store rejects with `SessionError` `STORE_UNAVAILABLE` or `STORE_TIMEOUT` when that fails, and with `NOT_SUPPORTED` when
+ * the store lacks what it needs.
+ */
 export class SessionManager {
-  readonly options: ResolvedSessionOptions
-  readonly events = new SessionEvents()
+  readonly #engine: SessionEngine
+  readonly #cleanUp: CleanUp
+  readonly #middleware: SessionMiddleware
 
-  constructor(options: ResolvedSessionOptions) {
-    this.options = options
+  /** @throws {SessionError} `INVALID_OPTION` */
+  constructor(options: SessionOptions) {
+    this.#engine = new SessionEngine(resolveOptions(options))
+    this.#cleanUp = new CleanUp(this.#engine)
+    const facts = { events: this.events, store: this.store, manager: this }
+    this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine), facts))
   }
 
-  /** The present, in whole milliseconds since the epoch. */
-  now(): number {
-    return Math.floor(this.options.clock())
+  /** The middleware: gives every request a `req.session`. Always the same one; mounting it twice is harmless. */
+  middleware(): SessionMiddleware {
+    return this.#middleware
   }
 
-  newId(): string {
-    return newSessionId()
+  /** What happens to sessions, for logs and counters. */
+  get events(): SessionEvents {
+    return this.#engine.events
   }
 
-  /** The first of these claims that opens a live session. Each failing one is told as an event. */
-  async find(claims: readonly CookieClaim[]): Promise<FoundSession | null> {
-    for (const claim of claims) {
-      const record = await this.#load(claim.id)
-      if (record === 'corrupt') continue
-      if (record === null) {
-        this.events.emit('unknownSession', { id: claim.id })
-        continue
-      }
-      const match = matchToken(record, hashToken(claim.token), this.now())
-      if (match === null) {
-        this.events.emit('tokenMismatch', { id: claim.id })
-        continue
-      }
-      if (this.#isAlive(record)) return { record, claim, isCurrentToken: match === 'current' }
-    }
-    return null
+  /** Where the sessions are kept. */
+  get store(): SessionStore {
+    return this.#engine.options.store
   }
 
-  /** The live record of a session, for a reader that has proved its right already. */
-  async reload(id: string): Promise<SessionData | null> {
-    const record = await this.#load(id)
-    return record !== null && record !== 'corrupt' && this.#isAlive(record) ? record : null
-  }
+  // --- One session ---
 
-  /** Stores a new session under a new token. */
-  async create({ id, fields, token: promised, metadata = {} }: NewSession): Promise<IssuedSession> {
-    const now = this.now()
-    const { token, tokenHash } = promised ?? newToken()
-    let record = new SessionData({
-      id,
-      tokenHash,
-      generation: 1,
-      createdAt: now,
-      updatedAt: now,
-      lastAccessedAt: now,
-      absoluteExpiresAt: now + this.options.absoluteTimeoutMs,
-      ...metadata,
-      expiresAt: 0,
-      fields,
+  /**
+   * Makes a session that no cookie opens: for tests, imports and jobs.
+   * @throws {SessionError} `INVALID_ARGUMENT`, `INVALID_VALUE`, `SESSION_TOO_LARGE`, `SESSION_LIMIT`.
+   */
+  async create({ userId, fields = {}, context }: CreateOptions = {}): Promise<StoredSession> {
+    if (userId !== undefined) checkUserId(userId)
+    const { record } = await this.#engine.create({
+      id: this.#engine.newId(),
+      fields: new Map(this.#encode(fields).set),
+      metadata: userId === undefined ? {} : { userId },
+      context: context && Object.freeze({ ...context }),
     })
-    record = record.with({ expiresAt: this.#nextEnd(record, now) })
-    for (let attempt = 1; attempt <= MAX_ID_ATTEMPTS; attempt++) {
-      const candidate = record
-      const ttl = secondsLeft(candidate, now)
-      if (await this.#call('create', candidate.id, () => this.options.store.create(candidate.id, candidate, ttl))) {
-        this.events.emit('created', { id: candidate.id, userId: candidate.userId })
-        return { record: candidate, token }
-      }
-      // The cookie that was promised names this ID: another one will not do.
-      if (promised) break
-      record = record.with({ id: newSessionId() })
-    }
-    throw new SessionError('STORE_UNAVAILABLE', 'The store says that every new session ID is taken.')
+    return this.#stored(record, null)
   }
 
-  /** A change to `record`, made now. */
-  change(record: SessionData, parts: ChangeParts): SessionChange {
-    const at = record.effectiveNow(this.now())
-    const changed = parts.metadata ? record.with(parts.metadata) : record
-    // Members one by one: this is on the path of every write, and a spread is slow.
-    const { set, delete: remove, metadata } = parts
-    const change = {
-      generation: record.generation,
-      at,
-      expiresAt: this.#nextEnd(changed, at),
-      set,
-      delete: remove,
-      metadata,
-    }
-    if (parts.expect === undefined && parts.renew === undefined) return change
-    return { ...change, ...(parts.expect && { expect: parts.expect }), ...(parts.renew && { renew: parts.renew }) }
-  }
-
-  /** Applies a change. That the session has ended is told as `lateWrite`. */
-  async update(record: SessionData, change: SessionChange): Promise<UpdateResult> {
-    const ttl = secondsLeft(change, change.at)
-    const result = await this.#call('update', record.id, () => this.options.store.update(record.id, change, ttl))
-    if (result.status === 'ended') this.events.emit('lateWrite', { id: record.id })
-    return result
-  }
-
-  /** Whether the recorded last access is old enough to be moved. */
-  isTouchDue(record: SessionData): boolean {
-    return this.now() - record.lastAccessedAt >= this.#touchIntervalMs(record)
+  /** The live session of this ID with its fields, or `null`. */
+  async get(id: string): Promise<StoredSession | null> {
+    const record = await this.#engine.reload(checkId(id))
+    return record && this.#stored(record, null)
   }
 
   /**
-   * Whether a write from `before` to `after` has to move a persistent cookie, too. A write moves the last access, so no
-   * touch comes due while a session is written to; the cookie then moves with one write in each touch interval.
+   * Whether a session is alive, and if not, why. With what is known of a client, also whether that looks like the client
+   * that began the session: by its network (/24 of IPv4, /48 of IPv6) and its user agent, versions aside.
    */
-  movesCookie(before: SessionData, after: SessionData): boolean {
-    const intervalMs = this.#touchIntervalMs(after)
-    const nth = (at: number): number => Math.floor((at - after.createdAt) / intervalMs)
-    return intervalMs === 0 || nth(after.lastAccessedAt) > nth(before.lastAccessedAt)
+  async validate(id: string, client: ClientFacts = {}): Promise<Validation> {
+    const record = await this.#engine.peek(checkId(id))
+    if (record === null) return { isValid: false, reason: 'not-found' }
+    if (record === 'corrupt') return { isValid: false, reason: 'security-violation', violation: 'corrupt-record' }
+    const end = this.#engine.endOf(record)
+    if (end?.reason === 'idle') return { isValid: false, reason: 'idle', end }
+    if (end?.reason === 'absolute') return { isValid: false, reason: 'expired', end }
+    if (end !== null) return { isValid: false, reason: 'ended', end }
+    const violation = differenceOf(record.context, client)
+    if (violation !== null) return { isValid: false, reason: 'security-violation', violation }
+    return { isValid: true, session: this.#stored(record, null) }
   }
 
-  /** Moves the idle timeout forward. Resolves to the record as it then is, or to `null` when it has ended. */
-  async touch(record: SessionData): Promise<SessionData | null> {
-    const at = record.effectiveNow(this.now())
-    const expiresAt = this.#nextEnd(record, at)
-    const ttl = secondsLeft({ expiresAt }, at)
-    const touched = await this.#call('touch', record.id, () => this.options.store.touch(record.id, ttl, at))
-    return touched ? record.with({ lastAccessedAt: at, expiresAt: Math.max(record.expiresAt, expiresAt) }) : null
+  /**
+   * Sets fields of a live session, as a request of it would: others stay, `undefined` deletes. Resolves to whether the
+   * session was alive.
+   * @throws {SessionError} `INVALID_VALUE`, `SESSION_TOO_LARGE`.
+   */
+  async update(id: string, fields: Record<string, unknown>): Promise<boolean> {
+    const record = await this.#engine.reload(checkId(id))
+    if (record === null) return false
+    const changes = this.#encode(fields, record)
+    // What happens behind the user's back is no activity of theirs.
+    const change = this.#engine.change(record, { ...changes, isPassive: true })
+    return (await this.#engine.update(record, change)).status === 'updated'
   }
 
-  /** Gives the session a new token. Resolves to `null` when another request has just done so. */
-  async renew(record: SessionData): Promise<IssuedSession | 'ended' | null> {
-    const { token, tokenHash } = newToken()
-    const graceUntil = this.now() + this.options.renewGraceMs
-    const change = this.change(record, { renew: { from: record.tokenHash, to: tokenHash, graceUntil } })
-    const result = await this.update(record, change)
-    if (result.status !== 'updated') return result.status === 'ended' ? 'ended' : null
-    this.events.emit('renewed', { id: record.id })
-    return { record: applyChange(record, change).record ?? record, token }
+  /** Moves the idle timeout of a live session forward from now. Resolves to whether it was alive. */
+  async refresh(id: string): Promise<boolean> {
+    const record = await this.#engine.reload(checkId(id))
+    return record !== null && (await this.#engine.touch(record)) !== null
   }
 
-  /** Ends `record` and begins a session in its place, in one step. Resolves to `null` when it had ended already. */
-  async regenerate(record: SessionData, parts: RegenerationParts): Promise<IssuedSession | null> {
-    const now = record.effectiveNow(this.now())
-    const { token, tokenHash } = newToken()
-    const keepsSettings = parts.keep === 'all' || parts.keep.length > 0
-    const idleTimeoutMs = keepsSettings ? record.idleTimeoutMs : undefined
-    let next = new SessionData({
-      id: newSessionId(record.id),
-      tokenHash,
-      generation: record.generation + 1,
-      createdAt: parts.restartsLife ? now : record.createdAt,
-      updatedAt: now,
-      lastAccessedAt: now,
-      expiresAt: 0,
-      absoluteExpiresAt: parts.restartsLife
-        ? now + Math.max(this.options.absoluteTimeoutMs, idleTimeoutMs ?? 0)
-        : record.absoluteExpiresAt,
-      idleTimeoutMs,
-      persistent: keepsSettings ? record.persistent : undefined,
-      userId: parts.userId,
-      fields: parts.set ?? [],
-    })
-    next = next.with({ expiresAt: this.#nextEnd(next, now) })
-    const { keep, delete: remove = [] } = parts
-    for (let attempt = 1; attempt <= MAX_ID_ATTEMPTS; attempt++) {
-      const regeneration: Regeneration = { generation: record.generation, at: now, next, keep, delete: remove }
-      const result = await this.#call('regenerate', record.id, () =>
-        this.options.store.regenerate(record.id, regeneration, secondsLeft(next, now)),
-      )
-      if (result.status === 'regenerated') return { record: result.record, token }
-      if (result.status === 'ended') {
-        this.events.emit('lateWrite', { id: record.id })
-        return null
-      }
-      next = next.with({ id: newSessionId(record.id) })
+  /**
+   * Ends a session for good, with what it became if it was regenerated in the meantime: its next request begins a new
+   * one. Resolves to whether it was alive.
+   */
+  async revoke(id: string, options: RevokeOptions = {}): Promise<boolean> {
+    const reason = checkReason(options)
+    const record = await this.#engine.peek(checkId(id))
+    const userId = record === null || record === 'corrupt' ? undefined : record.userId
+    const isOver = record !== null && record !== 'corrupt' && !record.ended && this.#engine.endOf(record) !== null
+    const hasEnded = (await this.#engine.end({ id, userId }, { reason: 'revoked', ...reason })) && !isOver
+    if (hasEnded) this.events.emit('revoked', { id, userId, ...reason })
+    return hasEnded
+  }
+
+  /** As `revoke()`, with the reason in your words. */
+  async terminate(id: string, reason?: string): Promise<boolean> {
+    return this.revoke(id, reason === undefined ? {} : { detail: reason })
+  }
+
+  // --- Many sessions ---
+
+  /**
+   * Goes through the sessions, in no order and without loading all at once. One that begins or ends meanwhile may be missed,
+   * and one may come twice. Takes time in proportion to the whole store, but for `userId`.
+   */
+  async *list(filter: SessionFilter = {}): AsyncGenerator<SessionInfo, void, undefined> {
+    const matches = matcherOf(filter)
+    const records = filter.userId === undefined ? this.#engine.scan() : await this.#recordsOf(filter.userId)
+    for await (const record of records) {
+      const info = infoOf(record, this.#engine.endOf(record))
+      if (matches(info)) yield info
     }
-    throw new SessionError('STORE_UNAVAILABLE', 'The store says that every new session ID is taken.')
   }
 
-  /** Ends a session for good. Ending one that is over already is no error. */
-  async end(id: string): Promise<void> {
-    await this.#call('end', id, () => this.options.store.end(id))
+  /** How many sessions match, live ones by default. Takes as long as `list()`. */
+  async count(filter: SessionFilter = {}): Promise<number> {
+    let count = 0
+    for await (const _ of this.list(filter)) count++
+    return count
   }
 
-  /** `'corrupt'` has been told as an event. */
-  async #load(id: string): Promise<SessionData | 'corrupt' | null> {
-    let record: SessionData | null | undefined
-    try {
-      record = await this.#call('get', id, () => this.options.store.get(id))
-    } catch (error) {
-      if (!isSessionError(error, 'CORRUPT_RECORD')) throw error
-      this.events.emit('corruptRecord', { id, cause: error })
-      return 'corrupt'
-    }
-    if (record === null || record === undefined) return null
-    const problem = problemOf(record, id, this.options.limits.maxBytes)
-    if (problem === null) return record
-    this.events.emit('corruptRecord', { id, cause: new SessionError('CORRUPT_RECORD', problem) })
-    return 'corrupt'
+  // --- The sessions of a user ---
+
+  /**
+   * The live sessions of a user, the last active first. Takes time in proportion to their number.
+   * @param options `current`: the session that asks, or its ID, to be marked as such
+   */
+  async sessionsOf(userId: string | number, options: { current?: Session | string } = {}): Promise<UserSession[]> {
+    const current = idOf(options.current)
+    const records = await this.#recordsOf(userId)
+    return records
+      .map((record) => ({ ...infoOf(record, null), isCurrent: record.id === current }))
+      .sort((a, b) => b.lastAccessedAt.getTime() - a.lastAccessedAt.getTime())
   }
 
-  /** By the record's own times, and by the idle timeout in force, which may be shorter than when it was written. */
-  #isAlive(record: SessionData): boolean {
-    const now = this.now()
-    const idleMs = record.idleTimeoutMs ?? this.options.idleTimeoutMs
-    const reason = record.expiryReason(now) ?? (now - record.lastAccessedAt >= idleMs ? 'idle' : null)
-    if (reason !== null) this.events.emit('expired', { id: record.id, reason })
-    return reason === null
+  /**
+   * Ends the sessions of a user: all of them, or all but one (OWASP ASVS 7.4.3). Resolves to how many it ended.
+   *
+   * A `Session` as `except` goes on under a new ID and token, so that a copy of its old cookie is of no use either; an ID
+   * leaves that session as it is. A session that begins while this runs is ended or not.
+   */
+  async revokeUser(
+    userId: string | number,
+    { except, ...options }: RevokeOptions & { except?: Session | string } = {},
+  ): Promise<number> {
+    checkUserId(userId)
+    const reason = checkReason(options)
+    if (isSession(except)) await except.regenerate({ keep: true })
+    return this.#engine.revokeUser(userId, idOf(except), { reason: 'revoked', ...reason })
   }
 
-  /** A session whose own idle timeout is short is touched more often, or activity would not keep it alive. */
-  #touchIntervalMs(record: SessionData): number {
-    return Math.min(this.options.touchIntervalMs, (record.idleTimeoutMs ?? Number.POSITIVE_INFINITY) / 10)
+  /**
+   * Ends every session there is. Takes a second and two store calls, whatever their number: none that began before it
+   * resolves counts any more, in any process.
+   */
+  async revokeAll(options: RevokeOptions = {}): Promise<void> {
+    const { by, detail } = checkReason(options)
+    await this.#engine.revokeAll(by, detail)
   }
 
-  /** When this session would end if it were used now. */
-  endAfter(record: SessionData): number {
-    return this.#nextEnd(record, record.effectiveNow(this.now()))
+  // --- The house ---
+
+  /**
+   * Archives and removes the sessions that ran out, and whatever refers to them. Runs by itself at `cleanupInterval`.
+   * Resolves to `null` when another process is at it. A session for which it fails is kept for the next time.
+   */
+  cleanUp(): Promise<CleanUpResult | null> {
+    return this.#cleanUp.run()
   }
 
-  #nextEnd(record: SessionData, at: number): number {
-    return Math.min(at + (record.idleTimeoutMs ?? this.options.idleTimeoutMs), record.absoluteExpiresAt)
-  }
-
-  /** One store call with its deadline. What the store does after the deadline is nobody's answer any more. */
-  #call<T>(operation: string, id: string, start: () => Promise<T>): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      const timeoutMs = this.options.storeTimeoutMs
-      const fail = (error: unknown): void => {
-        clearTimeout(timer)
-        if (timer === undefined) return
-        timer = undefined
-        reject(this.#storeError(operation, id, error))
-      }
-      let timer: NodeJS.Timeout | undefined = setTimeout(() => {
-        fail(
-          new SessionError(
-            'STORE_TIMEOUT',
-            `The session store did not answer "${operation}" within ${timeoutMs} ms; whether it was done is unknown.`,
-          ),
-        )
-      }, timeoutMs)
-      try {
-        start().then((value) => {
-          clearTimeout(timer)
-          timer = undefined
-          resolve(value)
-        }, fail)
-      } catch (error) {
-        fail(error)
-      }
+  /** The settings in force, times in milliseconds: for a page or a log at start. No secret is among them. */
+  describe(): Readonly<Record<string, unknown>> {
+    const { store, cookie, codec, clock, isPassive, initialFields, onEnded, archive, ...settings } =
+      this.#engine.options
+    const { keys, ...attributes } = cookie
+    return Object.freeze({
+      ...settings,
+      store: store.constructor.name,
+      abilities: ABILITIES.filter((ability) => store[ability] !== undefined),
+      cookie: { ...attributes, secrets: keys.length },
+      hasPassivePaths: isPassive !== undefined,
+      archives: archive !== undefined,
     })
   }
 
-  #storeError(operation: string, id: string, error: unknown): SessionError {
-    if (isSessionError(error, 'CORRUPT_RECORD')) return error
-    const told = isSessionError(error)
-      ? error
-      : new SessionError('STORE_UNAVAILABLE', `The session store failed at "${operation}".`, { cause: error })
-    this.events.emit('storeError', { id, operation, error: told })
-    return told
+  /**
+   * For the end of the process, after the server has closed: stops the clean-up, waits until what was answered is stored
+   * (`commit: 'after-response'`), and closes the store.
+   */
+  async close(): Promise<void> {
+    await Promise.all([this.#cleanUp.stop(), this.#engine.drain()])
+    await this.store.close()
+  }
+
+  async #recordsOf(userId: string | number): Promise<SessionData[]> {
+    checkUserId(userId)
+    return this.#engine.sessionsOf(userId)
+  }
+
+  #stored(record: SessionData, end: SessionEnd | null): StoredSession {
+    return storedSessionOf(record, end, this.#engine.options.codec, (field, cause) => {
+      this.events.emit('corruptRecord', { id: record.id, field, cause })
+    })
+  }
+
+  #encode(
+    values: Record<string, unknown>,
+    record?: SessionData,
+  ): { set?: ReadonlyMap<string, string>; delete?: readonly string[] } {
+    const { codec, limits } = this.#engine.options
+    const fields = new Fields({ codec, limits, stored: record?.fields, onCorrupt: () => {} })
+    for (const [name, value] of Object.entries(values)) fields.set(name, value)
+    return fields.changes() ?? {}
   }
 }
 
-/** Compares in constant time; the previous token counts only during its grace. */
-function matchToken(record: SessionData, tokenHash: string, now: number): 'current' | 'previous' | null {
-  if (sameHash(record.tokenHash, tokenHash)) return 'current'
-  const previous = record.previousToken
-  if (previous && now < previous.until && sameHash(previous.hash, tokenHash)) return 'previous'
-  return null
+const ABILITIES = ['scan', 'users', 'epoch', 'lease'] as const satisfies (keyof SessionStore)[]
+
+/** An ID comes from pages and scripts; anything but text would reach the store as it is. */
+function checkId(id: unknown): string {
+  if (typeof id === 'string' && id !== '') return id
+  throw new SessionError('INVALID_ARGUMENT', 'A session ID is text, such as session.id.')
 }
 
-/** What is wrong with a record that a store returned, if anything. */
-function problemOf(record: SessionData, id: string, maxBytes: number): string | null {
-  // By shape, not by class: the store may come from the package's other build.
-  if (typeof record.expiryReason !== 'function') return 'The store returned something that is not a SessionData.'
-  if (record.id !== id) return 'The store returned the record of another session.'
-  if (typeof record.tokenHash !== 'string') return 'The record has no token hash.'
-  const { createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs = 0 } = record
-  const times = [createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs]
-  if (!times.every(Number.isFinite)) return 'The record has a time that is not a number.'
-  let length = 0
-  for (const [name, text] of record.fields) {
-    if (typeof text !== 'string') return 'The record has a field that is not text.'
-    length += name.length + text.length
+function idOf(session: Session | string | undefined): string | undefined {
+  return isSession(session) ? session.id : session === undefined ? undefined : checkId(session)
+}
+
+function checkReason({ by, detail }: RevokeOptions): { by: string | undefined; detail: string | undefined } {
+  for (const [name, text] of Object.entries({ by, detail })) {
+    if (text !== undefined && (typeof text !== 'string' || text.length > MAX_REASON)) {
+      throw new SessionError('INVALID_ARGUMENT', `${name} is not text of at most ${MAX_REASON} characters.`)
+    }
   }
-  return length > OVERSIZE_FACTOR * maxBytes
-    ? `The record is more than ${OVERSIZE_FACTOR} times as large as the limit of ${maxBytes} bytes.`
-    : null
+  return { by, detail }
+}
+
+const MAX_REASON = 500
+
+function matcherOf(filter: SessionFilter): (info: SessionInfo) => boolean {
+  const { status = 'live', createdSince, createdBefore, activeSince, activeBefore } = filter
+  if (!['live', 'ended', 'all'].includes(status)) {
+    throw new SessionError('INVALID_ARGUMENT', `status is ${String(status)}; use 'live', 'ended' or 'all'.`)
+  }
+  for (const [name, time] of Object.entries({ createdSince, createdBefore, activeSince, activeBefore })) {
+    if (time === undefined || (time instanceof Date && !Number.isNaN(time.getTime()))) continue
+    throw new SessionError('INVALID_ARGUMENT', `${name} is not a valid Date.`)
+  }
+  return ({ end, createdAt, lastAccessedAt }) =>
+    (status === 'all' || (status === 'live') === (end === undefined)) &&
+    (createdSince === undefined || createdAt >= createdSince) &&
+    (createdBefore === undefined || createdAt < createdBefore) &&
+    (activeSince === undefined || lastAccessedAt >= activeSince) &&
+    (activeBefore === undefined || lastAccessedAt < activeBefore)
 }

@@ -1,33 +1,21 @@
 // The request path, from top to bottom: read the cookie, load, attach, let the handler run, commit, set the cookie.
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
+import { contextOf, ipOf } from './client-context.js'
 import { runWithSession, type SessionHolder } from './context.js'
 import { clearCookie, hasCookie, isInScope, readCookie, writeCookie } from './cookie.js'
+import type { SessionEngine } from './engine.js'
 import { isSessionError, SessionError } from './errors.js'
-import { type SessionEvents, warn } from './events.js'
-import { SessionManager } from './manager.js'
-import { resolveOptions, type SessionOptions } from './options.js'
+import { warn, warnOfFailure } from './events.js'
+import { Fields } from './fields.js'
 import { HeldResponse, type HttpResponse, isPlain, type ResponseHooks } from './response.js'
 import { belongsTo, isSession, type Session, sessionOf } from './session.js'
+import type { SessionContext } from './session-data.js'
+import type { EndedSession } from './session-info.js'
 import { type SessionHost, type SessionOrigin, SessionState } from './session-state.js'
-import type { SessionStore } from './store.js'
 
 /** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpRequest = IncomingMessage | Http2ServerRequest
-
-/** The middleware that `session()` returns, for Express, Connect and plain Node servers. */
-export interface SessionMiddleware {
-  /**
-   * Attaches `req.session` and calls `next()`, or calls `next(error)`: before the handler when the session cannot be
-   * loaded, after it when the changes cannot be stored. `res` may be a bare object for a WebSocket upgrade; changes are
-   * then stored by `save()` only.
-   */
-  (req: HttpRequest, res: HttpResponse | object, next: (error?: unknown) => void): void
-  /** What happens to sessions, for logs and counters. */
-  readonly events: SessionEvents
-  /** Where the sessions are kept. */
-  readonly store: SessionStore
-}
 
 declare global {
   namespace Express {
@@ -37,34 +25,18 @@ declare global {
   }
 }
 
-/**
- * Server-side sessions: `app.use(session({ secret }))` gives every request a `req.session`.
- *
- * What a response does, by what became of the session:
- *
- * | status                | store                            | cookie                              |
- * | --------------------- | -------------------------------- | ----------------------------------- |
- * | new, nothing set      | nothing                          | nothing                             |
- * | new, with fields      | `create`                         | set                                 |
- * | unchanged             | `touch`, when a touch is due     | only when the cookie itself must move |
- * | changed               | `update` with the changed fields | only when the cookie itself must move |
- * | renewed, regenerated  | one atomic step, at the call     | set                                 |
- * | destroyed, logged out | `end`, at the call               | cleared with the same attributes    |
- *
- * A cookie must move when its token changed, when it was signed with an older secret, when its attributes were chosen
- * anew, and, if it is persistent, when the session's end has moved.
- *
- * @throws {SessionError} `INVALID_OPTION`
- */
-export function session(options: SessionOptions): SessionMiddleware {
-  const manager = new SessionManager(resolveOptions(options))
-  const { cookie, trustProxy, onStoreError } = manager.options
+/** Attaches the session and calls `next`; see `SessionMiddleware` in manager.ts. */
+type RequestHandler = (req: HttpRequest, res: HttpResponse | object, next: Next) => void
+
+/** The request path of sessions on `engine`. `session()` in manager.ts says what a response does. */
+export function requestPath(engine: SessionEngine): RequestHandler {
+  const { cookie, trustProxy, onStoreError, clientContext } = engine.options
   const isProduction = process.env['NODE_ENV'] === 'production'
   const needsHttps = cookie.secure === true || (cookie.secure === 'auto' && isProduction)
 
-  function sessionMiddleware(req: HttpRequest, res: HttpResponse | object, next: Next): void {
+  return function sessionMiddleware(req: HttpRequest, res: HttpResponse | object, next: Next): void {
     const request = req as SessionRequest
-    const isOurs = isSession(request.session) && belongsTo(request.session, manager)
+    const isOurs = isSession(request.session) && belongsTo(request.session, engine)
     if (isOurs || !isInScope(cookie, request.originalUrl ?? req.url)) {
       next()
       return
@@ -80,28 +52,28 @@ export function session(options: SessionOptions): SessionMiddleware {
     const cookieName = isSecure ? cookie.secureName : cookie.plainName
     const cookieHeader = mayUseCookie ? req.headers.cookie : undefined
     const { claims, rejected } = readCookie(cookieHeader, cookieName, cookie.keys)
-    if (rejected !== null) manager.events.emit('badCookie', { reason: rejected })
+    if (rejected !== null) engine.events.emit('badCookie', { reason: rejected, ip: ipOf(request, clientContext) })
     if (!isSecure && cookie.secureName !== cookie.plainName && hasCookie(req.headers.cookie, cookie.secureName)) {
-      warnOnce(manager, 'untrusted_proxy', UNTRUSTED_PROXY)
+      warnOnce(engine, 'untrusted_proxy', UNTRUSTED_PROXY)
     }
-    const exchange = new Exchange(manager, request, res, next, { isSecure, mayUseCookie, cookieName, cookieHeader })
+    const exchange = new Exchange(engine, request, res, next, { isSecure, mayUseCookie, cookieName, cookieHeader })
     if (claims.length === 0) {
       exchange.begin('new')
       return
     }
 
     // Load.
-    manager.find(claims).then(
-      (found) => exchange.begin(found ?? 'new'),
-      (error) => {
-        // Who this is cannot be known now. The cookie stays as it is: the next request may fare better.
-        if (onStoreError === 'anonymous') exchange.begin('unavailable')
-        else exchange.refuse(error)
-      },
-    )
+    engine
+      .find(claims, () => ipOf(request, clientContext))
+      .then(
+        (found) => exchange.begin(found ?? 'new'),
+        (error) => {
+          // Who this is cannot be known now. The cookie stays as it is: the next request may fare better.
+          if (onStoreError === 'anonymous') exchange.begin('unavailable')
+          else exchange.refuse(error)
+        },
+      )
   }
-
-  return Object.freeze(Object.assign(sessionMiddleware, { events: manager.events, store: manager.options.store }))
 }
 
 /** What the request says of its cookie. */
@@ -115,7 +87,7 @@ interface CookieFacts {
 
 /** One request and its response, from the loaded session to the cookie. */
 class Exchange implements SessionHost, ResponseHooks {
-  readonly #manager: SessionManager
+  readonly #engine: SessionEngine
   readonly #req: SessionRequest
   readonly #res: HttpResponse | object
   readonly #next: Next
@@ -124,20 +96,16 @@ class Exchange implements SessionHost, ResponseHooks {
   #holder!: SessionHolder
   /** The response, held until the commit when there may be one; a WebSocket upgrade has none. */
   #held: HeldResponse | null = null
+  isPassive = false
+  #endedBefore: EndedSession | null = null
   #areHeadersDecided = false
   #isResponded = false
   #hasTouched = false
   /** Writes of the commit under way. */
   #writes = 0
 
-  constructor(
-    manager: SessionManager,
-    req: SessionRequest,
-    res: HttpResponse | object,
-    next: Next,
-    facts: CookieFacts,
-  ) {
-    this.#manager = manager
+  constructor(engine: SessionEngine, req: SessionRequest, res: HttpResponse | object, next: Next, facts: CookieFacts) {
+    this.#engine = engine
     this.#req = req
     this.#res = res
     this.#next = next
@@ -147,8 +115,16 @@ class Exchange implements SessionHost, ResponseHooks {
   // --- Attach, and let the handler run ---
 
   begin(origin: SessionOrigin): void {
+    if (typeof origin === 'object' && 'ended' in origin) this.#tellEnd(origin.ended)
     if (isResponse(this.#res)) this.#held = new HeldResponse(this.#res, this)
-    this.#attach(origin)
+    try {
+      this.isPassive = this.#engine.options.isPassive?.(this.#req) ?? false
+      this.#attach(origin)
+    } catch (error) {
+      // A function of the application failed: passivePaths or initialFields.
+      this.refuse(error)
+      return
+    }
     // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
     if (this.#held && (isPlain(this.#res as HttpResponse) || this.#state.mayCommit())) this.#held.hold()
     this.#enter(() => this.#next())
@@ -161,12 +137,21 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   #enter(task: () => void): void {
-    if (this.#manager.options.context) runWithSession(this.#holder, task)
+    if (this.#engine.options.context) runWithSession(this.#holder, task)
     else task()
   }
 
+  #tellEnd(ended: EndedSession): void {
+    this.#endedBefore = ended
+    try {
+      this.#engine.options.onEnded?.(ended, this.#req, this.#res)
+    } catch (error) {
+      warnOfFailure('onEnded', error)
+    }
+  }
+
   #attach(origin: SessionOrigin): void {
-    this.#state = new SessionState(this.#manager, this, origin)
+    this.#state = new SessionState(this.#engine, this, origin)
     this.#holder = { session: sessionOf(this.#state) }
     this.#req.session = this.#holder.session
   }
@@ -202,10 +187,22 @@ class Exchange implements SessionHost, ResponseHooks {
     return this.#isResponded
   }
 
+  clientContext(): SessionContext | undefined {
+    return contextOf(this.#req, this.#engine.options.clientContext)
+  }
+
+  initialFields(): ReadonlyMap<string, string> {
+    const { initialFields, codec, limits } = this.#engine.options
+    if (initialFields === undefined) return NO_FIELDS
+    const fields = new Fields({ codec, limits, onCorrupt: () => {} })
+    for (const [name, value] of Object.entries(initialFields(this.#req))) fields.set(name, value)
+    return fields.changes()?.set ?? NO_FIELDS
+  }
+
   // --- Commit ---
 
   beforeHead(isLast: boolean): Promise<void> | undefined {
-    if (this.#manager.options.commit === 'before-response') return this.#commit(isLast)
+    if (this.#engine.options.commit === 'before-response') return this.#commit(isLast)
     this.#state.promiseCookie(this.#state.plan())
     this.#decideHeaders()
     if (isLast) this.#commitLater()
@@ -213,7 +210,7 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   beforeEnd(): Promise<void> | undefined {
-    if (this.#manager.options.commit === 'before-response') return this.#commit(true)
+    if (this.#engine.options.commit === 'before-response') return this.#commit(true)
     this.#commitLater()
     return undefined
   }
@@ -243,6 +240,7 @@ class Exchange implements SessionHost, ResponseHooks {
         state.tellLateChange('headers-sent')
         return undefined
       case 'unchanged':
+        if (state.isRenewalDue()) return state.renewInPassing().catch(ignoreTouchFailure)
         if (this.#hasTouched || !state.isTouchDue()) return undefined
         this.#hasTouched = true
         return state.touch().catch(ignoreTouchFailure)
@@ -253,6 +251,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   #commitLater(): void {
     const written = new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#commit(true))
+    this.#engine.track(written)
     written.catch((error) => {
       // A store error has been told as an event.
       if (!isStoreError(error)) warn(`A session was not stored: ${messageOf(error)}`, 'commit')
@@ -275,11 +274,14 @@ class Exchange implements SessionHost, ResponseHooks {
         res.setHeader('Retry-After', '1')
       }
       if (setCookie !== null || this.#state.wasUsed) varyByCookie(res)
+      const { clearSiteData } = this.#engine.options
+      const isOver = this.#state.cookie === 'clear' || this.#endedBefore?.end.reason === 'revoked'
+      if (clearSiteData !== null && isOver) res.setHeader('Clear-Site-Data', clearSiteData)
     })
   }
 
   #setCookie(): string | null {
-    const { cookie } = this.#manager.options
+    const { cookie } = this.#engine.options
     const { isSecure, cookieHeader, cookieName } = this.#facts
     const attributes = this.#state.cookieAttributes
     if (this.#state.cookie === 'clear' && hasCookie(cookieHeader, cookieName)) {
@@ -287,7 +289,7 @@ class Exchange implements SessionHost, ResponseHooks {
     }
     const content = this.#state.cookie === 'set' ? this.#state.cookieContent() : null
     if (content === null) return null
-    if (!isSecure && cookie.secure === 'auto') warnOnce(this.#manager, 'plain_http', PLAIN_HTTP)
+    if (!isSecure && cookie.secure === 'auto') warnOnce(this.#engine, 'plain_http', PLAIN_HTTP)
     return writeCookie(cookie, { ...content, isSecure, attributes })
   }
 
@@ -320,9 +322,12 @@ interface RequestExtras {
   session?: Session | undefined
   /** Express and Connect keep the whole URL here. */
   originalUrl?: string
-  /** Express's judgement, which honours `trust proxy`. */
+  /** Express's judgements, which honour `trust proxy`. */
   secure?: boolean
+  ip?: string | undefined
 }
+
+const NO_FIELDS: ReadonlyMap<string, string> = new Map()
 
 function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
   if ((req.socket as { encrypted?: boolean }).encrypted) return true
@@ -352,12 +357,12 @@ const UNTRUSTED_PROXY =
   'A session cookie for HTTPS came with a request that seems to be plain HTTP, and was ignored. Behind a proxy that ends ' +
   "TLS, set app.set('trust proxy', 1); for requests without Express, such as WebSocket upgrades, trustProxy: true."
 
-const warned = new WeakMap<SessionManager, Set<string>>()
+const warned = new WeakMap<SessionEngine, Set<string>>()
 
-function warnOnce(manager: SessionManager, code: string, message: string): void {
-  const codes = warned.get(manager) ?? new Set()
+function warnOnce(engine: SessionEngine, code: string, message: string): void {
+  const codes = warned.get(engine) ?? new Set()
   if (codes.has(code)) return
-  warned.set(manager, codes.add(code))
+  warned.set(engine, codes.add(code))
   warn(message, code)
 }
 

@@ -1,8 +1,12 @@
 // The options of session(): what they mean, their defaults, and the checks when the middleware is built.
+import type { IncomingMessage } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
 import { jsonCodec, type SessionCodec } from './codec.js'
-import { type CookieOptions, type ResolvedCookie, resolveCookie } from './cookie.js'
+import { type CookieOptions, isUnder, type ResolvedCookie, resolveCookie } from './cookie.js'
 import { SessionError } from './errors.js'
 import type { FieldLimits } from './fields.js'
+import type { SessionContext } from './session-data.js'
+import type { EndedSession, StoredSession } from './session-info.js'
 import type { SessionStore } from './store.js'
 import { MemorySessionStore } from './stores/memory.js'
 
@@ -24,13 +28,20 @@ export interface SessionOptions {
   /** Name and attributes of the cookie. */
   cookie?: CookieOptions
   /**
+   * Timeouts by the authenticator assurance level of NIST SP 800-63B-4: `'aal1'` 30 days overall, `'aal2'` 24 hours and
+   * 1 hour idle, `'aal3'` 12 hours and 15 minutes idle. `idleTimeout` and `absoluteTimeout` go before it; longer ones than
+   * those of `'aal3'`, which the standard requires, are refused.
+   * @default none
+   */
+  preset?: 'aal1' | 'aal2' | 'aal3'
+  /**
    * A session ends after this time without a request. OWASP: 15–30 minutes for low-risk applications.
-   * @default '30m'
+   * @default '30m', or by the preset
    */
   idleTimeout?: Duration
   /**
    * A session ends this long after its creation or login, whatever its activity.
-   * @default '12h'
+   * @default '12h', or by the preset
    */
   absoluteTimeout?: Duration
   /**
@@ -45,6 +56,70 @@ export interface SessionOptions {
    * @default '10s'
    */
   renewGrace?: Duration
+  /**
+   * A token older than this is replaced with the next response that can carry a cookie; `renewGrace` says how long the old
+   * one stays good. A client that loses that response and comes back after the grace is logged out.
+   * @default none: tokens change at login and on `renew()`
+   */
+  renewAfter?: Duration
+  /**
+   * Requests that are no activity, such as polling: their paths, matched by whole segments, or a function that says so.
+   * They use the session, but do not keep it alive.
+   * @default none
+   */
+  passivePaths?: readonly string[] | ((req: IncomingMessage | Http2ServerRequest) => boolean)
+  /**
+   * How many sessions one user may have at once. Needs a store that keeps an index of users.
+   * @default none: any number
+   */
+  maxSessionsPerUser?: number
+  /**
+   * What a login does that would be one too many: `'end-oldest'` ends the session that logged in first; `'refuse'` rejects
+   * with `SESSION_LIMIT`.
+   * @default 'end-oldest'
+   */
+  onSessionLimit?: 'end-oldest' | 'refuse'
+  /**
+   * What is kept of the client that begins a session: its address (by Express's `req.ip`, so by `trust proxy`), user agent,
+   * referrer and preferred language. `false` keeps nothing; an object switches single facts off.
+   * @default true
+   */
+  clientContext?: boolean | { ip?: boolean; userAgent?: boolean; referrer?: boolean; locale?: boolean }
+  /**
+   * The fields that a new session begins with. They are stored as soon as the handler sets any other.
+   * @default none
+   */
+  initialFields?: (req: IncomingMessage | Http2ServerRequest) => Record<string, unknown>
+  /**
+   * How long the store remembers sessions that are over, so that the next use of their cookie is told apart from an unknown
+   * one. With `archive`, at least a day.
+   * @default '15m'
+   */
+  endedRetention?: Duration
+  /**
+   * Called when a request's cookie names a session that is over, before the handler: the place to note why, for the user.
+   * A failure becomes a process warning. `req.session.metadata.previousEnd` says the same.
+   * @default none
+   */
+  onEnded?: (ended: EndedSession, req: IncomingMessage | Http2ServerRequest, res: object) => void
+  /**
+   * Send `Clear-Site-Data` when a session is ended by its user, and with the first response to the cookie of one that was
+   * revoked: `true` for cache and storage, or the types of data.
+   * @default false
+   */
+  clearSiteData?: boolean | readonly ('cache' | 'storage' | 'executionContexts')[]
+  /**
+   * Called with each session that ran out before it is removed, at least once, by whichever process cleans up. A session
+   * for which it fails is kept for the next time.
+   * @default none
+   */
+  archive?: (session: StoredSession) => unknown
+  /**
+   * How often this process offers to clean up the store; one process at a time does. 0 never does. The timer does not keep
+   * the process alive.
+   * @default '1m' with `archive`, else 0: stores forget by themselves
+   */
+  cleanupInterval?: Duration
   /**
    * The deadline of each store call. A call that misses it fails the request with 503.
    * @default '1s'
@@ -99,6 +174,18 @@ export interface ResolvedSessionOptions {
   readonly absoluteTimeoutMs: number
   readonly touchIntervalMs: number
   readonly renewGraceMs: number
+  readonly renewAfterMs: number
+  readonly isPassive: ((req: IncomingMessage | Http2ServerRequest) => boolean) | undefined
+  readonly maxSessionsPerUser: number | undefined
+  readonly onSessionLimit: 'end-oldest' | 'refuse'
+  readonly clientContext: Readonly<Record<keyof SessionContext, boolean>>
+  readonly initialFields: SessionOptions['initialFields']
+  readonly retentionSeconds: number
+  readonly onEnded: SessionOptions['onEnded']
+  /** The header's value, or `null`. */
+  readonly clearSiteData: string | null
+  readonly archive: SessionOptions['archive']
+  readonly cleanupIntervalMs: number
   readonly storeTimeoutMs: number
   readonly onStoreError: 'fail' | 'anonymous'
   readonly commit: 'before-response' | 'after-response'
@@ -114,12 +201,23 @@ const DEFAULTS = {
   absoluteTimeout: '12h',
   longestTouchIntervalMs: 60_000,
   renewGrace: '10s',
+  onSessionLimit: 'end-oldest',
+  endedRetention: '15m',
+  archiveRetentionMs: 86_400_000,
+  archiveInterval: '1m',
   storeTimeout: '1s',
   onStoreError: 'fail',
   commit: 'before-response',
   limits: { maxBytes: 1_000_000, maxFields: 1_000 },
   trustProxy: false,
   context: true,
+} as const
+
+/** NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3. The first asks for no idle timeout: ours stays. */
+const PRESETS = {
+  aal1: { idleTimeout: '30m', absoluteTimeout: '30d' },
+  aal2: { idleTimeout: '1h', absoluteTimeout: '24h' },
+  aal3: { idleTimeout: '15m', absoluteTimeout: '12h' },
 } as const
 
 const KNOWN = new Set<string>([
@@ -130,6 +228,18 @@ const KNOWN = new Set<string>([
   'absoluteTimeout',
   'touchInterval',
   'renewGrace',
+  'preset',
+  'renewAfter',
+  'passivePaths',
+  'maxSessionsPerUser',
+  'onSessionLimit',
+  'clientContext',
+  'initialFields',
+  'endedRetention',
+  'onEnded',
+  'clearSiteData',
+  'archive',
+  'cleanupInterval',
   'storeTimeout',
   'onStoreError',
   'commit',
@@ -165,19 +275,40 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
     const instead = FOREIGN[name]
     throw invalid(`There is no option "${name}".${instead === undefined ? '' : ` Use ${instead}.`}`)
   }
-  const idleTimeoutMs = milliseconds(options.idleTimeout ?? DEFAULTS.idleTimeout, 'idleTimeout')
-  if (options.store !== undefined) checkStore(options.store)
+  const { idleTimeoutMs, absoluteTimeoutMs } = resolveTimeouts(options)
+  const { store, archive } = options
+  if (store !== undefined) checkStore(store, options)
   const clock = withFunctions(options.clock ?? Date.now, [], 'clock')
   const resolved = {
     cookie: resolveCookie(options.secret, options.cookie ?? {}),
     idleTimeoutMs,
-    absoluteTimeoutMs: milliseconds(options.absoluteTimeout ?? DEFAULTS.absoluteTimeout, 'absoluteTimeout'),
+    absoluteTimeoutMs,
     touchIntervalMs:
       options.touchInterval === undefined
         ? Math.min(DEFAULTS.longestTouchIntervalMs, idleTimeoutMs / 10)
         : milliseconds(options.touchInterval, 'touchInterval', 0),
     renewGraceMs: milliseconds(options.renewGrace ?? DEFAULTS.renewGrace, 'renewGrace', 0),
-    storeTimeoutMs: resolveDeadline(options.storeTimeout ?? DEFAULTS.storeTimeout),
+    renewAfterMs:
+      options.renewAfter === undefined ? Number.POSITIVE_INFINITY : milliseconds(options.renewAfter, 'renewAfter'),
+    isPassive: resolvePassive(options.passivePaths),
+    maxSessionsPerUser: resolveMaximum(options.maxSessionsPerUser),
+    onSessionLimit: oneOf(
+      options.onSessionLimit ?? DEFAULTS.onSessionLimit,
+      ['end-oldest', 'refuse'],
+      'onSessionLimit',
+    ),
+    clientContext: resolveContext(options.clientContext ?? true),
+    initialFields: optionalFunction(options.initialFields, 'initialFields'),
+    retentionSeconds: resolveRetention(options),
+    onEnded: optionalFunction(options.onEnded, 'onEnded'),
+    clearSiteData: resolveClearing(options.clearSiteData ?? false),
+    archive: optionalFunction(archive, 'archive'),
+    cleanupIntervalMs: timerMs(
+      options.cleanupInterval ?? (archive === undefined ? 0 : DEFAULTS.archiveInterval),
+      'cleanupInterval',
+      0,
+    ),
+    storeTimeoutMs: timerMs(options.storeTimeout ?? DEFAULTS.storeTimeout, 'storeTimeout'),
     onStoreError: oneOf(options.onStoreError ?? DEFAULTS.onStoreError, ['fail', 'anonymous'], 'onStoreError'),
     commit: oneOf(options.commit ?? DEFAULTS.commit, ['before-response', 'after-response'], 'commit'),
     codec: withFunctions(options.codec ?? jsonCodec(), ['encode', 'decode'], 'codec'),
@@ -213,10 +344,80 @@ export function milliseconds(duration: Duration, name: string, leastMs = 1): num
 }
 
 /** Beyond 24.8 days a Node timer fires at once. */
-function resolveDeadline(duration: Duration): number {
-  const ms = milliseconds(duration, 'storeTimeout')
-  if (ms > 86_400_000) throw invalid('storeTimeout is longer than a day; use a few seconds at most.')
+function timerMs(duration: Duration, name: string, leastMs = 1): number {
+  const ms = milliseconds(duration, name, leastMs)
+  if (ms > 86_400_000) throw invalid(`${name} is longer than a day.`)
   return ms
+}
+
+function resolveTimeouts(options: SessionOptions): { idleTimeoutMs: number; absoluteTimeoutMs: number } {
+  const { preset } = options
+  if (preset !== undefined) oneOf(preset, ['aal1', 'aal2', 'aal3'], 'preset')
+  const defaults = preset === undefined ? DEFAULTS : PRESETS[preset]
+  const idleTimeoutMs = milliseconds(options.idleTimeout ?? defaults.idleTimeout, 'idleTimeout')
+  const absoluteTimeoutMs = milliseconds(options.absoluteTimeout ?? defaults.absoluteTimeout, 'absoluteTimeout')
+  if (preset === 'aal3') {
+    for (const [name, ms] of [
+      ['idleTimeout', idleTimeoutMs],
+      ['absoluteTimeout', absoluteTimeoutMs],
+    ] as const) {
+      const longest = PRESETS.aal3[name]
+      if (ms > milliseconds(longest, name)) {
+        throw invalid(
+          `${name} is longer than ${longest}, which NIST SP 800-63B-4 requires at AAL3: choose a shorter one.`,
+        )
+      }
+    }
+  }
+  return { idleTimeoutMs, absoluteTimeoutMs }
+}
+
+function resolvePassive(paths: SessionOptions['passivePaths']): ResolvedSessionOptions['isPassive'] {
+  if (paths === undefined || typeof paths === 'function') return paths
+  if (!Array.isArray(paths) || !paths.every((path) => typeof path === 'string' && path.startsWith('/'))) {
+    throw invalid('passivePaths is not a list of paths that begin with "/", nor a function.')
+  }
+  return (req) => {
+    const url = (req as { originalUrl?: string }).originalUrl ?? req.url
+    return paths.some((path: string) => isUnder(path, url))
+  }
+}
+
+function resolveMaximum(max: unknown): number | undefined {
+  if (max === undefined || (Number.isSafeInteger(max) && (max as number) >= 1)) return max as number | undefined
+  throw invalid(`maxSessionsPerUser is ${String(max)}; use a whole number of at least 1.`)
+}
+
+function resolveContext(
+  wanted: NonNullable<SessionOptions['clientContext']>,
+): Readonly<Record<keyof SessionContext, boolean>> {
+  const facts = { ip: true, userAgent: true, referrer: true, locale: true }
+  if (wanted === false) return Object.freeze({ ip: false, userAgent: false, referrer: false, locale: false })
+  if (wanted === true) return Object.freeze(facts)
+  for (const [name, isWanted] of Object.entries(wanted)) {
+    if (!Object.hasOwn(facts, name)) throw invalid(`There is no option clientContext.${name}.`)
+    oneOf(isWanted, [true, false], `clientContext.${name}`)
+  }
+  return Object.freeze({ ...facts, ...wanted })
+}
+
+function resolveRetention({ endedRetention = DEFAULTS.endedRetention, archive }: SessionOptions): number {
+  const ms = milliseconds(endedRetention, 'endedRetention', 1000)
+  return Math.ceil(Math.max(ms, archive === undefined ? 0 : DEFAULTS.archiveRetentionMs) / 1000)
+}
+
+function resolveClearing(types: NonNullable<SessionOptions['clearSiteData']>): string | null {
+  if (types === false) return null
+  const known = ['cache', 'storage', 'executionContexts'] as const
+  const wanted = types === true ? known.slice(0, 2) : types
+  if (!Array.isArray(wanted) || wanted.length === 0)
+    throw invalid('clearSiteData is not true, false or a list of types.')
+  return wanted.map((type) => `"${oneOf(type, known, 'clearSiteData')}"`).join(', ')
+}
+
+function optionalFunction<T>(value: T, name: string): T {
+  if (value !== undefined && typeof value !== 'function') throw invalid(`${name} is not a function.`)
+  return value
 }
 
 function resolveLimits(limits: Partial<FieldLimits>): FieldLimits {
@@ -230,7 +431,7 @@ function resolveLimits(limits: Partial<FieldLimits>): FieldLimits {
 }
 
 /** By shape, not by class: the store may come from the package's other build. */
-function checkStore(store: unknown): void {
+function checkStore(store: unknown, options: SessionOptions): void {
   const methods = ['get', 'set', 'delete', 'create', 'update', 'touch', 'regenerate', 'end']
   const missing = methods.filter((name) => typeof (store as Record<string, unknown> | null)?.[name] !== 'function')
   if (missing.length > 0) {
@@ -238,6 +439,13 @@ function checkStore(store: unknown): void {
       `store has no ${missing.join(', ')}: use a class that extends SessionStore. ` +
         'Stores written for express-session do not fit.',
     )
+  }
+  const { users, scan } = store as SessionStore
+  if (options.maxSessionsPerUser !== undefined && users === undefined) {
+    throw invalid('maxSessionsPerUser needs a store with an index of users; this one has no "users".')
+  }
+  if (options.archive !== undefined && scan === undefined) {
+    throw invalid('archive needs a store that can be gone through; this one has no "scan".')
   }
 }
 

@@ -1,13 +1,20 @@
 // The state of one session during one request: its record, its fields, and the operations on it, one at a time.
 // `Session` is what the handler sees of this; the middleware asks it for the commit.
 import type { CookieAttributes } from './cookie.js'
+import type { FoundSession, IssuedSession, RegenerationParts, SessionEngine } from './engine.js'
 import { isSessionError, SessionError } from './errors.js'
 import { type FieldChanges, Fields } from './fields.js'
 import { newToken } from './ids.js'
-import type { FoundSession, IssuedSession, SessionManager } from './manager.js'
 import { type Duration, milliseconds } from './options.js'
 import type { Session } from './session.js'
-import { applyChange, type MetadataChange, type SessionChange, type SessionData } from './session-data.js'
+import {
+  applyChange,
+  type MetadataChange,
+  type SessionChange,
+  type SessionContext,
+  type SessionData,
+} from './session-data.js'
+import type { EndedSession } from './session-info.js'
 
 /** What a session needs to know of the request it belongs to. */
 export interface SessionHost {
@@ -15,6 +22,12 @@ export interface SessionHost {
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response'
   /** Whether the response is over and the commit with it. */
   isResponded(): boolean
+  /** Whether the request is no activity of the session. */
+  readonly isPassive: boolean
+  /** What is to be kept of the client, for a session that begins. */
+  clientContext(): SessionContext | undefined
+  /** The fields that a new session begins with, encoded. */
+  initialFields(): ReadonlyMap<string, string>
   /** Called when the handler looks at the session for the first time. */
   onUse(): void
   /** Puts another session in the place of this one. */
@@ -29,14 +42,14 @@ export type CommitPlan =
   | { readonly status: 'changed'; readonly changes: FieldChanges | null }
   | { readonly status: 'destroyed' }
 
-/** How `SessionState` begins: from a loaded session, anew, or with the store out of reach. */
-export type SessionOrigin = FoundSession | 'new' | 'unavailable'
+/** How `SessionState` begins: from a loaded session, anew, after one that is over, or with the store out of reach. */
+export type SessionOrigin = FoundSession | { readonly ended: EndedSession } | 'new' | 'unavailable'
 
 const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 const MAX_UPDATE_ATTEMPTS = 1000
 
 export class SessionState {
-  readonly manager: SessionManager
+  readonly engine: SessionEngine
   readonly host: SessionHost
   readonly fields: Fields
   readonly isNew: boolean
@@ -49,6 +62,8 @@ export class SessionState {
   cookieAttributes: CookieAttributes = {}
   /** Whether the handler looked at the session in any way. */
   wasUsed = false
+  /** The session that the request's cookie names, when that is over. */
+  readonly previousEnd: EndedSession | null = null
   /** Whether the store failed at something the handler asked for. */
   hasStoreFailed = false
   /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
@@ -61,15 +76,18 @@ export class SessionState {
   #standing: 'live' | 'unavailable' | 'ended' | 'replaced' = 'live'
   #metadata: MetadataChange = {}
   #hasToldLateChange = false
+  /** Once in a request: not a token that has just been issued, nor again when another request was quicker. */
+  #mayRenew = true
   #running: Promise<unknown> | null = null
 
-  constructor(manager: SessionManager, host: SessionHost, origin: SessionOrigin) {
-    this.manager = manager
+  constructor(engine: SessionEngine, host: SessionHost, origin: SessionOrigin) {
+    this.engine = engine
     this.host = host
-    this.isNew = typeof origin === 'string'
-    if (typeof origin === 'string') {
-      this.id = manager.newId()
+    this.isNew = typeof origin === 'string' || 'ended' in origin
+    if (typeof origin === 'string' || 'ended' in origin) {
+      this.id = engine.newId()
       if (origin === 'unavailable') this.#standing = 'unavailable'
+      else if (typeof origin === 'object') this.previousEnd = origin.ended
     } else {
       this.id = origin.record.id
       this.record = origin.record
@@ -79,10 +97,11 @@ export class SessionState {
       }
     }
     this.fields = new Fields({
-      codec: manager.options.codec,
-      limits: manager.options.limits,
-      stored: this.record?.fields,
-      onCorrupt: (field, cause) => manager.events.emit('corruptRecord', { id: this.id, field, cause }),
+      codec: engine.options.codec,
+      limits: engine.options.limits,
+      // Initial fields are as good as stored: reading them changes nothing, and only a change stores them.
+      stored: this.record?.fields ?? (origin === 'unavailable' ? undefined : host.initialFields()),
+      onCorrupt: (field, cause) => engine.events.emit('corruptRecord', { id: this.id, field, cause }),
     })
   }
 
@@ -153,7 +172,7 @@ export class SessionState {
   reload(): Promise<void> {
     return this.#inTurn(async () => {
       this.#requireWritable()
-      const record = this.record && (await this.manager.reload(this.record.id))
+      const record = this.record && (await this.engine.reload(this.record.id))
       if (this.record !== null && record === null) throw this.#ended()
       this.record = record
       this.#metadata = {}
@@ -175,7 +194,7 @@ export class SessionState {
       if (this.record === null || this.#token === undefined) return
       this.#requireCookie()
       await this.#store()
-      const renewed = await this.manager.renew(this.record)
+      const renewed = await this.engine.renew(this.record)
       if (renewed === 'ended') throw this.#ended()
       // Another request renewed it a moment ago, and its response carries the new cookie.
       if (renewed !== null) this.#issued(renewed)
@@ -190,11 +209,11 @@ export class SessionState {
       const previousId = this.id
       if (this.record === null) {
         if (keep !== 'all') for (const name of this.fields.names()) if (!keep.includes(name)) this.fields.delete(name)
-        this.id = this.manager.newId()
+        this.id = this.engine.newId()
         return
       }
-      await this.#regenerate({ keep, userId: keep === 'all' ? this.record.userId : undefined, restartsLife: false })
-      this.manager.events.emit('regenerated', { id: this.id, previousId })
+      await this.#regenerate({ keep, userId: keep === 'all' ? this.record.userId : undefined, isLogin: false })
+      this.engine.events.emit('regenerated', { id: this.id, previousId, userId: this.record.userId })
     })
   }
 
@@ -202,14 +221,22 @@ export class SessionState {
   replaceWithEmpty(): Promise<SessionState> {
     return this.#inTurn(async () => {
       this.#requireCookie()
-      const next = new SessionState(this.manager, this.host, 'new')
+      const next = new SessionState(this.engine, this.host, 'new')
       if (this.#standing === 'unavailable' || this.#standing === 'replaced') this.#requireWritable()
       if (this.record !== null && this.#standing === 'live') {
-        const issued = await this.manager.regenerate(this.record, { keep: [], restartsLife: true })
+        const context = this.host.clientContext()
+        const set = this.host.initialFields()
+        const issued = await this.engine.regenerate(this.record, {
+          keep: [],
+          set,
+          isLogin: false,
+          isFresh: true,
+          context,
+        })
         if (issued === null) throw this.#ended()
         next.#issued(issued)
         next.fields.reset(issued.record.fields)
-        this.manager.events.emit('regenerated', { id: next.id, previousId: this.id })
+        this.engine.events.emit('regenerated', { id: next.id, previousId: this.id, userId: undefined })
       } else next.cookie = this.cookie
       this.#handOver(next)
       return next
@@ -233,21 +260,38 @@ export class SessionState {
           throw error
         }
       } else {
-        await this.#regenerate({ keep: 'all', userId, restartsLife: true })
+        await this.#regenerate({ keep: 'all', userId, isLogin: true, context: this.host.clientContext() })
       }
-      this.manager.events.emit('login', { id: this.id, previousId, userId })
+      this.engine.events.emit('login', { id: this.id, previousId, userId })
+    })
+  }
+
+  reauthenticate(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      this.#requireCookie()
+      const previousId = this.id
+      const userId = this.record?.userId
+      if (userId === undefined) {
+        throw new SessionError(
+          'INVALID_ARGUMENT',
+          'reauthenticate() needs a user who is logged in; call login() first.',
+        )
+      }
+      await this.#regenerate({ keep: 'all', userId, isLogin: true, context: this.host.clientContext() })
+      this.engine.events.emit('reauthenticated', { id: this.id, previousId, userId })
     })
   }
 
   logout(): Promise<SessionState> {
     return this.#inTurn(async () => {
       this.#requireWritable()
-      const next = new SessionState(this.manager, this.host, 'new')
+      const next = new SessionState(this.engine, this.host, 'new')
       next.cookie = 'clear'
       if (this.record !== null) {
         const { id, userId } = this.record
-        await this.manager.end(id)
-        this.manager.events.emit('logout', { id, userId })
+        await this.engine.end(this.record, { reason: 'logout' })
+        this.engine.events.emit('logout', { id, userId })
       }
       this.#handOver(next)
       return next
@@ -259,8 +303,9 @@ export class SessionState {
       if (this.#standing === 'replaced' || this.#standing === 'unavailable') this.#requireWritable()
       if (this.#standing !== 'live') return
       if (this.record !== null) {
-        await this.manager.end(this.record.id)
-        this.manager.events.emit('destroyed', { id: this.record.id })
+        const { id, userId } = this.record
+        await this.engine.end(this.record, { reason: 'destroyed' })
+        this.engine.events.emit('destroyed', { id, userId })
       }
       this.#standing = 'ended'
       this.cookie = 'clear'
@@ -315,13 +360,29 @@ export class SessionState {
     return this.#inTurn(() => this.#store(plan))
   }
 
+  /** Gives the session a new token, because its time has come. Does nothing when another request has just done so. */
+  renewInPassing(): Promise<void> {
+    return this.#inTurn(() => this.#renewInPassing())
+  }
+
   /** Whether the response has something to do even if the handler never looks at the session. */
   mayCommit(): boolean {
-    return this.cookie !== 'keep' || this.isTouchDue()
+    return this.cookie !== 'keep' || this.isTouchDue() || this.isRenewalDue()
   }
 
   isTouchDue(): boolean {
-    return this.record !== null && this.manager.isTouchDue(this.record)
+    return this.record !== null && !this.host.isPassive && this.engine.isTouchDue(this.record)
+  }
+
+  /** Whether the token has served its time, and the response can carry another one. */
+  isRenewalDue(): boolean {
+    return (
+      this.record !== null &&
+      this.#token !== undefined &&
+      this.#mayRenew &&
+      this.engine.isRenewalDue(this.record) &&
+      this.host.cookieOutlook() === 'open'
+    )
   }
 
   /** Whether a new session's cookie can reach the client, or was promised to it. An insecure connection throws later. */
@@ -337,7 +398,7 @@ export class SessionState {
       this.#token = this.#promised.token
       this.cookie = 'set'
     } else if (this.record !== null && (plan.status === 'changed' || this.isTouchDue())) {
-      this.#promisedEnd = this.manager.endAfter(this.record.with(this.#metadata))
+      this.#promisedEnd = this.engine.endAfter(this.record.with(this.#metadata))
       if (this.isPersistent() || 'persistent' in this.#metadata) this.resendCookie()
     }
   }
@@ -347,25 +408,25 @@ export class SessionState {
     if (this.#token === undefined) return null
     const content = { id: this.id, token: this.#token }
     if (!this.isPersistent()) return content
-    const left = Math.ceil(((this.#promisedEnd ?? this.expiresAt()) - this.manager.now()) / 1000)
+    const left = Math.ceil(((this.#promisedEnd ?? this.expiresAt()) - this.engine.now()) / 1000)
     return { ...content, maxAgeSeconds: Math.max(1, left) }
   }
 
   isPersistent(): boolean {
-    return this.#metadata.persistent ?? this.record?.persistent ?? this.manager.options.cookie.persistent
+    return this.#metadata.persistent ?? this.record?.persistent ?? this.engine.options.cookie.persistent
   }
 
   /** The idle timeout of this session, in ms. */
   get idleTimeoutMs(): number {
     const own = 'idleTimeoutMs' in this.#metadata ? this.#metadata.idleTimeoutMs : this.record?.idleTimeoutMs
-    return own ?? this.manager.options.idleTimeoutMs
+    return own ?? this.engine.options.idleTimeoutMs
   }
 
   /** When the session ends if nothing more happens, in ms since the epoch. */
   expiresAt(): number {
     if (this.record !== null && !('idleTimeoutMs' in this.#metadata)) return this.record.expiresAt
-    const now = this.manager.now()
-    const { absoluteTimeoutMs } = this.manager.options
+    const now = this.engine.now()
+    const { absoluteTimeoutMs } = this.engine.options
     const absolute = this.#metadata.absoluteExpiresAt ?? this.record?.absoluteExpiresAt ?? now + absoluteTimeoutMs
     return Math.min(now + this.idleTimeoutMs, absolute)
   }
@@ -378,14 +439,14 @@ export class SessionState {
   tellLateChange(reason: 'after-response' | 'headers-sent'): void {
     if (this.#hasToldLateChange) return
     this.#hasToldLateChange = true
-    this.manager.events.emit('lateChange', { id: this.id, reason })
+    this.engine.events.emit('lateChange', { id: this.id, reason })
   }
 
   // --- Inside ---
 
   #newTimes(): { createdAt: number; absoluteExpiresAt: number } {
-    const now = this.manager.now()
-    return { createdAt: now, absoluteExpiresAt: now + this.manager.options.absoluteTimeoutMs }
+    const now = this.engine.now()
+    return { createdAt: now, absoluteExpiresAt: now + this.engine.options.absoluteTimeoutMs }
   }
 
   async #updateStored(name: string, modify: (value: unknown) => unknown): Promise<unknown> {
@@ -394,13 +455,15 @@ export class SessionState {
       const value = await modify(this.fields.get(name))
       this.fields.set(name, value)
       const write = this.fields.changeOf(name)
-      const change = this.manager.change(record, { ...write, expect: { field: name, text: record.fields.get(name) } })
-      const result = await this.manager.update(record, change)
+      const expect = { field: name, text: record.fields.get(name) }
+      const change = this.engine.change(record, { ...write, expect, isPassive: this.host.isPassive })
+      const result = await this.engine.update(record, change)
       if (result.status === 'updated') {
         this.#applied(change)
         return value
       }
       if (result.status !== 'conflict') throw this.#ended()
+      this.engine.events.emit('conflict', { id: record.id, userId: record.userId, field: name })
       record = record.withField(name, result.text)
       this.record = record
       this.fields.refresh(name, record.fields)
@@ -413,10 +476,18 @@ export class SessionState {
     if (plan.status !== 'changed' || this.record === null) return
     const { changes } = plan
     const metadata = Object.keys(this.#metadata).length > 0 ? this.#metadata : undefined
-    const change = this.manager.change(this.record, { set: changes?.set, delete: changes?.delete, metadata })
-    const result = await this.manager.update(this.record, change)
+    const { isPassive } = this.host
+    const change = this.engine.change(this.record, { set: changes?.set, delete: changes?.delete, metadata, isPassive })
+    const result = await this.engine.update(this.record, change)
     if (result.status !== 'updated') throw this.#ended()
     this.#applied(change)
+  }
+
+  async #renewInPassing(): Promise<void> {
+    this.#mayRenew = false
+    const renewed = await this.engine.renew(this.record as SessionData)
+    if (renewed === 'ended') throw this.#ended()
+    if (renewed !== null) this.#issued(renewed)
   }
 
   /** Brings this request's view up to date with a change that the store has applied. */
@@ -428,33 +499,30 @@ export class SessionState {
     this.fields.committed({ set, delete: removed }, this.record.fields)
     // One that stops being persistent is sent as well, to take the end from the browser's copy.
     if (change.metadata && 'persistent' in change.metadata) this.resendCookie()
-    else if (change.metadata || this.manager.movesCookie(before, this.record)) this.#moveCookie()
+    else if (change.metadata || this.engine.movesCookie(before, this.record)) this.#moveCookie()
   }
 
   async #create(): Promise<void> {
     if (this.#promised === undefined) this.#requireCookie()
     const changes = this.fields.changes() ?? NO_CHANGES
-    const issued = await this.manager.create({
+    const issued = await this.engine.create({
       id: this.id,
-      fields: changes.set,
+      fields: this.fields.all(changes),
       token: this.#promised,
       metadata: this.#metadata,
+      context: this.host.clientContext(),
     })
     this.#metadata = {}
     this.#issued(issued)
     this.fields.committed(changes, issued.record.fields)
   }
 
-  async #regenerate(parts: {
-    keep: 'all' | readonly string[]
-    userId: string | number | undefined
-    restartsLife: boolean
-  }): Promise<void> {
+  async #regenerate(parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<void> {
     const changes = this.fields.changes() ?? NO_CHANGES
     const isKept = (name: string): boolean => parts.keep === 'all' || parts.keep.includes(name)
     const set = new Map([...changes.set].filter(([name]) => isKept(name)))
     const record = (this.record as SessionData).with(this.#metadata)
-    const issued = await this.manager.regenerate(record, { ...parts, set, delete: changes.delete })
+    const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete })
     if (issued === null) throw this.#ended()
     this.#metadata = {}
     this.#issued(issued)
@@ -463,7 +531,7 @@ export class SessionState {
   }
 
   async #touch(record: SessionData): Promise<void> {
-    const touched = await this.manager.touch(record)
+    const touched = await this.engine.touch(record)
     if (touched === null) throw this.#ended()
     this.record = touched
     this.#moveCookie()
@@ -477,6 +545,7 @@ export class SessionState {
     this.record = record
     this.id = record.id
     this.#token = token
+    this.#mayRenew = false
     this.cookie = 'set'
   }
 
@@ -558,11 +627,12 @@ export class SessionState {
   }
 }
 
-function checkUserId(userId: unknown): void {
+/** @throws {SessionError} `INVALID_ARGUMENT` */
+export function checkUserId(userId: unknown): void {
   const isValid =
     (typeof userId === 'string' && userId !== '') || (typeof userId === 'number' && Number.isFinite(userId))
   if (!isValid) {
-    throw new SessionError('INVALID_ARGUMENT', 'login() needs the user ID: a text that is not empty, or a number.')
+    throw new SessionError('INVALID_ARGUMENT', 'A user ID is text that is not empty, or a finite number.')
   }
 }
 

@@ -1,8 +1,9 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
 import type { CookieAttributes } from './cookie.js'
+import type { SessionEngine } from './engine.js'
 import { SessionError } from './errors.js'
-import type { SessionManager } from './manager.js'
 import { type Duration, LONGEST_MS } from './options.js'
+import type { SessionContext, SessionEnd } from './session-data.js'
 import type { SessionState } from './session-state.js'
 import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
 
@@ -33,6 +34,12 @@ export type SessionCallback = (error?: unknown) => void
 export interface SessionMetadata {
   /** Who is logged in, as given to `login()`. */
   readonly userId: string | number | undefined
+  /** When the user last proved who they are: at `login()` or `reauthenticate()`. */
+  readonly authenticatedAt: Date | undefined
+  /** The client that began the session: address, user agent, referrer and language, as far as they are recorded. */
+  readonly context: SessionContext
+  /** How the session that this request's cookie names has ended, when this is a new one for that reason. */
+  readonly previousEnd: SessionEnd | undefined
   /** When the session was created or last logged in. */
   readonly createdAt: Date
   /** When fields last changed. */
@@ -44,6 +51,8 @@ export interface SessionMetadata {
   /** When the session ends whatever happens. */
   readonly absoluteExpiresAt: Date
 }
+
+const NO_CONTEXT: SessionContext = Object.freeze({})
 
 /** On the prototype of sessions, shared by all copies of this package. */
 const BRAND: unique symbol = Symbol.for('sojourn.session')
@@ -161,7 +170,7 @@ export class Session {
 
   /** When the session was created or logged in; for one that is not stored yet, now. */
   get createdAt(): Date {
-    return new Date(this[STATE].record?.createdAt ?? this[STATE].manager.now())
+    return new Date(this[STATE].record?.createdAt ?? this[STATE].engine.now())
   }
 
   /** When the session ends if nothing more happens. */
@@ -179,17 +188,20 @@ export class Session {
     return this[STATE].fields.isModified()
   }
 
-  /** What else is known: user and times. */
+  /** What else is known: user, times, and the client. */
   get metadata(): SessionMetadata {
-    const { record, manager } = this[STATE]
-    const now = manager.now()
+    const { record, engine, previousEnd } = this[STATE]
+    const now = engine.now()
     return Object.freeze({
       userId: record?.userId,
+      context: record?.context ?? NO_CONTEXT,
+      previousEnd: previousEnd?.end,
+      authenticatedAt: record?.userId === undefined ? undefined : this.createdAt,
       createdAt: this.createdAt,
       updatedAt: new Date(record?.updatedAt ?? now),
       lastAccessedAt: new Date(record?.lastAccessedAt ?? now),
       expiresAt: this.expiresAt,
-      absoluteExpiresAt: new Date(record?.absoluteExpiresAt ?? now + manager.options.absoluteTimeoutMs),
+      absoluteExpiresAt: new Date(record?.absoluteExpiresAt ?? now + engine.options.absoluteTimeoutMs),
     })
   }
 
@@ -281,10 +293,20 @@ export class Session {
    * Binds the session to a user in one atomic step: new ID, new token, same fields, and the old token is dead when the
    * promise resolves. The absolute timeout starts afresh.
    * @param userId a text that is not empty, or a finite number; it keeps its type
-   * @throws {SessionError} `INVALID_ARGUMENT`, and as `renew()`.
+   * @throws {SessionError} `INVALID_ARGUMENT`; `SESSION_LIMIT` when the user has too many sessions and the policy is to
+   *   refuse; and as `renew()`.
    */
   login(userId: string | number): Promise<void> {
     return this[STATE].login(userId)
+  }
+
+  /**
+   * The user has proved again who they are, by password or another factor. A new ID and token, the same user and fields,
+   * and both timeouts start afresh (NIST SP 800-63B-4). `requireRecentAuth()` asks for it.
+   * @throws {SessionError} `INVALID_ARGUMENT` when nobody is logged in, and as `renew()`.
+   */
+  reauthenticate(): Promise<void> {
+    return unlessIgnored(this[STATE].reauthenticate())
   }
 
   /**
@@ -316,7 +338,7 @@ export class SessionCookie {
    * persistent and gives the session that idle timeout; `null` goes back to the defaults.
    */
   get maxAge(): number | null {
-    return this.#state.isPersistent() ? this.#state.expiresAt() - this.#state.manager.now() : null
+    return this.#state.isPersistent() ? this.#state.expiresAt() - this.#state.engine.now() : null
   }
   set maxAge(ms: number | null | undefined) {
     if (ms === null || ms === undefined) {
@@ -337,7 +359,7 @@ export class SessionCookie {
     return this.#state.isPersistent() ? new Date(this.#state.expiresAt()) : null
   }
   set expires(date: Date | null | undefined | false) {
-    this.maxAge = date instanceof Date ? date.getTime() - this.#state.manager.now() : null
+    this.maxAge = date instanceof Date ? date.getTime() - this.#state.engine.now() : null
   }
 
   /** The idle timeout that `maxAge` was set to, in milliseconds, or `null`. */
@@ -346,28 +368,28 @@ export class SessionCookie {
   }
 
   get sameSite(): CookieAttributes['sameSite'] {
-    return this.#state.cookieAttributes.sameSite ?? this.#state.manager.options.cookie.sameSite
+    return this.#state.cookieAttributes.sameSite ?? this.#state.engine.options.cookie.sameSite
   }
   set sameSite(sameSite: NonNullable<CookieAttributes['sameSite']>) {
     this.#choose({ sameSite })
   }
 
   get httpOnly(): boolean {
-    return this.#state.cookieAttributes.httpOnly ?? this.#state.manager.options.cookie.httpOnly
+    return this.#state.cookieAttributes.httpOnly ?? this.#state.engine.options.cookie.httpOnly
   }
   set httpOnly(httpOnly: boolean) {
     this.#choose({ httpOnly })
   }
 
   get partitioned(): boolean {
-    return this.#state.cookieAttributes.partitioned ?? this.#state.manager.options.cookie.partitioned
+    return this.#state.cookieAttributes.partitioned ?? this.#state.engine.options.cookie.partitioned
   }
   set partitioned(partitioned: boolean) {
     this.#choose({ partitioned })
   }
 
   get priority(): CookieAttributes['priority'] {
-    return this.#state.cookieAttributes.priority ?? this.#state.manager.options.cookie.priority
+    return this.#state.cookieAttributes.priority ?? this.#state.engine.options.cookie.priority
   }
   set priority(priority: NonNullable<CookieAttributes['priority']>) {
     this.#choose({ priority })
@@ -375,17 +397,17 @@ export class SessionCookie {
 
   /** Fixed by the options: a cookie of another path or domain would be another cookie. */
   get path(): string {
-    return this.#state.manager.options.cookie.path
+    return this.#state.engine.options.cookie.path
   }
 
   /** Fixed by the options, see `path`. */
   get domain(): string | undefined {
-    return this.#state.manager.options.cookie.domain
+    return this.#state.engine.options.cookie.domain
   }
 
   /** Fixed by the options and the connection. */
   get secure(): boolean | 'auto' {
-    return this.#state.manager.options.cookie.secure
+    return this.#state.engine.options.cookie.secure
   }
 
   #choose(attributes: CookieAttributes): void {
@@ -411,9 +433,17 @@ export function isSession(value: unknown): value is Session {
   return typeof prototype === 'object' && prototype !== null && BRAND in prototype
 }
 
-/** Whether `manager` made this session, as far as this copy of the package can tell. */
-export function belongsTo(session: Session, manager: SessionManager): boolean {
-  return !(session instanceof Session) || session[STATE].manager === manager
+/** Whether a session of `engine` is at hand, as far as this copy of the package can tell. */
+export function belongsTo(session: Session, engine: SessionEngine): boolean {
+  return !(session instanceof Session) || session[STATE].engine === engine
+}
+
+/** How long ago the user of a session proved who they are; `null` when nobody is logged in. */
+export function secondsSinceAuthentication(session: Session): number | null {
+  const at = session.metadata.authenticatedAt
+  // A session of another copy of this package has no state that this one could read.
+  const now = session instanceof Session ? session[STATE].engine.now() : Date.now()
+  return at === undefined ? null : Math.max(0, now - at.getTime()) / 1000
 }
 
 /** The public session that belongs to a state; always the same object. */

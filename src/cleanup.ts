@@ -1,0 +1,146 @@
+// Clean-up: sessions that ran out are archived, ended and taken off their user's list, by one process at a time.
+import { randomUUID } from 'node:crypto'
+import type { SessionEngine } from './engine.js'
+import { isSessionError, SessionError } from './errors.js'
+import { warnOfFailure } from './events.js'
+import type { SessionData, SessionEnd } from './session-data.js'
+import { storedSessionOf } from './session-info.js'
+
+/** What a clean-up did. */
+export interface CleanUpResult {
+  /** Sessions that had run out or been revoked, and whose data is gone now. */
+  readonly removed: number
+  /** Sessions that were kept for the next time, because `archive` or the store failed. */
+  readonly failed: number
+}
+
+/** The right to clean up, until this long after its last prolongation: a process that dies is replaced after it. */
+const LEASE_MS = 30_000
+/** Sessions that are archived at once. */
+const PARALLEL = 10
+/** An `archive` that takes longer has failed. */
+const ARCHIVE_TIMEOUT_MS = 20_000
+
+/** Cleans up when asked and, with a `cleanupInterval`, by itself. */
+export class CleanUp {
+  readonly #engine: SessionEngine
+  /** Names this process in the lease. */
+  readonly #owner = randomUUID()
+  #timer: NodeJS.Timeout | undefined
+  #running: Promise<CleanUpResult | null> | null = null
+  #isStopped = false
+
+  constructor(engine: SessionEngine) {
+    this.#engine = engine
+    const { cleanupIntervalMs } = engine.options
+    if (cleanupIntervalMs === 0) return
+    this.#timer = setInterval(() => {
+      // A failure of the store has been told as an event.
+      this.run().catch((error) => {
+        if (!isSessionError(error)) warnOfFailure('The clean-up', error)
+      })
+    }, cleanupIntervalMs)
+    this.#timer.unref()
+  }
+
+  /** Goes through the store once. `null`: another process is at it. Calls at the same time share one run. */
+  run(): Promise<CleanUpResult | null> {
+    this.#running ??= this.#run().finally(() => {
+      this.#running = null
+    })
+    return this.#running
+  }
+
+  /** No run begins any more; one that is under way ends after the sessions at hand. */
+  async stop(): Promise<void> {
+    this.#isStopped = true
+    clearInterval(this.#timer)
+    await this.#running?.catch(() => {})
+  }
+
+  async #run(): Promise<CleanUpResult | null> {
+    if (this.#isStopped || !(await this.#engine.lease('cleanup', this.#owner, LEASE_MS))) return null
+    const tally = { removed: 0, failed: 0 }
+    try {
+      if (this.#engine.options.store.scan) await this.#sweep(tally)
+      await this.#engine.clearExpired()
+    } finally {
+      // Another process may go on at once.
+      await this.#engine.lease('cleanup', this.#owner, 1).catch(() => {})
+    }
+    this.#engine.events.emit('cleaned', tally)
+    return tally
+  }
+
+  async #sweep(tally: { removed: number; failed: number }): Promise<void> {
+    const underWay = new Set<Promise<void>>()
+    let prolongAt = performance.now() + LEASE_MS / 3
+    try {
+      for await (const record of this.#engine.scan()) {
+        if (this.#isStopped) break
+        const end = record.ended ? null : this.#engine.endOf(record)
+        if (end === null) continue
+        const task: Promise<void> = this.#remove(record, end)
+          .then((isRemoved) => {
+            if (isRemoved) tally.removed++
+          })
+          .catch(() => {
+            tally.failed++
+          })
+          .finally(() => underWay.delete(task))
+        underWay.add(task)
+        if (underWay.size >= PARALLEL) await Promise.race(underWay)
+        if (performance.now() < prolongAt) continue
+        prolongAt = performance.now() + LEASE_MS / 3
+        if (!(await this.#engine.lease('cleanup', this.#owner, LEASE_MS))) break
+      }
+    } finally {
+      await Promise.all(underWay)
+    }
+  }
+
+  /** Archives first: whoever dies in between leaves the session for the next run. */
+  async #remove(record: SessionData, end: SessionEnd): Promise<boolean> {
+    const { reason } = end
+    if (reason !== 'idle' && reason !== 'absolute') {
+      // All sessions were revoked, and this one is among them.
+      return this.#engine.end(record, { reason: 'revoked' })
+    }
+    await this.#archive(record, end)
+    const isRemoved = await this.#engine.end(record, { reason }, end.at)
+    if (isRemoved) this.#engine.events.emit('expired', { id: record.id, userId: record.userId, reason })
+    return isRemoved
+  }
+
+  async #archive(record: SessionData, end: SessionEnd): Promise<void> {
+    const { archive, codec } = this.#engine.options
+    if (archive === undefined) return
+    const { events } = this.#engine
+    const { id, userId } = record
+    const stored = storedSessionOf(record, end, codec, (field, cause) => {
+      events.emit('corruptRecord', { id, field, cause })
+    })
+    try {
+      await withinDeadline(async () => archive(stored))
+    } catch (cause) {
+      events.emit('archiveFailed', { id, userId, cause })
+      throw cause
+    }
+  }
+}
+
+/** One that never ends must not hold up the others. */
+async function withinDeadline(task: () => Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const deadline = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new SessionError('STORE_TIMEOUT', `archive did not end within ${ARCHIVE_TIMEOUT_MS} ms.`))
+    }, ARCHIVE_TIMEOUT_MS)
+    timer.unref()
+  })
+  try {
+    await Promise.race([task(), deadline])
+  } finally {
+    clearTimeout(timer)
+  }
+}

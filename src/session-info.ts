@@ -1,0 +1,77 @@
+// What is told of a session to those who do not hold it: lists, pages and jobs. Nothing here opens a session.
+import type { SessionCodec } from './codec.js'
+import type { SessionContext, SessionData, SessionEnd } from './session-data.js'
+
+/** A session that is over, as far as it is remembered. */
+export interface EndedSession {
+  readonly id: string
+  readonly userId: string | number | undefined
+  readonly end: SessionEnd
+}
+
+/** What the manager tells of a session. Nothing in it opens the session. */
+export interface SessionInfo {
+  readonly id: string
+  readonly userId: string | number | undefined
+  /** When the session was created or last logged in. */
+  readonly createdAt: Date
+  /** When fields last changed. */
+  readonly updatedAt: Date
+  /** The last recorded activity, to within `touchInterval`. */
+  readonly lastAccessedAt: Date
+  /** When the session ends if nothing more happens. */
+  readonly expiresAt: Date
+  /** When the session ends whatever happens. */
+  readonly absoluteExpiresAt: Date
+  /** The client that began it: address, user agent, referrer and language, as far as they are recorded. */
+  readonly context: SessionContext
+  /** How it ended, when it is over. */
+  readonly end: SessionEnd | undefined
+}
+
+/** A session with its fields. */
+export interface StoredSession extends SessionInfo {
+  /** The decoded fields; those that cannot be decoded are left out. */
+  readonly fields: Readonly<Record<string, unknown>>
+}
+
+/** One session in the list of its user. */
+export interface UserSession extends SessionInfo {
+  /** Whether it is the one that `current` named. */
+  readonly isCurrent: boolean
+}
+
+const NO_CONTEXT: SessionContext = Object.freeze({})
+
+export function infoOf(record: SessionData, end: SessionEnd | null): SessionInfo {
+  return {
+    id: record.id,
+    userId: record.userId,
+    createdAt: new Date(record.createdAt),
+    updatedAt: new Date(record.updatedAt),
+    lastAccessedAt: new Date(record.lastAccessedAt),
+    expiresAt: new Date(record.expiresAt),
+    absoluteExpiresAt: new Date(record.absoluteExpiresAt),
+    context: record.context ?? NO_CONTEXT,
+    end: end ?? undefined,
+  }
+}
+
+/** With its fields; `onCorrupt` is told of those that cannot be decoded. */
+export function storedSessionOf(
+  record: SessionData,
+  end: SessionEnd | null,
+  codec: SessionCodec,
+  onCorrupt: (field: string, cause: unknown) => void,
+): StoredSession {
+  const fields: [string, unknown][] = []
+  for (const [name, text] of record.fields) {
+    try {
+      fields.push([name, codec.decode(text)])
+    } catch (cause) {
+      onCorrupt(name, cause)
+    }
+  }
+  // Object.fromEntries defines: a field "__proto__" becomes a property like any other.
+  return { ...infoOf(record, end), fields: Object.fromEntries(fields) }
+}
