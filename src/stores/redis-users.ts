@@ -55,8 +55,10 @@ end
 /**
  * ARGV: ID, text, now, end of the entry, limit or '', 1 when the oldest make room. Replies 'added' with the entries that are
  * evicted, or 'full' with all. Without a limit the whole hash is read as rarely as it is large, by the digits of the ID.
+ * Works when Redis is out of memory, by what it begins with: a user who revokes all other sessions gets a new one.
  */
 const ADD = script(`${PRELUDE}
+redis.call('HDEL', KEYS[1], '')
 local id, text, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local evicted = {}
 if ARGV[5] ~= '' then
