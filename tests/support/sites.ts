@@ -12,7 +12,7 @@ export interface Site {
   readonly urls: readonly string[]
   /** A look at the sessions past the app. */
   readonly store: SessionStore
-  /** The IDs of the sessions that descend from one session by regenerating: they share its first digits. */
+  /** The IDs of the live sessions that descend from one session by regenerating: they share its first digits. */
   liveIds(slot: string): Promise<string[]>
   /** A client of one of the processes, with cookies or without. */
   client(index?: number, cookies?: Iterable<readonly [string, string]>): Client
@@ -101,12 +101,21 @@ export function startApps(count: number, redisUrl: string, prefix: string): Prom
   return Promise.all(Array.from({ length: count }, start))
 }
 
+/** ARGV: a pattern of keys. Tombstones hold their end in `x`. */
+const COUNT_LIVE = `
+local live = 0
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do live = live + 1 - redis.call('HEXISTS', key, 'x') end
+return live
+`
+
 /** The sessions on a Redis under a prefix of their own. */
 export function lookAt(url: string): {
   readonly prefix: string
   readonly store: RedisSessionStore
   readonly redis: Redis
   liveIds(slot: string): Promise<string[]>
+  /** How many of these sessions are not over, by one command: Redis runs nothing else meanwhile. */
+  countAtOnce(slot: string): Promise<number>
   close(): Promise<void>
 } {
   sites++
@@ -122,7 +131,12 @@ export function lookAt(url: string): {
       for await (const found of redis.scanStream({ match: `${prefix}{${slot}}*`, count: 1000 })) {
         keys.push(...(found as string[]))
       }
-      return [...new Set(keys)].map((key) => key.slice(prefix.length).replace(/[{}]/g, ''))
+      const ids = [...new Set(keys)].map((key) => key.slice(prefix.length).replace(/[{}]/g, ''))
+      const records = await Promise.all(ids.map((id) => store.get(id)))
+      return ids.filter((_id, index) => records[index]?.isExpired() === false)
+    },
+    async countAtOnce(slot) {
+      return (await redis.eval(COUNT_LIVE, 0, `${prefix}{${slot}}*`)) as number
     },
     async close() {
       await store.close()
