@@ -1,8 +1,9 @@
 // The examples as programs of their own, driven over HTTP.
 import { execFile } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { get, type IncomingMessage } from 'node:http'
+import { get, request as httpRequest, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -20,6 +21,7 @@ let redis: Awaited<ReturnType<typeof sharedRedis>>
 let shopInMemory: Program
 let shopOnRedis: Program
 let shopWithoutRedis: Program
+let clusterOfWorkers: Program
 let customStore: Program
 let passportLogin: Program
 let plainHttp: Program
@@ -34,6 +36,7 @@ beforeAll(async () => {
     shopInMemory,
     shopOnRedis,
     shopWithoutRedis,
+    clusterOfWorkers,
     customStore,
     passportLogin,
     plainHttp,
@@ -44,6 +47,7 @@ beforeAll(async () => {
     start('app'),
     start('app', { REDIS_URL: redis.url, SESSION_SECRET: SECRET }),
     start('app', { REDIS_URL: `redis://127.0.0.1:${closedPort}` }),
+    start('cluster', { REDIS_URL: redis.url }),
     start('custom-store', { SESSION_DIR: sessionFiles, SESSION_SECRET: SECRET }),
     start('passport-login'),
     start('plain-http'),
@@ -176,6 +180,95 @@ describe('app', () => {
     const answer = await new Browser(shopWithoutRedis.url).get('/')
     expect(answer).toMatchObject({ status: 503, setCookies: [] })
     expect(answer.body).toBe('The session store does not answer. Please try again in a moment.')
+  })
+})
+
+describe('cluster', () => {
+  const login = async (client: Client, name: string): Promise<Answer> => {
+    const answer = await client.post('/login', { name })
+    expect(answer.status).toBe(200)
+    return answer
+  }
+
+  test('its story: a session goes on when its worker is killed, and is listed and revoked from outside', async () => {
+    const { NODE_OPTIONS: _jestOptions, ...env } = process.env
+    const args = ['--import', 'tsx', 'examples/cluster/story.ts', clusterOfWorkers.url]
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, args, {
+      cwd: ROOT,
+      env: { ...env, REDIS_URL: redis.url },
+    })
+    expect(stderr).toBe('')
+    const lines = stdout.trimEnd().split('\n')
+    const [, user, session, killed] =
+      /^Laptop: (\S+) is logged in\. Session (\S+), answered by worker (\d+)\.$/.exec(lines[0] as string) ?? []
+    expect(killed).toBeDefined()
+    expect(lines[1]).toBe(`Worker ${killed} is killed.`)
+    const [, sameUser, sameSession, other] =
+      /^Laptop: still (\S+)\. Session (\S+), answered by worker (\d+)\.$/.exec(lines[2] as string) ?? []
+    expect([sameUser, sameSession]).toEqual([user, session])
+    expect(other).not.toBe(killed)
+    const devices = lines.slice(3, 5).map((line) => /^Listed: \S+, (.+)\.$/.exec(line)?.[1])
+    expect(devices.toSorted()).toEqual(['Laptop at 127.0.0.1', 'Phone at 127.0.0.1'])
+    expect(lines.slice(5)).toEqual(['Phone: nobody. revoked by story: The phone is lost.', 'Ended: 1 more. Left: 0.'])
+    await until(() => clusterOfWorkers.output().includes(`Worker ${killed} has ended (SIGKILL).`))
+  })
+
+  test('logins at once on several workers leave as many sessions as a user may have', async () => {
+    const name = randomUUID()
+    const clients = Array.from({ length: 8 }, () => new Client(clusterOfWorkers.url))
+    const answers = await Promise.all(clients.map((client) => client.post('/login', { name })))
+    // One that gave way while it began is told so.
+    expect(answers.filter(({ status }) => ![200, 409].includes(status))).toEqual([])
+    const users = await Promise.all(
+      clients.map(async (client) => (await client.get('/')).json<{ user?: string }>().user),
+    )
+    expect(users.filter((user) => user === name)).toHaveLength(5)
+  })
+
+  test('a user sees where they are logged in, and ends all sessions but this one', async () => {
+    const name = randomUUID()
+    const [here, elsewhere] = [new Client(clusterOfWorkers.url), new Client(clusterOfWorkers.url)]
+    await login(elsewhere, name)
+    await login(here, name)
+    const copy = here.clone()
+    const list = (await here.get('/sessions')).json<{ isCurrent: boolean }[]>()
+    expect(list.map(({ isCurrent }) => isCurrent).toSorted()).toEqual([false, true])
+    expect((await here.post('/logout-elsewhere')).json()).toEqual({ ended: 1 })
+    expect((await elsewhere.get('/')).json()).toMatchObject({ previousEnd: { reason: 'revoked', by: name } })
+    // What was left goes on under a new ID and token.
+    expect((await here.get('/')).json()).toMatchObject({ user: name })
+    expect((await copy.get('/sessions')).status).toBe(401)
+  })
+
+  test('on SIGTERM what was asked is answered and stored, and every process ends', async () => {
+    const env = { REDIS_URL: redis.url, SESSION_SECRET: SECRET }
+    const name = randomUUID()
+    const body = JSON.stringify({ name })
+    const before = await start('cluster', env)
+    const request = httpRequest(`${before.url}/login`, {
+      method: 'POST',
+      agent: false,
+      headers: { 'content-type': 'application/json', 'content-length': body.length, expect: '100-continue' },
+    })
+    request.flushHeaders()
+    // A worker has the request, and waits for its body.
+    await once(request, 'continue')
+    const stopped = before.stop()
+    await until(() =>
+      send(before.url).then(
+        () => false,
+        (error: NodeJS.ErrnoException) => error.code === 'ECONNREFUSED',
+      ),
+    )
+    request.end(body)
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    expect(response.statusCode).toBe(200)
+    response.resume()
+    await stopped
+    const [cookie = ''] = response.headers['set-cookie'] ?? []
+    const after = await start('cluster', env)
+    const answer = await send(after.url, { headers: { cookie: cookie.split(';', 1)[0] as string } })
+    expect(answer.json()).toMatchObject({ user: name })
   })
 })
 
