@@ -35,7 +35,7 @@ export interface SessionEventMap {
   allRevoked: { by: string | undefined; detail: string | undefined }
   /** A login met the limit of sessions per user: `ended` are the sessions that had to go, none when it was refused. */
   limit: { id: string; userId: string | number; outcome: 'ended-oldest' | 'refused'; ended: readonly string[] }
-  /** A session ran out; told when a cookie names it, and when a clean-up meets it. */
+  /** A session ran out; told each time that a cookie names it, and when a clean-up removes it. */
   expired: { id: string; userId: UserId; reason: ExpiryReason }
   /** A cookie that was good once named a session that has been ended. */
   usedAfterEnd: { id: string; userId: UserId; end: SessionEnd; ip: string | undefined }
@@ -84,7 +84,8 @@ const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
  * (`SojournWarning`); it never reaches the request that caused the event.
  *
  * The same events go to the channels `sojourn:<name>` of `node:diagnostics_channel`, for observers that know nothing of
- * this object.
+ * this object: those of all managers of the process. What a subscriber throws there is an uncaught exception, as Node has
+ * it, though not in the request.
  */
 export class SessionEvents {
   readonly #clock: () => number

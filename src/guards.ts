@@ -7,7 +7,7 @@ import { isSession, secondsSinceAuthentication } from './session.js'
 /** What `requireRecentAuth()` does instead of an error. */
 export interface RecentAuthOptions {
   /**
-   * Called when the user has to prove who they are: the place to send them to the login page.
+   * Called when the user has to prove who they are, or nobody is logged in: the place to send them to the login page.
    * @default an error with status 401 goes to `next`
    */
   onRequired?: (req: HttpRequest, res: object, next: (error?: unknown) => void) => void
@@ -15,7 +15,8 @@ export interface RecentAuthOptions {
 
 /**
  * Lets a request through when the user of its session has proved who they are within `maxAge`, by `login()` or
- * `reauthenticate()` (step-up, OWASP ASVS 7.5.1 and 7.5.3). Mount it behind `session()`.
+ * `reauthenticate()` (step-up, OWASP ASVS 7.5.1 and 7.5.3). What `login()` proves is up to you: a cookie that remembers
+ * the user is no proof. Mount it behind `session()`.
  *
  * Otherwise `next` gets a `SessionError` `REAUTHENTICATION_REQUIRED` with status 401, and the response a challenge in the
  * terms of RFC 9470: `WWW-Authenticate: Session error="insufficient_user_authentication", max_age="600"`.

@@ -59,16 +59,18 @@ export function session(options: SessionOptions): SessionMiddleware {
 export interface CreateOptions {
   /** Whose session it is; it counts towards the user's limit. */
   userId?: string | number
+  /** @default none; `initialFields` is for requests */
   fields?: Record<string, unknown>
+  /** What to note of the client. */
   context?: SessionContext
 }
 
 /** Which sessions to go through; all conditions hold together. */
 export interface SessionFilter {
-  /** Only sessions of this user, found by the index of users and not by going through the store. */
+  /** Only sessions of this user. While only live ones are wanted, the index of users finds them. */
   userId?: string | number
   /**
-   * `'live'`, `'ended'`: remembered for `endedRetention`, or `'all'`.
+   * `'live'`; `'ended'`, as long as they are remembered (`endedRetention`); or `'all'`.
    * @default 'live'
    */
   status?: 'live' | 'ended' | 'all'
@@ -84,9 +86,9 @@ export interface SessionFilter {
 
 /** Who ends sessions and why, for events, for `validate()`, and for the user when the session is used again. */
 export interface RevokeOptions {
-  /** Who does it. */
+  /** Who does it, in at most 500 characters. */
   by?: string
-  /** Why, in your words. */
+  /** Why, in your words, at most 500 characters. */
   detail?: string
 }
 
@@ -225,11 +227,15 @@ export class SessionManager {
 
   /**
    * Goes through the sessions, in no order and without loading all at once. One that begins or ends meanwhile may be missed,
-   * and one may come twice. Takes time in proportion to the whole store, but for `userId`.
+   * and one may come twice. Takes time in proportion to the whole store; with `userId`, for live sessions, to that user's.
+   * @throws {SessionError} `INVALID_ARGUMENT`.
    */
   async *list(filter: SessionFilter = {}): AsyncGenerator<SessionInfo, void, undefined> {
     const matches = matcherOf(filter)
-    const records = filter.userId === undefined ? this.#engine.scan() : await this.#recordsOf(filter.userId)
+    const { userId, status = 'live' } = filter
+    if (userId !== undefined) checkUserId(userId)
+    // The index names live sessions only.
+    const records = userId !== undefined && status === 'live' ? await this.#recordsOf(userId) : this.#engine.scan()
     for await (const record of records) {
       const info = infoOf(record, this.#engine.endOf(record))
       if (matches(info)) yield info
@@ -274,8 +280,9 @@ export class SessionManager {
   }
 
   /**
-   * Ends every session there is. Takes a second and two store calls, whatever their number: none that began before it
-   * resolves counts any more, in any process.
+   * Ends every session there is, that of the caller included. Takes a second and two store calls, whatever their number:
+   * each process asks once a second whether it was called, so when it resolves no session that began before counts in any.
+   * Who did it and why is told by the event `allRevoked`; of the single sessions, only that they were revoked.
    */
   async revokeAll(options: RevokeOptions = {}): Promise<void> {
     const { by, detail } = checkReason(options)
@@ -309,7 +316,7 @@ export class SessionManager {
 
   /**
    * For the end of the process, after the server has closed: stops the clean-up, waits until what was answered is stored
-   * (`commit: 'after-response'`), and closes the store.
+   * (`commit: 'after-response'`), and closes the store. A Redis client of your own stays open.
    */
   async close(): Promise<void> {
     await Promise.all([this.#cleanUp.stop(), this.#engine.drain()])
@@ -362,7 +369,7 @@ function checkReason({ by, detail }: RevokeOptions): { by: string | undefined; d
 const MAX_REASON = 500
 
 function matcherOf(filter: SessionFilter): (info: SessionInfo) => boolean {
-  const { status = 'live', createdSince, createdBefore, activeSince, activeBefore } = filter
+  const { userId, status = 'live', createdSince, createdBefore, activeSince, activeBefore } = filter
   if (!['live', 'ended', 'all'].includes(status)) {
     throw new SessionError('INVALID_ARGUMENT', `status is ${String(status)}; use 'live', 'ended' or 'all'.`)
   }
@@ -370,7 +377,8 @@ function matcherOf(filter: SessionFilter): (info: SessionInfo) => boolean {
     if (time === undefined || (time instanceof Date && !Number.isNaN(time.getTime()))) continue
     throw new SessionError('INVALID_ARGUMENT', `${name} is not a valid Date.`)
   }
-  return ({ end, createdAt, lastAccessedAt }) =>
+  return ({ end, userId: owner, createdAt, lastAccessedAt }) =>
+    (userId === undefined || owner === userId) &&
     (status === 'all' || (status === 'live') === (end === undefined)) &&
     (createdSince === undefined || createdAt >= createdSince) &&
     (createdBefore === undefined || createdAt < createdBefore) &&

@@ -28,9 +28,10 @@ export interface SessionOptions {
   /** Name and attributes of the cookie. */
   cookie?: CookieOptions
   /**
-   * Timeouts by the authenticator assurance level of NIST SP 800-63B-4: `'aal1'` 30 days overall, `'aal2'` 24 hours and
-   * 1 hour idle, `'aal3'` 12 hours and 15 minutes idle. `idleTimeout` and `absoluteTimeout` go before it; longer ones than
-   * those of `'aal3'`, which the standard requires, are refused.
+   * Timeouts by the authenticator assurance level of NIST SP 800-63B-4: `'aal1'` 30 days overall (and 30 minutes idle,
+   * our default: the standard asks for none), `'aal2'` 24 hours and 1 hour idle, `'aal3'` 12 hours and 15 minutes idle.
+   * `idleTimeout` and `absoluteTimeout` go before it, but cannot be longer than those of `'aal3'`, where the standard
+   * requires the 12 hours and recommends the 15 minutes.
    * @default none
    */
   preset?: 'aal1' | 'aal2' | 'aal3'
@@ -69,13 +70,14 @@ export interface SessionOptions {
    */
   passivePaths?: readonly string[] | ((req: IncomingMessage | Http2ServerRequest) => boolean)
   /**
-   * How many sessions one user may have at once. Needs a store that keeps an index of users.
+   * How many sessions one user may have at once, in all processes together: counted by `login()`, `reauthenticate()` and
+   * `manager.create()`. Needs a store with an index of users, as memory and Redis have.
    * @default none: any number
    */
   maxSessionsPerUser?: number
   /**
-   * What a login does that would be one too many: `'end-oldest'` ends the session that logged in first; `'refuse'` rejects
-   * with `SESSION_LIMIT`.
+   * What a login does that would be one too many: `'end-oldest'` ends the session that logged in first, with the reason
+   * `limit`; `'refuse'` rejects with `SESSION_LIMIT` (409), and the session goes on as it was.
    * @default 'end-oldest'
    */
   onSessionLimit?: 'end-oldest' | 'refuse'
@@ -98,25 +100,29 @@ export interface SessionOptions {
   endedRetention?: Duration
   /**
    * Called when a request's cookie names a session that is over, before the handler: the place to note why, for the user.
-   * A failure becomes a process warning. `req.session.metadata.previousEnd` says the same.
+   * Also when it was regenerated, as for a second tab that was asking while the first logged in: its next request has the
+   * new cookie. What it throws becomes a process warning. `req.session.metadata.previousEnd` says the same.
    * @default none
    */
   onEnded?: (ended: EndedSession, req: IncomingMessage | Http2ServerRequest, res: object) => void
   /**
-   * Send `Clear-Site-Data` when a session is ended by its user, and with the first response to the cookie of one that was
-   * revoked: `true` for cache and storage, or the types of data.
+   * Send `Clear-Site-Data` with the response that ends a session, by `logout()` or `destroy()`, and with those that look at
+   * the session when the cookie's was revoked: `true` for cache and storage, or the types of data. Browsers heed it over
+   * HTTPS only.
    * @default false
    */
   clearSiteData?: boolean | readonly ('cache' | 'storage' | 'executionContexts')[]
   /**
    * Called with each session that ran out before it is removed, at least once, by whichever process cleans up. A session
-   * for which it fails is kept for the next time.
+   * for which it fails, or takes longer than 20 seconds, is kept for the next time, for a day at least. Sessions that
+   * somebody ended do not come here: their fields are gone with them. Needs a store that can be gone through, as memory and
+   * Redis can.
    * @default none
    */
   archive?: (session: StoredSession) => unknown
   /**
-   * How often this process offers to clean up the store; one process at a time does. 0 never does. The timer does not keep
-   * the process alive.
+   * How often this process offers to clean up the store, at most a day; one process at a time does. 0 never does. The timer
+   * does not keep the process alive.
    * @default '1m' with `archive`, else 0: stores forget by themselves
    */
   cleanupInterval?: Duration
@@ -364,7 +370,7 @@ function resolveTimeouts(options: SessionOptions): { idleTimeoutMs: number; abso
       const longest = PRESETS.aal3[name]
       if (ms > milliseconds(longest, name)) {
         throw invalid(
-          `${name} is longer than ${longest}, which NIST SP 800-63B-4 requires at AAL3: choose a shorter one.`,
+          `${name} is longer than ${longest}, the most for AAL3 by NIST SP 800-63B-4: choose a shorter one.`,
         )
       }
     }

@@ -25,7 +25,7 @@ export interface SessionInfo {
   readonly absoluteExpiresAt: Date
   /** The client that began it: address, user agent, referrer and language, as far as they are recorded. */
   readonly context: SessionContext
-  /** How it ended, when it is over. */
+  /** How it ended, when it is over; by a timeout, by somebody, or with all sessions. */
   readonly end: SessionEnd | undefined
 }
 
