@@ -1,5 +1,5 @@
 // What a request costs where that can be counted: store calls, round trips, headers, encodings, bytes. Times are for bench/.
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import express from 'express'
 import { Redis } from 'ioredis'
 import {
@@ -12,7 +12,7 @@ import {
 } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
-import { Client, listen, OTHER_SECRET, SECRET, type TestServer } from './support/http.js'
+import { Client, listen, OTHER_SECRET, SECRET, type TestServer, until } from './support/http.js'
 import { RedisServer } from './support/redis.js'
 
 const MINUTE_MS = 60_000
@@ -43,7 +43,19 @@ async function startApp(options: Partial<SessionOptions> = {}): Promise<TestServ
     res.json({})
   })
   app.get('/login', async (req, res) => {
-    await req.session.login('ann')
+    await req.session.login(String(req.query['user'] ?? 'ann'))
+    res.json({})
+  })
+  app.get('/destroy', async (req, res) => {
+    await req.session.destroy()
+    res.json({})
+  })
+  app.get('/regenerate', async (req, res) => {
+    await req.session.regenerate({ keep: req.query['keep'] === 'true' })
+    res.json({})
+  })
+  app.get('/renew', async (req, res) => {
+    await req.session.renew()
     res.json({})
   })
   app.get('/logout', async (req, res) => {
@@ -78,21 +90,121 @@ function items(n: number, bytes: number): unknown[] {
   return list
 }
 
-/** One request of each kind, as an application sees it, and what each may cost. */
-const COSTS: readonly { what: string; path: string; as: 'nobody' | 'somebody'; memory: string[]; redis: string[] }[] = [
+/** Who sends a request: a new client, one with a session, or one that is logged in as ann. */
+type Visitor = 'nobody' | 'somebody' | 'ann'
+
+/** One request of each kind, as an application sees it, and what each may cost, but for the epoch. */
+const COSTS: readonly { what: string; path: string; as: Visitor; memory: string[]; redis: string[] }[] = [
   { what: 'without a cookie, ignored', path: '/ignore', as: 'nobody', memory: [], redis: [] },
   { what: 'without a cookie, read', path: '/read', as: 'nobody', memory: [], redis: [] },
-  { what: 'without a cookie, filled', path: '/write', as: 'nobody', memory: ['create'], redis: ['evalsha'] },
-  { what: 'a session, ignored', path: '/ignore', as: 'somebody', memory: ['get'], redis: ['get'] },
-  { what: 'a session, read', path: '/read', as: 'somebody', memory: ['get'], redis: ['get'] },
-  { what: 'a session, set to what it is', path: '/same', as: 'somebody', memory: ['get'], redis: ['get'] },
-  { what: 'a session, changed', path: '/write', as: 'somebody', memory: ['get', 'update'], redis: ['get', 'evalsha'] },
-  { what: 'a login', path: '/login', as: 'somebody', memory: ['get', 'regenerate'], redis: ['get', 'evalsha'] },
-  { what: 'a logout', path: '/logout', as: 'somebody', memory: ['get', 'end'], redis: ['get', 'del'] },
+  { what: 'without a cookie, filled', path: '/write', as: 'nobody', memory: ['create'], redis: ['session'] },
+  { what: 'a session, ignored', path: '/ignore', as: 'somebody', memory: ['get'], redis: ['read'] },
+  { what: 'a session, read', path: '/read', as: 'somebody', memory: ['get'], redis: ['read'] },
+  { what: 'a session, set to what it is', path: '/same', as: 'somebody', memory: ['get'], redis: ['read'] },
+  { what: 'a session, changed', path: '/write', as: 'somebody', memory: ['get', 'update'], redis: ['read', 'session'] },
+  { what: 'a session, renewed', path: '/renew', as: 'somebody', memory: ['get', 'update'], redis: ['read', 'session'] },
+  { what: "a user's session, read", path: '/read', as: 'ann', memory: ['get'], redis: ['read'] },
+  {
+    what: "a user's session, changed",
+    path: '/write',
+    as: 'ann',
+    memory: ['get', 'update'],
+    redis: ['read', 'session'],
+  },
+  {
+    what: 'a login without a session',
+    path: '/login',
+    as: 'nobody',
+    memory: ['create', 'users.add', 'users.settle'],
+    redis: ['user', 'session', 'user'],
+  },
+  {
+    what: 'a login',
+    path: '/login',
+    as: 'somebody',
+    memory: ['get', 'regenerate', 'users.add', 'users.settle'],
+    redis: ['read', 'user', 'session', 'user'],
+  },
+  {
+    what: 'a login of the same user',
+    path: '/login',
+    as: 'ann',
+    memory: ['get', 'regenerate', 'users.add', 'users.settle'],
+    redis: ['read', 'user', 'session', 'user'],
+  },
+  {
+    what: 'a login of another user',
+    path: '/login?user=bob',
+    as: 'ann',
+    memory: ['get', 'regenerate', 'users.add', 'users.settle', 'users.remove'],
+    redis: ['read', 'user', 'session', 'user', 'user'],
+  },
+  { what: 'a logout without a session', path: '/logout', as: 'nobody', memory: [], redis: [] },
+  {
+    what: 'a logout without a user',
+    path: '/logout',
+    as: 'somebody',
+    memory: ['get', 'end'],
+    redis: ['read', 'session'],
+  },
+  {
+    what: 'a logout',
+    path: '/logout',
+    as: 'ann',
+    memory: ['get', 'end', 'users.remove'],
+    redis: ['read', 'session', 'user'],
+  },
+  {
+    what: 'destroy() without a user',
+    path: '/destroy',
+    as: 'somebody',
+    memory: ['get', 'end'],
+    redis: ['read', 'session'],
+  },
+  {
+    what: 'destroy()',
+    path: '/destroy',
+    as: 'ann',
+    memory: ['get', 'end', 'users.remove'],
+    redis: ['read', 'session', 'user'],
+  },
+  {
+    what: 'regenerate() without a user',
+    path: '/regenerate',
+    as: 'somebody',
+    memory: ['get', 'regenerate'],
+    redis: ['read', 'session'],
+  },
+  {
+    what: 'regenerate({ keep: true }) without a user',
+    path: '/regenerate?keep=true',
+    as: 'somebody',
+    memory: ['get', 'regenerate'],
+    redis: ['read', 'session'],
+  },
+  {
+    what: 'regenerate(), which leaves the user behind',
+    path: '/regenerate',
+    as: 'ann',
+    memory: ['get', 'regenerate', 'users.remove'],
+    redis: ['read', 'session', 'user'],
+  },
+  {
+    what: 'regenerate({ keep: true })',
+    path: '/regenerate?keep=true',
+    as: 'ann',
+    memory: ['get', 'regenerate', 'users.add', 'users.settle'],
+    redis: ['read', 'user', 'session', 'user'],
+  },
 ]
 
-/** Our name for whichever command reads a record. */
-const READS = new Set(['get', 'getbuffer', 'hgetall', 'hgetallbuffer'])
+/** A client as what it is to send its next request. */
+async function visitor(server: TestServer, as: Visitor): Promise<Client> {
+  const client = new Client(server)
+  if (as !== 'nobody') await client.get('/write')
+  if (as === 'ann') await client.get('/login')
+  return client
+}
 
 describe('store calls in one process', () => {
   let server: TestServer
@@ -107,8 +219,7 @@ describe('store calls in one process', () => {
   afterEach(() => server.close())
 
   test.each(COSTS)('$what: $memory', async ({ path, as, memory }) => {
-    const client = new Client(server)
-    if (as === 'somebody') await client.get('/write')
+    const client = await visitor(server, as)
     const before = calls(store)
     const answer = await client.get(path)
     expect(answer.status).toBe(200)
@@ -166,12 +277,11 @@ describe('round trips to Redis', () => {
   })
 
   test.each(COSTS)('$what: $redis', async ({ path, as, redis: expected }) => {
-    const client = new Client(server)
-    if (as === 'somebody') await client.get('/write')
-    const commands = await commandsDuring(observer, async () => {
+    const client = await visitor(server, as)
+    const trips = await tripsDuring(observer, async () => {
       expect((await client.get(path)).status).toBe(200)
     })
-    expect(commands.map((name) => (READS.has(name) ? 'get' : name))).toEqual(expected)
+    expect(trips.filter(isNotEpoch)).toEqual(expected)
   })
 
   test('a touch that is due: one more than a read', async () => {
@@ -180,8 +290,8 @@ describe('round trips to Redis', () => {
       const client = new Client(eager)
       await client.get('/write')
       await client.get('/read')
-      const commands = await commandsDuring(observer, () => client.get('/read'))
-      expect(commands).toHaveLength(2)
+      const trips = await tripsDuring(observer, () => client.get('/read'))
+      expect(trips.filter(isNotEpoch)).toEqual(['read', 'session'])
     } finally {
       await eager.close()
     }
@@ -190,15 +300,104 @@ describe('round trips to Redis', () => {
   test('100 reads and 100 changes are 200 reads and 100 scripts, none of them sent in full', async () => {
     const client = new Client(server)
     await client.get('/write')
-    const commands = await commandsDuring(observer, async () => {
+    const trips = await tripsDuring(observer, async () => {
       for (let index = 0; index < 100; index++) {
         await client.get('/read')
         await client.get('/write')
       }
     })
-    expect(commands.filter((name) => READS.has(name))).toHaveLength(200)
-    expect(commands.filter((name) => name === 'evalsha')).toHaveLength(100)
-    expect(commands).toHaveLength(300)
+    const others = trips.filter(isNotEpoch)
+    expect(others.filter((trip) => trip === 'read')).toHaveLength(200)
+    expect(others.filter((trip) => trip === 'session')).toHaveLength(100)
+    expect(others).toHaveLength(300)
+  })
+})
+
+describe('the epoch', () => {
+  const SECOND_MS = 1_000
+  let passed: number
+
+  beforeEach(() => {
+    passed = performance.now()
+    jest.spyOn(performance, 'now').mockImplementation(() => passed)
+  })
+  afterEach(() => {
+    jest.restoreAllMocks()
+  })
+
+  /** Many requests of all kinds, some at once. */
+  async function traffic(server: TestServer): Promise<void> {
+    const client = await visitor(server, 'ann')
+    await Promise.all(Array.from({ length: 20 }, () => client.get('/read')))
+    await Promise.all(Array.from({ length: 20 }, () => visitor(server, 'somebody')))
+    for (const path of ['/write', '/renew', '/regenerate?keep=true', '/login', '/logout']) await client.get(path)
+  }
+
+  test('is asked at most once a second, however many requests there are', async () => {
+    const store = new FaultyStore(new MemorySessionStore({ cleanupInterval: 0 }))
+    const server = await startApp({ store })
+    try {
+      for (let second = 1; second <= 3; second++) {
+        for (const step of [0, SECOND_MS - 1]) {
+          passed += step
+          await traffic(server)
+          expect(store.calls.epoch).toBe(second)
+        }
+        passed += 1
+      }
+    } finally {
+      await server.close()
+    }
+  })
+
+  test('is one command to Redis', async () => {
+    const redis = await RedisServer.start()
+    const observer = new Redis(redis.url)
+    const store = new RedisSessionStore({ url: redis.url })
+    const server = await startApp({ store })
+    try {
+      await traffic(server)
+      passed += SECOND_MS
+      const trips = await tripsDuring(observer, () => traffic(server))
+      expect(trips.filter((trip) => trip === 'epoch')).toHaveLength(1)
+      expect(trips.length).toBeGreaterThan(60)
+    } finally {
+      await server.close()
+      await store.close()
+      observer.disconnect()
+      await redis.stop()
+    }
+  })
+
+  test('is not asked by a request that has no use for it', async () => {
+    const store = new FaultyStore(new MemorySessionStore({ cleanupInterval: 0 }))
+    const server = await startApp({ store })
+    try {
+      const forged = `sid=3b241101-e2bb-4255-8caf-4136c566a962.${'A'.repeat(43)}.${'B'.repeat(43)}`
+      for (const path of ['/ignore', '/read', '/logout', '/destroy']) {
+        await new Client(server).get(path)
+        await new Client(server).get(path, { cookie: forged })
+      }
+      expect(store.totalCalls).toBe(0)
+    } finally {
+      await server.close()
+    }
+  })
+
+  test('takes a request no time of its own: it is asked beside the session', async () => {
+    const store = new FaultyStore(new MemorySessionStore({ cleanupInterval: 0 }))
+    const server = await startApp({ store })
+    try {
+      const client = await visitor(server, 'somebody')
+      passed += SECOND_MS
+      store.fail({ kind: 'delay', operations: ['epoch', 'get'] })
+      const answer = client.get('/read')
+      await until(() => store.heldCalls === 2, Number.POSITIVE_INFINITY)
+      store.release()
+      expect((await answer).json()).toEqual({ views: 1 })
+    } finally {
+      await server.close()
+    }
   })
 })
 
@@ -317,30 +516,40 @@ describe('bytes a session takes in Redis', () => {
     await redis.stop()
   })
 
+  /** The mean of so many sessions, each made by a client with these headers. */
+  async function oursWith(
+    bytes: number,
+    options: Partial<SessionOptions>,
+    headers: Record<string, string> = {},
+  ): Promise<number> {
+    const store = new RedisSessionStore({ url: redis.url })
+    const server = await startApp({ store, ...options })
+    try {
+      await observer.flushall()
+      await inParallel(SESSIONS, (n) => new Client(server).get(`/fill?n=${n}&bytes=${bytes}`, headers))
+      return await meanBytes(observer, SESSIONS)
+    } finally {
+      await server.close()
+      await store.close()
+    }
+  }
+
+  // connect-redis keeps nothing of the client.
   test.each([
     // What a hash costs under the server's defaults, once a value is longer than 64 bytes, is a figure of the README.
     [200, 'under the defaults', '64', 1],
     [2_000, 'where the server packs values of up to 1 KB', '1024', 1],
     [2_000, 'under the defaults, but for a sixth', '64', 7 / 6],
-  ])('with %i bytes of data, %s: no more than connect-redis takes', async (bytes, _server, packed, allowance) => {
+  ])('with %i bytes of data and without the client, %s: no more than connect-redis takes', async (...row) => {
+    const [bytes, _server, packed, allowance] = row
     await observer.config('SET', 'hash-max-listpack-value', packed)
-    const store = new RedisSessionStore({ url: redis.url })
-    const server = await startApp({ store })
-    try {
-      await observer.flushall()
-      await inParallel(SESSIONS, (n) => new Client(server).get(`/fill?n=${n}&bytes=${bytes}`))
-      const ours = await meanBytes(observer, SESSIONS)
-
-      await observer.flushall()
-      await inParallel(SESSIONS, (n) => {
-        const [key, text] = asConnectRedis(n, sessionOf(n, bytes))
-        return observer.set(key, text, 'EX', 1800)
-      })
-      expect(ours).toBeLessThanOrEqual(allowance * (await meanBytes(observer, SESSIONS)))
-    } finally {
-      await server.close()
-      await store.close()
-    }
+    const ours = await oursWith(bytes, { clientContext: false })
+    await observer.flushall()
+    await inParallel(SESSIONS, (n) => {
+      const [key, text] = asConnectRedis(n, sessionOf(n, bytes))
+      return observer.set(key, text, 'EX', 1800)
+    })
+    expect(ours).toBeLessThanOrEqual(allowance * (await meanBytes(observer, SESSIONS)))
   })
 })
 
@@ -371,29 +580,46 @@ function calls(store: FaultyStore): Record<string, number> {
   return { ...store.calls }
 }
 
-/** The names of the calls between two counts, in the order of the contract: first the read, then the write. */
+/** The names of the calls between two counts, but for the epoch, in the order of the contract. */
 function newCalls(before: Record<string, number>, after: Record<string, number>): string[] {
-  return Object.keys(after).flatMap((name) => Array(Number(after[name]) - Number(before[name])).fill(name) as string[])
+  return Object.keys(after)
+    .filter(isNotEpoch)
+    .flatMap((name) => Array(Number(after[name]) - Number(before[name])).fill(name) as string[])
 }
 
-/** The commands that clients send meanwhile, in lower case; what scripts call inside of Redis is no round trip. */
-async function commandsDuring(observer: Redis, task: () => Promise<unknown>): Promise<string[]> {
+/**
+ * What clients send meanwhile, one word a command: `read` for the record, `session`, `user` or `epoch` for a script on that,
+ * and the name of any other command. What scripts call inside of Redis is no round trip.
+ */
+async function tripsDuring(observer: Redis, task: () => Promise<unknown>): Promise<string[]> {
   const monitor = await observer.monitor()
   const END = `end-${Math.random()}`
-  const names: string[] = []
+  const trips: string[] = []
   const ended = new Promise<void>((resolve) => {
     monitor.on('monitor', (_time: string, args: string[], source: string) => {
-      const name = String(args[0]).toLowerCase()
-      if (name === 'echo' && args[1] === END) resolve()
-      else if (source !== 'lua') names.push(name)
+      if (args[1] === END) resolve()
+      else if (source !== 'lua') trips.push(tripOf(args))
     })
   })
   try {
     await task()
     await observer.echo(END)
     await ended
-    return names
+    return trips
   } finally {
     monitor.disconnect()
   }
+}
+
+function tripOf([command = '', , , key = '']: string[]): string {
+  const name = command.toLowerCase()
+  if (name === 'hgetall') return 'read'
+  if (name !== 'evalsha') return name
+  if (key === 'soj:epoch') return 'epoch'
+  return key.startsWith('soj:u:') ? 'user' : 'session'
+}
+
+/** The epoch belongs to no request: it is asked once a second, by whichever comes first. */
+function isNotEpoch(trip: string): boolean {
+  return trip !== 'epoch'
 }
