@@ -152,11 +152,12 @@ export class SessionManager {
    */
   async create({ userId, fields = {}, context }: CreateOptions = {}): Promise<StoredSession> {
     if (userId !== undefined) checkUserId(userId)
+    requireObject(fields, 'fields')
     const { record } = await this.#engine.create({
       id: this.#engine.newId(),
       fields: new Map(this.#encode(fields).set),
       metadata: userId === undefined ? {} : { userId },
-      context: context && Object.freeze({ ...context }),
+      context: context === undefined ? undefined : checkContext(context),
     })
     return this.#stored(record, null)
   }
@@ -190,6 +191,7 @@ export class SessionManager {
    * @throws {SessionError} `INVALID_VALUE`, `SESSION_TOO_LARGE`.
    */
   async update(id: string, fields: Record<string, unknown>): Promise<boolean> {
+    requireObject(fields, 'fields')
     const record = await this.#engine.reload(checkId(id))
     if (record === null) return false
     const changes = this.#encode(fields, record)
@@ -220,6 +222,7 @@ export class SessionManager {
 
   /** As `revoke()`, with the reason in your words. */
   async terminate(id: string, reason?: string): Promise<boolean> {
+    checkTexts({ reason })
     return this.revoke(id, reason === undefined ? {} : { detail: reason })
   }
 
@@ -358,15 +361,35 @@ function idOf(session: Session | string | undefined): string | undefined {
 }
 
 function checkReason({ by, detail }: RevokeOptions): { by: string | undefined; detail: string | undefined } {
-  for (const [name, text] of Object.entries({ by, detail })) {
+  checkTexts({ by, detail })
+  return { by, detail }
+}
+
+function checkTexts(texts: Record<string, unknown>): void {
+  for (const [name, text] of Object.entries(texts)) {
     if (text !== undefined && (typeof text !== 'string' || text.length > MAX_REASON)) {
       throw new SessionError('INVALID_ARGUMENT', `${name} is not text of at most ${MAX_REASON} characters.`)
     }
   }
-  return { by, detail }
 }
 
 const MAX_REASON = 500
+
+/** What is no text could be stored, and never be read again. */
+function checkContext(context: SessionContext): SessionContext {
+  requireObject(context, 'context')
+  const { ip, userAgent, referrer, locale } = context
+  const known = Object.entries({ ip, userAgent, referrer, locale }).filter(([, text]) => text !== undefined)
+  for (const [name, text] of known) {
+    if (typeof text !== 'string') throw new SessionError('INVALID_ARGUMENT', `context.${name} is not text.`)
+  }
+  return Object.freeze(Object.fromEntries(known))
+}
+
+function requireObject(value: unknown, name: string): void {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return
+  throw new SessionError('INVALID_ARGUMENT', `${name} is not an object.`)
+}
 
 function matcherOf(filter: SessionFilter): (info: SessionInfo) => boolean {
   const { userId, status = 'live', createdSince, createdBefore, activeSince, activeBefore } = filter
