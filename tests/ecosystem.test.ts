@@ -20,9 +20,10 @@ import { Strategy as LocalStrategy } from 'passport-local'
 import { pinoHttp } from 'pino-http'
 import { Server as SocketServer } from 'socket.io'
 import { type Socket as ClientSocket, io as connectSocket } from 'socket.io-client'
-import { MemorySessionStore, type Session, type SessionMiddleware, session } from 'sojourn'
+import { MemorySessionStore, type Session, type SessionEnd, type SessionMiddleware, session } from 'sojourn'
 import { FaultyStore } from 'sojourn/testing'
 import { Client, listen, SECRET, type TestServer, until } from './support/http.js'
+import { callsOf, endOf, fieldsOf } from './support/records.js'
 
 /** Its own types name express-session, which is not here. */
 interface CsrfSync {
@@ -47,13 +48,17 @@ interface Rig {
   readonly client: Client
   readonly middleware: SessionMiddleware
   readonly store: FaultyStore
+  /** The fields that the store keeps for the session of this cookie; `null` when there is none. */
   stored(cookie: string | undefined): Promise<Record<string, unknown> | null>
+  /** How the session of this cookie has ended. */
+  ended(cookie: string): Promise<SessionEnd | null>
 }
 
 async function serve(build: (app: express.Express, middleware: SessionMiddleware) => void): Promise<Rig> {
   const memory = new MemorySessionStore({ cleanupInterval: 0 })
   const store = new FaultyStore(memory)
-  const middleware = session({ secret: SECRET, store })
+  // Calls are held back for as long as a slow machine needs.
+  const middleware = session({ secret: SECRET, store, storeTimeout: '10s' })
   middleware.events.on('storeError', () => {})
   const app = express()
   app.set('env', 'test')
@@ -65,12 +70,13 @@ async function serve(build: (app: express.Express, middleware: SessionMiddleware
     client: new Client(server),
     middleware,
     store,
-    async stored(cookie) {
-      const record =
-        cookie === undefined ? null : await memory.get(cookie.slice(cookie.indexOf('=') + 1, cookie.indexOf('.')))
-      return record && Object.fromEntries([...record.fields].map(([name, text]) => [name, JSON.parse(text)]))
-    },
+    stored: (cookie) => fieldsOf(memory, cookie && idOf(cookie)),
+    ended: (cookie) => endOf(memory, idOf(cookie)),
   }
+}
+
+function idOf(cookie: string): string {
+  return cookie.slice(cookie.indexOf('=') + 1, cookie.indexOf('.'))
 }
 
 function tick(): Promise<void> {
@@ -151,7 +157,7 @@ describe('common middleware', () => {
   describe.each(PLACES)('%s %s session()', (_name, position, neighbour) => {
     test.each(Object.entries(ROUTES))('%s comes whole, after the commit, with the cookie', async (route, expected) => {
       const { server, store, stored } = await serveBeside(position, neighbour)
-      store.fail({ kind: 'delay' })
+      store.fail({ kind: 'delay', operations: ['create'] })
       let isAnswered = false
       const answering = fetch(`${server.url}/answer/${encodeURIComponent(route)}`, { redirect: 'manual' }).then(
         (res) => {
@@ -172,7 +178,7 @@ describe('common middleware', () => {
 
     test.each(Object.entries(ROUTES))('%s whose commit fails is answered with 503', async (route, { body }) => {
       const { server, store } = await serveBeside(position, neighbour)
-      store.fail({ kind: 'error' })
+      store.fail({ kind: 'error', operations: ['create'] })
       const answer = await fetch(`${server.url}/answer/${encodeURIComponent(route)}`, { redirect: 'manual' })
       const text = await answer.text()
       expect(answer.status).toBe(503)
@@ -206,7 +212,7 @@ describe('common middleware', () => {
         setTimeout(() => res.send('sorry'), 30)
       })
     })
-    store.fail({ kind: 'error' })
+    store.fail({ kind: 'error', operations: ['create'] })
     const answer = await fetch(server.url, { headers: { 'accept-encoding': 'gzip' } })
     expect(answer.status).toBe(503)
     expect(answer.headers.getSetCookie()).toEqual([])
@@ -265,9 +271,9 @@ describe('common middleware', () => {
   test.each(['before', 'after'])('express-rate-limit %s session(): who is refused costs no write', async (position) => {
     const { client, store } = await serveBeside(position, () => rateLimit({ windowMs: 60_000, limit: 1 }))
     expect(await client.get('/answer/json')).toMatchObject({ status: 200, setCookies: [expect.any(String)] })
-    const calls = { ...store.calls }
+    const calls = callsOf(store)
     expect(await client.get('/answer/json')).toMatchObject({ status: 429, setCookies: [] })
-    expect(store.calls).toEqual({ ...calls, get: calls.get + (position === 'after' ? 1 : 0) })
+    expect(callsOf(store)).toEqual({ ...calls, get: calls.get + (position === 'after' ? 1 : 0) })
   })
 
   test.each(['before', 'after'])(
@@ -356,7 +362,7 @@ describe('Passport with passport-local', () => {
     const basket = keepSessionInfo ? ['book'] : null
 
     test('a login gives a new session; the one that an attacker may know is dead', async () => {
-      const { client, stored } = await servePassport(keepSessionInfo)
+      const { client, ended } = await servePassport(keepSessionInfo)
       await client.post('/basket')
       const attacker = client.clone()
       const before = client.cookieHeader
@@ -365,19 +371,19 @@ describe('Passport with passport-local', () => {
       expect(client.cookieHeader).not.toBe(before)
       expect(client.cookieHeader.split('.')[0]).not.toBe(before.split('.')[0])
       expect((await client.get('/me')).json()).toMatchObject({ user: { id: 'ann' }, basket })
-      expect(await stored(before)).toBeNull()
+      expect(await ended(before)).toMatchObject({ reason: 'regenerated' })
       expect((await attacker.get('/me')).json()).toMatchObject({ user: null, basket: null })
     })
 
     test('a logout ends the session; its cookie is dead', async () => {
-      const { client, stored } = await servePassport(keepSessionInfo)
+      const { client, ended } = await servePassport(keepSessionInfo)
       await client.post('/login', right)
       await client.post('/basket')
       const thief = client.clone()
       const before = client.cookieHeader
       expect((await client.post('/logout')).status).toBe(302)
       expect((await client.get('/me')).json()).toMatchObject({ user: null, basket })
-      expect(await stored(before)).toBeNull()
+      expect(await ended(before)).toMatchObject({ reason: 'regenerated' })
       expect((await thief.get('/me')).json()).toMatchObject({ user: null, basket: null })
     })
 

@@ -1,0 +1,32 @@
+// What a store keeps of a session and what it was asked, as tests look at it.
+import type { SessionEnd, SessionStore } from 'sojourn'
+import type { FaultyStore, StoreOperation } from 'sojourn/testing'
+
+/** The decoded fields of a session that has not been ended; `null` when there is none. */
+export async function fieldsOf(store: SessionStore, id: string | undefined): Promise<Record<string, unknown> | null> {
+  const record = id === undefined ? null : await store.get(id)
+  if (record === null || record.ended) return null
+  return Object.fromEntries([...record.fields].map(([name, text]) => [name, JSON.parse(text)]))
+}
+
+/** How a session ended; `null` when it has not, or when nothing is known of it. Its fields must be gone. */
+export async function endOf(store: SessionStore, id: string | undefined): Promise<SessionEnd | null> {
+  const record = id === undefined ? null : await store.get(id)
+  if (!record?.ended) return null
+  if (record.fields.size > 0) throw new Error('The tombstone of a session still holds fields.')
+  return record.ended
+}
+
+/**
+ * The calls of a store, but for those that read the epoch: they come once a second in a process, whatever the requests, and
+ * so belong to none of them.
+ */
+export function callsOf(store: FaultyStore): Record<Exclude<StoreOperation, 'epoch'>, number> {
+  const { epoch, ...calls } = store.calls
+  return calls
+}
+
+/** The number of these calls. */
+export function countCalls(store: FaultyStore): number {
+  return store.totalCalls - store.calls.epoch
+}
