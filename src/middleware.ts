@@ -275,7 +275,7 @@ class Exchange implements SessionHost, ResponseHooks {
       }
       if (setCookie !== null || this.#state.wasUsed) varyByCookie(res)
       const { clearSiteData } = this.#engine.options
-      const isOver = this.#state.cookie === 'clear' || this.#endedBefore?.end.reason === 'revoked'
+      const isOver = this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
       if (clearSiteData !== null && isOver) res.setHeader('Clear-Site-Data', clearSiteData)
     })
   }

@@ -64,6 +64,8 @@ export class SessionState {
   wasUsed = false
   /** The session that the request's cookie names, when that is over. */
   readonly previousEnd: EndedSession | null = null
+  /** Whether this request's user ended a session, though another one may have begun since. */
+  isAfterLogout = false
   /** Whether the store failed at something the handler asked for. */
   hasStoreFailed = false
   /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
@@ -288,6 +290,7 @@ export class SessionState {
       this.#requireWritable()
       const next = new SessionState(this.engine, this.host, 'new')
       next.cookie = 'clear'
+      next.isAfterLogout = true
       if (this.record !== null) {
         const { id, userId } = this.record
         await this.engine.end(this.record, { reason: 'logout' })
@@ -309,6 +312,7 @@ export class SessionState {
       }
       this.#standing = 'ended'
       this.cookie = 'clear'
+      this.isAfterLogout = true
     })
   }
 
@@ -552,6 +556,7 @@ export class SessionState {
   #handOver(next: SessionState): void {
     next.use()
     next.cookieAttributes = this.cookieAttributes
+    next.isAfterLogout ||= this.isAfterLogout
     this.#standing = 'replaced'
     this.host.replace(next)
   }
