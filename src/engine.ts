@@ -283,9 +283,9 @@ export class SessionEngine {
   }
 
   /** Gives the session a new token. Resolves to `null` when another request has just done so. */
-  async renew(record: SessionData): Promise<IssuedSession | 'ended' | null> {
+  async renew(record: SessionData, isPassive: boolean): Promise<IssuedSession | 'ended' | null> {
     const { token, renew } = this.renewal(record)
-    const change = this.change(record, { renew })
+    const change = this.change(record, { renew, isPassive })
     const result = await this.update(record, change)
     if (result.status !== 'updated') return result.status === 'ended' ? 'ended' : null
     this.events.emit('renewed', nameOf(record))

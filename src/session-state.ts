@@ -196,7 +196,7 @@ export class SessionState {
       if (this.record === null || this.#token === undefined) return
       this.#requireCookie()
       await this.#store()
-      const renewed = await this.engine.renew(this.record)
+      const renewed = await this.engine.renew(this.record, this.host.isPassive)
       if (renewed === 'ended') throw this.#ended()
       // Another request renewed it a moment ago, and its response carries the new cookie.
       if (renewed !== null) this.#issued(renewed)
@@ -489,7 +489,7 @@ export class SessionState {
 
   async #renewInPassing(): Promise<void> {
     this.#mayRenew = false
-    const renewed = await this.engine.renew(this.record as SessionData)
+    const renewed = await this.engine.renew(this.record as SessionData, this.host.isPassive)
     if (renewed === 'ended') throw this.#ended()
     if (renewed !== null) this.#issued(renewed)
   }
