@@ -8,8 +8,9 @@ import {
   type Session,
   type SessionChange,
   type SessionCodec,
+  type SessionEnd,
   type SessionError,
-  type SessionEventMap,
+  type SessionEvent,
   type SessionEventName,
   type SessionMiddleware,
   type SessionOptions,
@@ -18,6 +19,7 @@ import {
 } from 'sojourn'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
 import { type Answer, Client, listen, SECRET, until } from './support/http.js'
+import { endOf, fieldsOf } from './support/records.js'
 
 /** The fields as properties, of the kinds that these tests put in them. */
 interface Bag {
@@ -102,8 +104,12 @@ class Rig {
   /** The stored fields of the client's session, decoded; `null` when there is none. */
   async stored(): Promise<Record<string, unknown> | null> {
     const [id = ''] = decodeURIComponent(this.client.cookies.get('sid') ?? '').split('.')
-    const record = await this.memory.get(id.replace(/^s:/, ''))
-    return record && Object.fromEntries([...record.fields].map(([name, text]) => [name, JSON.parse(text)]))
+    return fieldsOf(this.memory, id.replace(/^s:/, ''))
+  }
+
+  /** How the session of this ID has ended. */
+  ended(id: string): Promise<SessionEnd | null> {
+    return endOf(this.memory, id)
   }
 
   /** A client without cookies. */
@@ -111,8 +117,8 @@ class Rig {
     return new Client(this.#url)
   }
 
-  heard<Name extends SessionEventName>(name: Name): SessionEventMap[Name][] {
-    const events: SessionEventMap[Name][] = []
+  heard<Name extends SessionEventName>(name: Name): SessionEvent<Name>[] {
+    const events: SessionEvent<Name>[] = []
     this.middleware.events.on(name, (event) => {
       events.push(event)
     })
@@ -444,7 +450,7 @@ describe('names', () => {
   const MEMBERS = (
     'get set delete has clear keys values entries update typed ' +
     'id createdAt expiresAt isNew isModified metadata cookie ' +
-    'save reload touch renew regenerate destroy setExpiry login logout'
+    'save reload touch renew regenerate destroy setExpiry login reauthenticate logout'
   ).split(' ')
   /** What applications and libraries put in sessions today. */
   const FREE = (
@@ -629,6 +635,9 @@ describe('facts', () => {
     await rig.ask((_fields, session) => {
       expect(session.metadata).toEqual({
         userId: 7,
+        context: { ip: '127.0.0.1' },
+        previousEnd: undefined,
+        authenticatedAt: new Date(start),
         createdAt: new Date(start),
         updatedAt: new Date(start + 120_000),
         lastAccessedAt: new Date(start + 120_000),
@@ -962,12 +971,13 @@ describe('update', () => {
     const rig = await Rig.start()
     await rig.ask((fields) => (fields.n = 1))
     const late = rig.heard('lateWrite')
-    await rig.ask(async (_fields, session) => {
+    const id = await rig.ask(async (_fields, session) => {
       await rig.ask((_others, other) => other.destroy(), rig.client.clone())
       await expect(session.update('n', increment)).rejects.toMatchObject({ code: 'SESSION_ENDED' })
+      return session.id
     })
-    expect(late).toHaveLength(1)
-    expect(rig.memory.size).toBe(0)
+    expect(late).toEqual([{ at: rig.clock.now(), id, userId: undefined }])
+    expect(await rig.ended(id)).toMatchObject({ reason: 'destroyed' })
   })
 })
 
@@ -992,9 +1002,9 @@ describe('the end of a session', () => {
   test('destroy ends it, and writing to it afterwards is an error', async () => {
     const rig = await Rig.start()
     await rig.ask((fields) => Object.assign(fields, { a: 1, list: [1] }))
-    await rig.ask(async (fields, session) => {
+    const id = await rig.ask(async (fields, session) => {
       await session.destroy()
-      expect(rig.memory.size).toBe(0)
+      expect(await rig.ended(session.id)).toEqual({ reason: 'destroyed', at: rig.clock.now() })
       expect(fields['a']).toBe(1)
       for (const act of [
         () => (fields['a'] = 2),
@@ -1011,6 +1021,7 @@ describe('the end of a session', () => {
         () => session.touch(),
         () => session.renew(),
         () => session.login('ann'),
+        () => session.reauthenticate(),
         () => session.logout(),
         () => session.setExpiry('1h'),
         () => session.update('n', () => 1),
@@ -1019,8 +1030,10 @@ describe('the end of a session', () => {
         await expect(act()).rejects.toMatchObject({ code: 'SESSION_ENDED' })
       }
       await session.destroy()
+      return session.id
     })
-    expect(rig.memory.size).toBe(0)
+    expect(await rig.ended(id)).toMatchObject({ reason: 'destroyed' })
+    expect(rig.memory.size).toBe(1)
     expect(rig.client.cookies.size).toBe(0)
     expect(rig.store.calls.end).toBe(1)
   })
@@ -1028,12 +1041,13 @@ describe('the end of a session', () => {
   test('a nested change after destroy is not stored', async () => {
     const rig = await Rig.start()
     await rig.ask((fields) => (fields.list = [1]))
-    await rig.ask(async (fields, session) => {
+    const id = await rig.ask(async (fields, session) => {
       const { list } = fields
       await session.destroy()
       list.push(2)
+      return session.id
     })
-    expect(rig.memory.size).toBe(0)
+    expect(await rig.ended(id)).toMatchObject({ reason: 'destroyed' })
   })
 
   test('destroy of a new session costs no store call and stores nothing', async () => {
@@ -1086,7 +1100,8 @@ describe('regenerate', () => {
     })
     expect(await rig.ask((_fields, session) => [session.id, { ...session }])).toEqual([newId, { b: 2 }])
     expect(await rig.ask((_fields, session) => [session.isNew, session.keys()], stale)).toEqual([true, []])
-    expect(rig.memory.size).toBe(1)
+    expect(await rig.ended(oldId)).toMatchObject({ reason: 'regenerated', successor: newId })
+    expect(rig.memory.size).toBe(2)
   })
 
   test('keep: true goes on with this object, its fields and its user', async () => {
@@ -1171,7 +1186,8 @@ describe('login and logout', () => {
       expect(req.session).toBe(session)
       expect(session.metadata.userId).toBe('ann')
       expect(await rig.ask((_others, other) => other.keys(), stale)).toEqual([])
-      expect(told).toEqual([{ id: session.id, previousId: before, userId: 'ann' }])
+      expect(told).toEqual([{ at: rig.clock.now(), id: session.id, previousId: before, userId: 'ann' }])
+      expect(await rig.ended(before)).toMatchObject({ reason: 'regenerated', successor: session.id })
     })
     await rig.ask((_fields, session) => {
       expect(session.id).not.toBe(before)
@@ -1225,7 +1241,8 @@ describe('login and logout', () => {
       expect(req.session.keys()).toEqual([])
       expect(errorOf(() => (fields['a'] = 2)).code).toBe('SESSION_ENDED')
     })
-    expect(rig.memory.size).toBe(0)
+    expect(await rig.ended(oldId)).toEqual({ reason: 'logout', at: rig.clock.now() })
+    expect(rig.memory.size).toBe(1)
     expect(rig.client.cookies.size).toBe(0)
     expect(await rig.ask((_fields, session) => session.id === oldId, stale)).toBe(false)
   })
