@@ -39,6 +39,24 @@ export async function copyInRedis(redis, key, count) {
   }
 }
 
+/** Adds `count` copies of the list of one user's sessions at `key` to Redis, under keys of the same form. */
+export async function copyUsersInRedis(redis, key, count) {
+  const BATCH = 10_000
+  const prefix = key.slice(0, key.indexOf('{'))
+  for (let done = 0; done < count; done += BATCH) {
+    await redis.eval(COPY_USERS, 1, key, prefix, done, Math.min(BATCH, count - done))
+  }
+}
+
+const COPY_USERS = `
+local flat = redis.call('HGETALL', KEYS[1])
+for i = 1, tonumber(ARGV[3]) do
+  local key = ARGV[1] .. '{' .. redis.sha1hex(ARGV[2] + i) .. '}'
+  redis.call('HSET', key, unpack(flat))
+  redis.call('EXPIRE', key, 43200)
+end
+`
+
 const COPY = `
 local flat = redis.call('HGETALL', KEYS[1])
 for i = 1, tonumber(ARGV[3]) do

@@ -11,6 +11,7 @@ export function checkGoals(results) {
     ...tripGoals(results.trips),
     ...spaceGoals(results.space),
     ...growthGoals(results.growth),
+    ...usersGoals(results.users),
   ]
 }
 
@@ -99,6 +100,21 @@ function* growthGoals(growth) {
     const found = `${us(small.addedUs)} → ${us(large.addedUs)}`
     const what = `${kind}, ${work}: added CPU, ${small.count.toLocaleString('en')} → ${large.count.toLocaleString('en')} sessions`
     yield goal(what, `flat: +${FLAT * 100} % of a request`, found, change <= FLAT * (bareUs + small.addedUs))
+  }
+}
+
+/** The same, but for noise: no more than this much and half as long again. */
+const SAME = { factor: 1.5, ms: 0.5 }
+
+function* usersGoals(users = []) {
+  for (const kind of new Set(users.map((measured) => measured.kind))) {
+    const [small, large] = users.filter((measured) => measured.kind === kind)
+    for (const [what, ms] of Object.entries(small.medians)) {
+      const later = large.medians[what]
+      const counts = [small, large].map(({ count }) => count.toLocaleString('en')).join(' → ')
+      const found = `${ms.toFixed(2)} → ${later.toFixed(2)} ms`
+      yield goal(`${kind}, ${what}: ${counts} sessions`, 'the same', found, later <= SAME.factor * ms + SAME.ms)
+    }
   }
 }
 

@@ -10,6 +10,7 @@ export function report(results, goals) {
   if (results.micro) parts.push('## Steps, in process, without HTTP', microTable(results.micro))
   if (results.space) parts.push('## Space', spaceTable(results.space))
   if (results.growth) parts.push('## Growth', growthTable(results.growth))
+  if (results.users) parts.push('## The sessions of one user, among many', usersTable(results.users))
   if (goals.length > 0) parts.push('## Goals', goalTable(goals))
   return `${parts.join('\n\n')}\n`
 }
@@ -87,6 +88,13 @@ function growthTable(growth) {
   const [{ small, large }] = growth
   const count = ({ count }) => `${count.toLocaleString('en')} sessions, added µs`
   return table(['store', count(small), count(large)], lines)
+}
+
+function usersTable(users) {
+  const columns = users.map(({ kind, count }) => `${kind}, ${count.toLocaleString('en')} sessions, ms`)
+  const steps = Object.keys(users[0].medians)
+  const lines = steps.map((step) => [step, ...users.map(({ medians }) => medians[step].toFixed(2))])
+  return `A user with five sessions; medians of 200, in process, one call at a time.\n\n${table(['call', ...columns], lines)}`
 }
 
 function goalTable(goals) {

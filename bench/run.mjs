@@ -18,7 +18,7 @@ const HELP = `Measures what a session costs, beside bare Express and the peers. 
 npm run bench -- [options]       (needs a built package: npm run bench builds it)
 
   --quick              a first look in about a minute, with more noise
-  --only a,b           parts: matrix, trips, micro, space, growth, context   (default: all)
+  --only a,b           parts: matrix, trips, micro, space, growth, users, context   (default: all)
   --contenders a,b     of the matrix: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
   --processes n        how often every contender is started afresh           (default: 3)
@@ -63,7 +63,7 @@ const pace = {
 const SESSIONS = 64
 const TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'write:20', 'all:20', 'read:200', 'write:200']
 const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
-const PARTS = { matrix, trips, micro, space, growth, context }
+const PARTS = { matrix, trips, micro, space, growth, users, context }
 
 const started = Date.now()
 const redis = await startRedis()
@@ -220,6 +220,25 @@ async function growthOf(kind, many) {
   } finally {
     if (crowded !== redis) await crowded.stop()
   }
+}
+
+/** What the sessions of one user cost among few and among many others. */
+async function users() {
+  const counts = [1_000, quick ? 20_000 : 1_000_000]
+  const measured = []
+  for (const kind of ['memory', 'redis']) {
+    for (const count of counts) {
+      say(`users: ${kind}, ${count}`)
+      const own = kind === 'redis' ? await startRedis() : null
+      try {
+        const medians = JSON.parse(await node('users.mjs', [packageDirectory, kind, count, own?.url ?? '']))
+        measured.push({ kind, count, medians })
+      } finally {
+        await own?.stop()
+      }
+    }
+  }
+  return measured
 }
 
 async function fillRedis(client, count) {

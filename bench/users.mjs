@@ -1,0 +1,68 @@
+// What listing, limiting and revoking the sessions of one user takes among many other sessions. Prints JSON, in ms.
+//   argv: directory of the package, memory or redis, number of other sessions, URL of a Redis of its own
+import { Redis } from 'ioredis'
+import { load } from './contenders.mjs'
+import { copyInRedis, copyUsersInRedis, newRecord } from './fill.mjs'
+import { median } from './statistics.mjs'
+
+const ROUNDS = 200
+const SESSIONS_OF_ONE = 5
+
+const [, , packageDirectory, kind, count, redisUrl] = process.argv
+const library = await load(packageDirectory, 'dist/esm/index.js')
+const store = kind === 'memory' ? new library.MemorySessionStore({ maxSessions: 3_000_000 }) : await redisStore()
+const options = { secret: 'a secret of the benchmark, long enough', store, cleanupInterval: 0 }
+const sessions = new library.SessionManager(options)
+const limited = new library.SessionManager({ ...options, maxSessionsPerUser: SESSIONS_OF_ONE })
+
+await fill(Number(count))
+const timed = {}
+for (let round = 0; round < ROUNDS; round++) {
+  const userId = `user ${round}`
+  const made = []
+  for (let n = 0; n < SESSIONS_OF_ONE; n++) made.push(await sessions.create({ userId }))
+  await time('sessionsOf', () => sessions.sessionsOf(userId))
+  await time('login at the limit', () => limited.create({ userId }))
+  await time('revoke', () => sessions.revoke(made[1].id))
+  await time('revokeUser', () => sessions.revokeUser(userId))
+}
+await time('revokeAll', () => sessions.revokeAll())
+console.log(JSON.stringify(Object.fromEntries(Object.entries(timed).map(([what, ms]) => [what, median(ms)]))))
+await sessions.close()
+
+async function time(what, task) {
+  const start = performance.now()
+  await task()
+  timed[what] ??= []
+  timed[what].push(performance.now() - start)
+}
+
+async function redisStore() {
+  const { RedisSessionStore } = await load(packageDirectory, 'dist/esm/stores/redis.js')
+  return new RedisSessionStore({ url: redisUrl })
+}
+
+/** So many sessions of other users, each with as many as the one that is measured. */
+async function fill(count) {
+  if (kind === 'memory') {
+    for (let index = 0; index < count; index++) {
+      const user = `other-${Math.floor(index / SESSIONS_OF_ONE)}`
+      const record = newRecord(library).with({ userId: user })
+      await store.create(record.id, record, 3_600)
+      const entry = { id: record.id, since: 0, endsAt: record.absoluteExpiresAt, pendingUntil: 0, isEvicted: false }
+      await store.users.add(user, entry, { now: record.createdAt })
+    }
+    return
+  }
+  const redis = new Redis(redisUrl)
+  for (let n = 0; n < SESSIONS_OF_ONE; n++) await sessions.create({ userId: 'pattern' })
+  const keys = await redis.keys('*')
+  const index = keys.find((key) => key.includes('u:{'))
+  await copyInRedis(
+    redis,
+    keys.find((key) => /:\{[0-9a-f]{4}\}/.test(key)),
+    count,
+  )
+  await copyUsersInRedis(redis, index, count / SESSIONS_OF_ONE)
+  redis.disconnect()
+}
