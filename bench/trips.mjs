@@ -42,9 +42,11 @@ async function commandsOf(redis, task) {
   let count = 0
   const marker = `end-${Math.random()}`
   const seen = new Promise((resolve) => {
-    monitor.on('monitor', (_time, [command, argument], source) => {
+    monitor.on('monitor', (_time, [command, argument, ...rest], source) => {
+      // Asked for once a second, however many requests there are.
+      const isOfTheClock = rest.some((part) => part.endsWith(':epoch'))
       if (command.toLowerCase() === 'echo' && argument === marker) resolve()
-      else if (source !== 'lua') count++
+      else if (source !== 'lua' && !isOfTheClock) count++
     })
   })
   await task()
