@@ -126,7 +126,7 @@ class Exchange implements SessionHost, ResponseHooks {
       return
     }
     // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
-    if (this.#held && (isPlain(this.#res as HttpResponse) || this.#state.mayCommit())) this.#held.hold()
+    if (this.#held && (isPlain(this.#res as HttpResponse) || this.#state.mayCommit())) this.#hold(this.#held)
     this.#enter(() => this.#next())
   }
 
@@ -166,15 +166,18 @@ class Exchange implements SessionHost, ResponseHooks {
 
   /** The handler looks at the session: from now on the response depends on the cookie, and may have to wait. */
   onUse(): void {
-    if (!this.#held || this.#held.isHolding) return
+    if (this.#held && !this.#held.isHolding) this.#hold(this.#held)
+  }
+
+  #hold(held: HeldResponse): void {
     if ((this.#res as HttpResponse).writableEnded) {
       this.#areHeadersDecided = true
       this.#isResponded = true
       return
     }
-    this.#held.hold()
+    held.hold()
     // A head that left before has nothing to say of the session.
-    if (this.#held.isHeadOut) this.#areHeadersDecided = true
+    if (held.isHeadOut) this.#areHeadersDecided = true
   }
 
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response' {

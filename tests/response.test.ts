@@ -596,6 +596,42 @@ describe.each(WIRES)('on %s', (_name, wire) => {
     })
   })
 
+  describe('a response whose head left before session()', () => {
+    const serveLate = (act: (session: Session) => void): Promise<Rig> =>
+      rig(wire, {}, (middleware) => (req, response) => {
+        const res = response as Response
+        if (req.url === '/') res.write('early, ')
+        middleware(req, res, () => {
+          const request = req as Request
+          if (req.url === '/begin') request.session.set('begun', true)
+          if (req.url === '/') act(request.session)
+          res.end('late')
+        })
+      })
+    const ACTS: Record<string, (session: Session) => void> = {
+      'does not look at it': () => {},
+      reads: (s) => void s.get('begun'),
+      changes: (s) => void s.set('changed', true),
+    }
+
+    test.each(Object.entries(ACTS))('comes whole when the handler %s', async (what, act) => {
+      const rig = await serveLate(act)
+      const cookie = await rig.begin()
+      const got = await rig.request({ cookie })
+      expect(got).toMatchObject({ status: 200, body: 'early, late', setCookies: [], isTruncated: false })
+      expect(await rig.stored(cookie)).toEqual(what === 'changes' ? { begun: true, changed: true } : { begun: true })
+      expect(rig.lateChanges).toEqual([])
+    })
+
+    test('cannot begin a session, and that is told', async () => {
+      const rig = await serveLate((s) => void s.set('changed', true))
+      const got = await rig.request({ path: '/' })
+      expect(got).toMatchObject({ status: 200, body: 'early, late', setCookies: [], isTruncated: false })
+      expect(rig.created()).toBe(0)
+      expect(rig.lateChanges).toEqual(['headers-sent'])
+    })
+  })
+
   describe('a streamed response', () => {
     test('to a new session gets no cookie when fields come after the head; nothing is stored, and that is told', async () => {
       const rig = await serve(wire, async (req, res) => {
