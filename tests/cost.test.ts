@@ -318,7 +318,8 @@ describe('the epoch', () => {
   let passed: number
 
   beforeEach(() => {
-    passed = performance.now()
+    // A whole number, so that sums are exact.
+    passed = Math.ceil(performance.now())
     jest.spyOn(performance, 'now').mockImplementation(() => passed)
   })
   afterEach(() => {
@@ -392,7 +393,7 @@ describe('the epoch', () => {
       passed += SECOND_MS
       store.fail({ kind: 'delay', operations: ['epoch', 'get'] })
       const answer = client.get('/read')
-      await until(() => store.heldCalls === 2, Number.POSITIVE_INFINITY)
+      await until(() => store.heldCalls === 2)
       store.release()
       expect((await answer).json()).toEqual({ views: 1 })
     } finally {
@@ -516,7 +517,7 @@ describe('bytes a session takes in Redis', () => {
     await redis.stop()
   })
 
-  /** The mean of so many sessions, each made by a client with these headers. */
+  /** The mean of many sessions, each made by a client with these headers. */
   async function oursWith(
     bytes: number,
     options: Partial<SessionOptions>,
@@ -550,6 +551,38 @@ describe('bytes a session takes in Redis', () => {
       return observer.set(key, text, 'EX', 1800)
     })
     expect(ours).toBeLessThanOrEqual(allowance * (await meanBytes(observer, SESSIONS)))
+  })
+
+  const BROWSER = {
+    'user-agent':
+      'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36',
+    referer: 'https://www.example.org/some/page/of/a/shop?query=1',
+    'accept-language': 'en-GB,en;q=0.9,de;q=0.8',
+  }
+  const GIANT = {
+    'user-agent': 'u'.repeat(4_000),
+    referer: `https://www.example.org/${'r'.repeat(4_000)}`,
+    'accept-language': `${'l'.repeat(4_000)},en`,
+  }
+
+  test.each([
+    { client: 'an address', headers: {}, server: 'under the defaults', packed: '64', bound: 64 },
+    {
+      client: 'a browser',
+      headers: BROWSER,
+      server: 'where values of up to 1 KB are packed',
+      packed: '1024',
+      bound: 350,
+    },
+    // With its first value above 64 bytes a small session takes twice the room.
+    { client: 'a browser', headers: BROWSER, server: 'under the defaults', packed: '64', bound: 900 },
+    { client: 'headers of 4 KB each', headers: GIANT, server: 'under the defaults', packed: '64', bound: 1_400 },
+  ])('for what is kept of $client, $server: at most $bound more', async ({ headers, packed, bound }) => {
+    await observer.config('SET', 'hash-max-listpack-value', packed)
+    const without = await oursWith(200, { clientContext: false }, headers)
+    const added = (await oursWith(200, {}, headers)) - without
+    expect(added).toBeGreaterThan(0)
+    expect(added).toBeLessThanOrEqual(bound)
   })
 })
 
