@@ -22,7 +22,7 @@ export async function endOf(store: SessionStore, id: string | undefined): Promis
  * so belong to none of them.
  */
 export function callsOf(store: FaultyStore): Record<Exclude<StoreOperation, 'epoch'>, number> {
-  const { epoch, ...calls } = store.calls
+  const { epoch: _epoch, ...calls } = store.calls
   return calls
 }
 
