@@ -208,7 +208,7 @@ describe('cluster', () => {
     expect([sameUser, sameSession]).toEqual([user, session])
     expect(other).not.toBe(killed)
     const devices = lines.slice(3, 5).map((line) => /^Listed: \S+, (.+)\.$/.exec(line)?.[1])
-    expect(devices.toSorted()).toEqual(['Laptop at 127.0.0.1', 'Phone at 127.0.0.1'])
+    expect(new Set(devices)).toEqual(new Set(['Laptop at 127.0.0.1', 'Phone at 127.0.0.1']))
     expect(lines.slice(5)).toEqual(['Phone: nobody. revoked by story: The phone is lost.', 'Ended: 1 more. Left: 0.'])
     await until(() => clusterOfWorkers.output().includes(`Worker ${killed} has ended (SIGKILL).`))
   })
@@ -232,7 +232,8 @@ describe('cluster', () => {
     await login(here, name)
     const copy = here.clone()
     const list = (await here.get('/sessions')).json<{ isCurrent: boolean }[]>()
-    expect(list.map(({ isCurrent }) => isCurrent).toSorted()).toEqual([false, true])
+    expect(list).toHaveLength(2)
+    expect(list.filter(({ isCurrent }) => isCurrent)).toHaveLength(1)
     expect((await here.post('/logout-elsewhere')).json()).toEqual({ ended: 1 })
     expect((await elsewhere.get('/')).json()).toMatchObject({ previousEnd: { reason: 'revoked', by: name } })
     // What was left goes on under a new ID and token.

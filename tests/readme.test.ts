@@ -3,8 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterAll, describe, expect, test } from '@jest/globals'
-import { resolveOptions } from '../src/options.js'
-import { SECRET } from './support/http.js'
+import type { SessionErrorCode, SessionEventName, SessionOptions } from 'sojourn'
 
 const readme = readFileSync('README.md', 'utf8')
 const blocks = [...readme.matchAll(/^```ts\n([\s\S]*?)^```/gm)].map(([, code]) => code as string)
@@ -63,9 +62,113 @@ describe('the README', () => {
     expect(links.filter((link) => !existsSync(link))).toEqual([])
   })
 
+  test('every link within the page leads to a heading', () => {
+    const headings = [...readme.matchAll(/^#+ (.+)$/gm)].map(([, text]) => slug(text as string))
+    const anchors = [...readme.matchAll(/\]\(#([^)]+)\)/g)].map(([, anchor]) => anchor as string)
+    expect(anchors.length).toBeGreaterThan(3)
+    expect(anchors.filter((anchor) => !headings.includes(anchor))).toEqual([])
+  })
+
+  // Every name, so that one that is new fails to compile here until it is added.
   test('the table of options names every option', () => {
-    const named = new Set([...readme.matchAll(/^\| `([a-zA-Z]+)` \|/gm)].map(([, name]) => name))
-    const { cookie: _cookie, ...resolved } = resolveOptions({ secret: SECRET })
-    for (const name of Object.keys(resolved)) expect(named).toContain(name.replace(/Ms$/, ''))
+    const options: Record<keyof Required<SessionOptions>, true> = {
+      secret: true,
+      store: true,
+      cookie: true,
+      preset: true,
+      idleTimeout: true,
+      absoluteTimeout: true,
+      touchInterval: true,
+      renewGrace: true,
+      renewAfter: true,
+      passivePaths: true,
+      maxSessionsPerUser: true,
+      onSessionLimit: true,
+      clientContext: true,
+      initialFields: true,
+      endedRetention: true,
+      onEnded: true,
+      clearSiteData: true,
+      archive: true,
+      cleanupInterval: true,
+      storeTimeout: true,
+      onStoreError: true,
+      commit: true,
+      codec: true,
+      limits: true,
+      trustProxy: true,
+      context: true,
+      clock: true,
+    }
+    expect(namesIn('## Options').toSorted()).toEqual(expect.arrayContaining(Object.keys(options)))
+  })
+
+  test('the table of events names every event, and no other', () => {
+    const events: Record<SessionEventName, true> = {
+      created: true,
+      loaded: true,
+      committed: true,
+      renewed: true,
+      regenerated: true,
+      login: true,
+      reauthenticated: true,
+      logout: true,
+      destroyed: true,
+      revoked: true,
+      allRevoked: true,
+      limit: true,
+      expired: true,
+      usedAfterEnd: true,
+      badCookie: true,
+      unknownSession: true,
+      tokenMismatch: true,
+      corruptRecord: true,
+      conflict: true,
+      lateWrite: true,
+      lateChange: true,
+      storeError: true,
+      archiveFailed: true,
+      cleaned: true,
+    }
+    expect(namesIn('## Events').toSorted()).toEqual(Object.keys(events).toSorted())
+  })
+
+  test('the table of errors names every code, and no other', () => {
+    const codes: Record<SessionErrorCode, true> = {
+      INVALID_OPTION: true,
+      INVALID_ARGUMENT: true,
+      INVALID_FIELD: true,
+      INVALID_VALUE: true,
+      VALIDATION_FAILED: true,
+      SESSION_TOO_LARGE: true,
+      SESSION_ENDED: true,
+      SESSION_READ_ONLY: true,
+      SESSION_LIMIT: true,
+      REAUTHENTICATION_REQUIRED: true,
+      UPDATE_CONFLICT: true,
+      HEADERS_SENT: true,
+      INSECURE_CONNECTION: true,
+      CORRUPT_RECORD: true,
+      STORE_UNAVAILABLE: true,
+      STORE_TIMEOUT: true,
+      MISSING_DEPENDENCY: true,
+      NOT_SUPPORTED: true,
+    }
+    expect(namesIn('## When things go wrong').toSorted()).toEqual(Object.keys(codes).toSorted())
   })
 })
+
+/** The code words in the first column of the tables of a section, its subsections included, without their heads. */
+function namesIn(heading: string): string[] {
+  const [, section = ''] = new RegExp(`^${heading}\\n([\\s\\S]*?)^## `, 'm').exec(readme) ?? []
+  const rows = [...section.matchAll(/^\| (`[^|]+) \|.*\n(?!\| ---)/gm)].map(([, cell]) => cell as string)
+  return rows.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name as string))
+}
+
+/** The anchor that GitHub gives a heading. */
+function slug(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[^\w\- ]/g, '')
+    .replaceAll(' ', '-')
+}
