@@ -43,7 +43,7 @@ async function startApp(options: Partial<SessionOptions> = {}): Promise<TestServ
     res.json({})
   })
   app.get('/login', async (req, res) => {
-    await req.session.login(String(req.query['user'] ?? 'ann'))
+    await req.session.login(typeof req.query['user'] === 'string' ? req.query['user'] : 'ann')
     res.json({})
   })
   app.get('/destroy', async (req, res) => {
