@@ -222,6 +222,7 @@ export class SessionEngine {
       delete: remove,
       metadata,
       isPassive,
+      madeOn: record,
     }
     if (parts.expect === undefined && parts.renew === undefined) return change
     return { ...change, ...(parts.expect && { expect: parts.expect }), ...(parts.renew && { renew: parts.renew }) }

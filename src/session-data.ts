@@ -91,6 +91,8 @@ export interface SessionChange {
   readonly metadata?: MetadataChange | undefined
   /** The change is no activity: last access and end stay, except for what `metadata` sets. */
   readonly isPassive?: boolean | undefined
+  /** The record that the change was made on. A store that still holds it as it was may spare itself some work. */
+  readonly madeOn?: SessionData | undefined
 }
 
 /** What became of a change. */
@@ -339,25 +341,37 @@ export function applyChange(
   }
   if (renew && record.tokenHash !== renew.from) return { result: { status: 'renewed' }, record }
 
-  const at = record.effectiveNow(change.at)
-  const accessedAt = change.isPassive ? record.lastAccessedAt : at
-  const changesFields = (change.set?.size ?? 0) + (change.delete?.length ?? 0) > 0
-  const absoluteExpiresAt = metadata?.absoluteExpiresAt ?? record.absoluteExpiresAt
-  const mayShorten = metadata !== undefined && 'idleTimeoutMs' in metadata
-  const movesEnd = mayShorten || (!change.isPassive && change.expiresAt > record.expiresAt)
-  const expiresAt = movesEnd ? change.expiresAt : record.expiresAt
   return {
     result: { status: 'updated' },
     record: record.with({
       ...metadata,
       ...(renew && { tokenHash: renew.to, previousToken: { hash: renew.from, until: renew.graceUntil } }),
-      updatedAt: changesFields ? at : record.updatedAt,
-      lastAccessedAt: accessedAt,
-      absoluteExpiresAt,
-      expiresAt: Math.min(expiresAt, absoluteExpiresAt),
-      fields: changesFields ? mergeFields(record.fields, change.set, change.delete) : record.fields,
+      ...timesAfter(record, change),
+      fields: changesFields(change) ? mergeFields(record.fields, change.set, change.delete) : record.fields,
     }),
   }
+}
+
+/** The times of a live record after a change. */
+export function timesAfter(
+  record: SessionData,
+  change: SessionChange,
+): Pick<SessionData, 'updatedAt' | 'lastAccessedAt' | 'expiresAt' | 'absoluteExpiresAt'> {
+  const { metadata, isPassive } = change
+  const at = record.effectiveNow(change.at)
+  const absoluteExpiresAt = metadata?.absoluteExpiresAt ?? record.absoluteExpiresAt
+  const mayShorten = metadata !== undefined && 'idleTimeoutMs' in metadata
+  const movesEnd = mayShorten || (!isPassive && change.expiresAt > record.expiresAt)
+  return {
+    updatedAt: changesFields(change) ? at : record.updatedAt,
+    lastAccessedAt: isPassive ? record.lastAccessedAt : at,
+    expiresAt: Math.min(movesEnd ? change.expiresAt : record.expiresAt, absoluteExpiresAt),
+    absoluteExpiresAt,
+  }
+}
+
+function changesFields(change: SessionChange): boolean {
+  return (change.set?.size ?? 0) + (change.delete?.length ?? 0) > 0
 }
 
 /** Moves the idle timeout of a live record forward to `now + ttlSeconds`, never beyond its absolute end. */

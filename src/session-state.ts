@@ -295,7 +295,7 @@ export class SessionState {
         const { id, userId } = this.record
         await this.engine.end(this.record, { reason: 'logout' })
         this.engine.events.emit('logout', { id, userId })
-      }
+      } else await this.#endAgain()
       this.#handOver(next)
       return next
     })
@@ -309,11 +309,19 @@ export class SessionState {
         const { id, userId } = this.record
         await this.engine.end(this.record, { reason: 'destroyed' })
         this.engine.events.emit('destroyed', { id, userId })
-      }
+      } else await this.#endAgain()
       this.#standing = 'ended'
       this.cookie = 'clear'
       this.isAfterLogout = true
     })
+  }
+
+  /** Who asks again may have been told that it failed: a store that waits for replicas says only now that they have it. */
+  async #endAgain(): Promise<void> {
+    const reason = this.previousEnd?.end.reason
+    if (this.previousEnd && (reason === 'logout' || reason === 'destroyed')) {
+      await this.engine.end(this.previousEnd, { reason })
+    }
   }
 
   async setExpiry(duration: Duration): Promise<void> {

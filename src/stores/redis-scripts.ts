@@ -93,10 +93,24 @@ return 1
  * usual change has as few as there can be.
  *
  * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
+ *
+ * The usual change of a session that nobody else has written to begins otherwise, and is done in a third of the time: with
+ * `=`, the metadata that the caller has read, those that follow from it, and the ttl; then comes what is above.
  */
-export const UPDATE = script(`${PRELUDE}
-local generation, now, ends, ttl, count, flags = string.match(ARGV[1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
-local key, first = KEYS[1], 2
+export const UPDATE = script(`
+local base = 0
+if ARGV[1] == '=' then
+  local held = redis.call('HMGET', KEYS[1], 'm', 'x')
+  if held[1] == ARGV[2] and not held[2] then
+    redis.call('HSET', KEYS[1], 'm', ARGV[3], unpack(ARGV, 6))
+    redis.call('EXPIRE', KEYS[1], ARGV[4])
+    return 1
+  end
+  base = 4
+end
+${PRELUDE}
+local generation, now, ends, ttl, count, flags = string.match(ARGV[base + 1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
+local key, first = KEYS[1], base + 2
 local r = live(key, now)
 if not r or r.generation ~= generation then return {'ended'} end
 if string.find(flags, 'r', 1, true) then

@@ -25,9 +25,10 @@ import {
   type SessionContext,
   SessionData,
   type SessionEnd,
+  timesAfter,
   type UpdateResult,
 } from '../session-data.js'
-import { SessionStore, type UserIndex } from '../store.js'
+import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
 import {
   type RedisClient,
   RedisConnection,
@@ -172,6 +173,7 @@ export class RedisSessionStore extends SessionStore {
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
     const reply = await this.#script(UPDATE, [this.#key(id)], encodeChange(change, ttlSeconds))
+    if (reply === 1) return UPDATED
     const [status, text] = reply as [string, string?]
     return (status === 'conflict' ? { status, text: text ?? undefined } : { status }) as UpdateResult
   }
@@ -329,14 +331,7 @@ function fieldKey(name: string): string {
 
 /** Names and texts of a record's hash fields, in turn. */
 function encodeRecord(data: SessionData): string[] {
-  const { createdAt } = data
-  const times = [data.updatedAt, data.lastAccessedAt, data.expiresAt, data.absoluteExpiresAt]
-  const flat = ['t', data.tokenHash]
-  const epoch = data.epoch === 0 ? '' : ` ${data.epoch}`
-  flat.push(
-    'm',
-    `${data.generation} ${createdAt} ${times.map((time) => Math.max(0, time - createdAt)).join(' ')}${epoch}`,
-  )
+  const flat = ['t', data.tokenHash, 'm', encodeTimes(data, data)]
   if (data.previousToken) flat.push('p', `${data.previousToken.hash} ${data.previousToken.until}`)
   if (data.userId !== undefined) flat.push('u', JSON.stringify(data.userId))
   if (data.idleTimeoutMs !== undefined) flat.push('i', String(data.idleTimeoutMs))
@@ -345,6 +340,16 @@ function encodeRecord(data: SessionData): string[] {
   if (data.ended) flat.push('x', encodeEnd(data.ended))
   for (const [name, text] of data.fields) flat.push(fieldKey(name), text)
   return flat
+}
+
+type Times = Pick<SessionData, 'updatedAt' | 'lastAccessedAt' | 'expiresAt' | 'absoluteExpiresAt'>
+
+/** What stands under `m`, with other times if need be. */
+function encodeTimes({ generation, createdAt, epoch }: SessionData, times: Times): string {
+  const since = (time: number): number => Math.max(0, Math.round(time - createdAt))
+  const { updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt } = times
+  const relative = `${since(updatedAt)} ${since(lastAccessedAt)} ${since(expiresAt)} ${since(absoluteExpiresAt)}`
+  return `${generation} ${createdAt} ${relative}${epoch === 0 ? '' : ` ${epoch}`}`
 }
 
 function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
@@ -364,7 +369,15 @@ function encodeChange(change: SessionChange, ttlSeconds: number): (string | numb
   const changesFields = write.length + remove.length > ofMetadata
   const flags = `${isRare ? 'r' : ''}${changesFields ? 'f' : ''}${isPassive ? 'p' : ''}${'idleTimeoutMs' in metadata ? 's' : ''}`
   const head = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${write.length / 2} ${flags}`
-  if (!isRare) return [head, ...write, ...remove]
+  if (!isRare) {
+    const { madeOn } = change
+    // Few enough for one HSET, and nothing that the short way does not do.
+    const isUsual = ofMetadata === 0 && remove.length === 0 && write.length > 0 && write.length <= SHORT_WRITE
+    if (!isUsual || madeOn === undefined || madeOn.isExpired(change.at)) return [head, ...write, ...remove]
+    const times = timesAfter(madeOn, change)
+    const ttl = Math.max(ttlSeconds, secondsLeft(times, change.at))
+    return ['=', encodeTimes(madeOn, madeOn), encodeTimes(madeOn, times), ttl, head, ...write]
+  }
   return [
     head,
     metadata.absoluteExpiresAt ?? '',
@@ -378,6 +391,11 @@ function encodeChange(change: SessionChange, ttlSeconds: number): (string | numb
     ...remove,
   ]
 }
+
+/** Names and texts that a change writes at once. */
+const SHORT_WRITE = 200
+
+const UPDATED: UpdateResult = { status: 'updated' }
 
 const NO_METADATA: MetadataChange = {}
 const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent' } as const
