@@ -480,8 +480,8 @@ export class SessionEngine {
       pendingUntil: now + 5 * storeTimeoutMs,
       isEvicted: false,
     }
-    // The session that this one replaces leaves the list in a moment, and does not count.
-    const max = isLogin && maxSessionsPerUser !== undefined ? maxSessionsPerUser + (isSameUser ? 1 : 0) : undefined
+    // One that replaces another of the same user makes them no more.
+    const max = isLogin && !isSameUser ? maxSessionsPerUser : undefined
     let evictsOldest = false
     for (let round = 1; round <= MAX_ROUNDS; round++) {
       const added = await this.#call('users.add', record.id, () => users.add(user, entry, { now, max, evictsOldest }))
@@ -521,10 +521,13 @@ export class SessionEngine {
   ): Promise<number> {
     if (entries.length === 0) return 0
     const over: string[] = []
+    const now = this.now()
     let ended = 0
     try {
-      await inParallel(entries, async ({ id }) => {
+      await inParallel(entries, async ({ id, pendingUntil }) => {
         if (await end(id)) ended++
+        // It may be stored yet, by a process that ends before it looks at the list.
+        else if (now < pendingUntil) return
         over.push(id)
       })
     } finally {
