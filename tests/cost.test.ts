@@ -385,17 +385,20 @@ describe('the epoch', () => {
     }
   })
 
-  test('takes a request no time of its own: it is asked beside the session', async () => {
+  test('takes a request no time of its own, and is asked once for all that wait: beside the session', async () => {
     const store = new FaultyStore(new MemorySessionStore({ cleanupInterval: 0 }))
     const server = await startApp({ store })
     try {
       const client = await visitor(server, 'somebody')
       passed += SECOND_MS
-      store.fail({ kind: 'delay', operations: ['epoch', 'get'] })
-      const answer = client.get('/read')
-      await until(() => store.heldCalls === 2)
+      const before = calls(store)
+      store.fail({ kind: 'delay', operations: ['epoch'] })
+      const answers = Array.from({ length: 20 }, () => client.get('/read'))
+      await until(() => store.calls.get - Number(before['get']) === 20)
+      const asked = store.calls.epoch - Number(before['epoch'])
       store.release()
-      expect((await answer).json()).toEqual({ views: 1 })
+      for (const answer of await Promise.all(answers)) expect(answer.json()).toEqual({ views: 1 })
+      expect(asked).toBe(1)
     } finally {
       await server.close()
     }
