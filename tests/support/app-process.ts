@@ -7,7 +7,11 @@ import { RedisSessionStore } from 'sojourn/redis'
 import { testApp } from './app.js'
 import { listen } from './http.js'
 
-export interface AppProcessOptions extends Pick<SessionOptions, 'onStoreError' | 'storeTimeout' | 'touchInterval'> {
+export interface AppProcessOptions
+  extends Pick<
+    SessionOptions,
+    'onStoreError' | 'storeTimeout' | 'touchInterval' | 'maxSessionsPerUser' | 'onSessionLimit'
+  > {
   maxPending?: number
   /** An ioredis client as `new Redis(url)` makes it, with the error listener that each program has. */
   ownClient?: boolean
@@ -24,12 +28,18 @@ const store = new RedisSessionStore({
 })
 const { app, middleware, release } = testApp({ store, ...options }, () => ({
   ...storeErrors,
+  ...limits,
   ...(client && { queued: queueLength(client, 'commandQueue') + queueLength(client, 'offlineQueue') }),
 }))
 const storeErrors = { timeouts: 0, refusals: 0 }
 middleware.events.on('storeError', ({ error }) => {
   if (error.code === 'STORE_TIMEOUT') storeErrors.timeouts++
   else storeErrors.refusals++
+})
+const limits = { ended: 0, refused: 0 }
+middleware.events.on('limit', ({ outcome, ended }) => {
+  if (outcome === 'refused') limits.refused++
+  else limits.ended += ended.length
 })
 const server = await listen(app)
 process.stdin.on('data', release)

@@ -169,8 +169,7 @@ export class Rig {
     })
     app.get(/.*/, (req, res, next) => {
       const run = rig.#handlers.get(req.get('x-handler') ?? '')
-      if (run) run(req, res).catch(next)
-      else next()
+      return run ? run(req, res) : next()
     })
     app.use((error: unknown, req: Request, res: Response, _next: (error?: unknown) => void) => {
       rig.#errors.set(req.get('x-handler') ?? '', error)
