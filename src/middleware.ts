@@ -206,10 +206,17 @@ class Exchange implements SessionHost, ResponseHooks {
 
   beforeHead(isLast: boolean): Promise<void> | undefined {
     if (this.#engine.options.commit === 'before-response') return this.#commit(isLast)
+    // The one store call that the head has to wait for: whether the client gets another token.
+    const renewal = this.#state.isRenewalDue() ? this.#state.renewInPassing().catch(ignoreTouchFailure) : undefined
+    if (renewal) return renewal.then(() => this.#answerFirst(isLast))
+    this.#answerFirst(isLast)
+    return undefined
+  }
+
+  #answerFirst(isLast: boolean): void {
     this.#state.promiseCookie(this.#state.plan())
     this.#decideHeaders()
     if (isLast) this.#commitLater()
-    return undefined
   }
 
   beforeEnd(): Promise<void> | undefined {

@@ -450,6 +450,18 @@ describe('the commit table', () => {
       expect((await before.get('/')).json()).toEqual({})
     })
 
+    test('a response that goes before the commit carries the new token, too', async () => {
+      const { client, clock } = await serve(handler, { renewAfter: '5m', commit: 'after-response' })
+      await client.get('/begin')
+      const before = client.clone()
+      clock.advance(5 * MINUTE)
+      expect((await client.get('/')).json()).toEqual({ begun: true })
+      expect(client.cookieHeader).not.toBe(before.cookieHeader)
+      expect((await client.get('/')).json()).toEqual({ begun: true })
+      clock.advance(10_000)
+      expect((await before.get('/')).json()).toEqual({})
+    })
+
     test('of requests that come at once, one gets a new token, and all are answered', async () => {
       const { client, clock } = await serve(handler, { renewAfter: '5m' })
       await client.get('/begin')
