@@ -42,10 +42,19 @@ export interface RedisReplicationClient extends OwnClient {
   pipeline(): RedisPipeline
   /** The addresses that hold each slot of a cluster, the primary first. */
   readonly slots?: readonly (readonly string[] | undefined)[]
+  /** The nodes of a cluster: one is asked by itself about a key that is just moving to it. */
+  nodes?(role: 'master'): readonly (RedisScanner & RedisNode)[]
+}
+
+/** The members of an ioredis `Redis` that are called on one node of a cluster. */
+interface RedisNode {
+  readonly options: { readonly host?: string | undefined; readonly port?: number | undefined }
+  pipeline(): RedisPipeline
 }
 
 /** The members of an ioredis pipeline that are called. */
 export interface RedisPipeline {
+  asking(): unknown
   eval(script: string, keys: number, ...args: (string | number)[]): unknown
   wait(replicas: number, timeoutMs: number): unknown
   exec(): Promise<[error: Error | null, result: unknown][] | null>

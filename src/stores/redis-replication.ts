@@ -28,6 +28,8 @@ export interface Confirmation {
 
 interface Waiting extends Confirmation {
   redirections: number
+  /** The address that has the key already while its slot moves there: it answers who says `ASKING`. */
+  movesTo: string | undefined
   readonly resolve: () => void
   readonly reject: (error: unknown) => void
 }
@@ -55,7 +57,7 @@ export class RedisReplication {
       await this.#connection.run(
         (client) =>
           new Promise<void>((resolve, reject) =>
-            this.#enqueue(client, { ...confirmation, redirections: 0, resolve, reject }),
+            this.#enqueue(client, { ...confirmation, redirections: 0, movesTo: undefined, resolve, reject }),
           ),
       )
     } catch (error) {
@@ -68,7 +70,7 @@ export class RedisReplication {
   }
 
   #enqueue(client: RedisReplicationClient, waiting: Waiting): void {
-    const node = nodeOf(client, waiting.key)
+    const node = waiting.movesTo === undefined ? nodeOf(client, waiting.key) : `to ${waiting.movesTo}`
     const queue = this.#nodes.get(node)
     if (queue) {
       queue.push(waiting)
@@ -83,14 +85,18 @@ export class RedisReplication {
     while (queue.length > 0) {
       const batch = queue.splice(0, MAX_BATCH)
       try {
-        const pipeline = client.pipeline()
-        for (const { script, key, args } of batch) pipeline.eval(script, 1, key, ...args)
+        const pipeline = nodeAt(client, batch[0]?.movesTo).pipeline()
+        for (const { script, key, args, movesTo } of batch) {
+          if (movesTo !== undefined) pipeline.asking()
+          pipeline.eval(script, 1, key, ...args)
+        }
         pipeline.wait(this.#replicas, this.#timeoutMs)
         const replies = (await pipeline.exec()) ?? []
-        const [failure, acknowledged] = replies[batch.length] ?? [new Error('There is no reply to WAIT.')]
+        const [failure, acknowledged] = replies.pop() ?? [new Error('There is no reply to WAIT.')]
         if (failure) throw failure
+        const each = replies.length / batch.length
         for (const [index, waiting] of batch.entries()) {
-          this.#settle(client, waiting, replies[index] ?? [null, null], Number(acknowledged))
+          this.#settle(client, waiting, replies[(index + 1) * each - 1] ?? [null, null], Number(acknowledged))
         }
       } catch (error) {
         for (const { reject } of batch) reject(unconfirmed('they could not be asked', error))
@@ -111,6 +117,7 @@ export class RedisReplication {
       /^(MOVED|ASK|TRYAGAIN|CLUSTERDOWN)\b/.test(error.message) &&
       ++waiting.redirections <= MAX_REDIRECTIONS
     ) {
+      waiting.movesTo = /^ASK \d+ (\S+)/.exec(error.message)?.[1]
       // The client follows the redirection of a command, but not that of a pipeline, and knows the node from then on.
       client.eval(script, 1, key, ...args).then(() => this.#enqueue(client, waiting), reject)
     } else if (error) reject(unconfirmed('they could not be asked', error))
@@ -135,6 +142,12 @@ function isUnconfirmed(error: unknown): boolean {
 function nodeOf({ slots, options }: RedisReplicationClient, key: string): string {
   if (slots === undefined) return ''
   return slots[slotOfKey(`${options?.keyPrefix ?? ''}${key}`)]?.join() ?? key
+}
+
+/** The client for one node, if it knows that by this address. */
+function nodeAt(client: RedisReplicationClient, address: string | undefined): Pick<RedisReplicationClient, 'pipeline'> {
+  if (address === undefined) return client
+  return client.nodes?.('master').find(({ options }) => `${options.host}:${options.port}` === address) ?? client
 }
 
 /** The slot of a key in a cluster: CRC-16 (XMODEM) of its hash tag, or of all of it when it has none. */
