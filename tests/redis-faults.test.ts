@@ -73,12 +73,34 @@ class Scene {
   }
 }
 
+/**
+ * Runs `work`, and tells how long a request that knows nothing of sessions took meanwhile, at worst: on a busy machine an
+ * answer may be as much later, once when it begins and once when its deadline has come.
+ */
+async function withLag<T>(scene: Scene, work: () => Promise<T>): Promise<{ result: T; lagMs: number }> {
+  let isDone = false
+  let worstMs = 0
+  const probe = async (): Promise<void> => {
+    while (!isDone) {
+      const { headAfterMs } = await scene.client().post('/gate/lag')
+      worstMs = Math.max(worstMs, headAfterMs)
+    }
+  }
+  const working = work().finally(() => {
+    isDone = true
+  })
+  const [result] = await Promise.all([working, probe()])
+  return { result, lagMs: 2 * worstMs }
+}
+
 function expectUnavailable(answer: Answer, deadlineMs: number): void {
+  const { headAfterMs } = answer
+  const latestMs = deadlineMs + MARGIN_MS
   expect({
     status: answer.status,
     retryAfter: answer.headers['retry-after'],
     setCookies: answer.setCookies,
-    isInTime: answer.headAfterMs <= deadlineMs + MARGIN_MS || answer.headAfterMs,
+    isInTime: headAfterMs <= latestMs || { headAfterMs, latestMs },
   }).toEqual({ status: 503, retryAfter: '1', setCookies: [], isInTime: true })
 }
 
@@ -86,18 +108,19 @@ function expectUnavailable(answer: Answer, deadlineMs: number): void {
 async function expectOutage(scene: Scene, client: Client): Promise<void> {
   const cookies = [...client.cookies]
   const paths = ['/peek', '/set?a=1', '/login', '/logout', '/update']
-  const withCookie = Array.from({ length: 20 }, (_unused, index) => {
-    const path = paths[index % paths.length] as string
-    return path === '/peek' ? client.get(path) : client.post(path)
+  const { result, lagMs } = await withLag(scene, async () => {
+    const withCookie = Array.from({ length: 20 }, (_unused, index) => {
+      const path = paths[index % paths.length] as string
+      return path === '/peek' ? client.get(path) : client.post(path)
+    })
+    const without = [scene.client().get('/plain'), scene.client().get('/peek'), scene.client().post('/logout')]
+    withCookie.push(scene.client().post('/set?a=1'))
+    return { answers: await Promise.all(withCookie), others: await Promise.all(without) }
   })
-  const without = [scene.client().get('/plain'), scene.client().get('/peek'), scene.client().post('/logout')]
-  withCookie.push(scene.client().post('/set?a=1'))
-  // What needs no store waits for none, and so tells how busy the machine is.
-  const others = await Promise.all(without)
-  const lagMs = Math.max(...others.map(({ headAfterMs }) => headAfterMs))
-  expect(lagMs).toBeLessThan(0.8 * scene.deadlineMs)
-  expect(others.map(({ status }) => status)).toEqual([200, 200, 200])
-  for (const answer of await Promise.all(withCookie)) expectUnavailable(answer, scene.deadlineMs + lagMs)
+  for (const answer of result.answers) expectUnavailable(answer, scene.deadlineMs + lagMs)
+  // What needs no store waits for none.
+  expect(result.others.map(({ status }) => status)).toEqual([200, 200, 200])
+  for (const { headAfterMs } of result.others) expect(headAfterMs).toBeLessThan(0.8 * scene.deadlineMs + lagMs)
   expect([...client.cookies]).toEqual(cookies)
 }
 
@@ -137,18 +160,19 @@ describe.each<[string, AppProcessOptions]>([
 
   test('with a Redis that is killed under load and comes back empty starts new sessions', async () => {
     const { client } = await scene.begun()
-    const underLoad = Array.from({ length: 40 }, async () => {
-      const answer = await client.post('/update')
-      return { answer, at: performance.now() }
-    })
-    const other = scene.client().get('/plain')
-    await Promise.race(underLoad)
-    const killedAt = performance.now()
-    await scene.redis.kill()
+    let killedAt = 0
     try {
-      // The last of the crowd to arrive needs no store: what it took, the others may have spent before their store call.
-      const lagMs = (await other).headAfterMs
-      for (const { answer, at } of await Promise.all(underLoad)) {
+      const { result, lagMs } = await withLag(scene, async () => {
+        const underLoad = Array.from({ length: 40 }, async () => {
+          const answer = await client.post('/update')
+          return { answer, at: performance.now() }
+        })
+        await Promise.race(underLoad)
+        killedAt = performance.now()
+        await scene.redis.kill()
+        return Promise.all(underLoad)
+      })
+      for (const { answer, at } of result) {
         // Several store calls belong to one such request, so its time counts from the kill.
         const headAfterMs = at - killedAt
         if (answer.status !== 200) expectUnavailable({ ...answer, headAfterMs }, scene.deadlineMs + lagMs)
@@ -170,17 +194,16 @@ describe.each<[string, AppProcessOptions]>([
     const { client, id } = await scene.begun()
     const flapping = setInterval(() => scene.proxy.cut(), 40)
     const end = performance.now() + 800
-    const statuses = new Set<number>()
-    await Promise.all(
-      Array.from({ length: 5 }, async () => {
-        while (performance.now() < end) {
-          const answer = await client.get('/peek')
-          statuses.add(answer.status)
-          if (answer.status !== 200) expectUnavailable(answer, scene.deadlineMs)
-        }
-      }),
-    ).finally(() => clearInterval(flapping))
-    expect([...statuses]).toContain(200)
+    const { result, lagMs } = await withLag(scene, async () => {
+      const answers: Answer[] = []
+      const visit = async (): Promise<void> => {
+        while (performance.now() < end) answers.push(await client.get('/peek'))
+      }
+      await Promise.all(Array.from({ length: 5 }, visit))
+      return answers
+    }).finally(() => clearInterval(flapping))
+    for (const answer of result) if (answer.status !== 200) expectUnavailable(answer, scene.deadlineMs + lagMs)
+    expect(result.map(({ status }) => status)).toContain(200)
     await expectRecovery(scene, client, id)
   })
 
@@ -242,8 +265,8 @@ test('the default deadline is a second', async () => {
   try {
     const { client, id } = await scene.begun()
     scene.redis.freeze()
-    const answer = await client.get('/peek')
-    expectUnavailable(answer, DEFAULT_DEADLINE_MS)
+    const { result: answer, lagMs } = await withLag(scene, () => client.get('/peek'))
+    expectUnavailable(answer, DEFAULT_DEADLINE_MS + lagMs)
     expect(answer.headAfterMs).toBeGreaterThanOrEqual(DEFAULT_DEADLINE_MS - 5)
     scene.redis.thaw()
     await expectRecovery(scene, client, id)
@@ -257,12 +280,10 @@ test("onStoreError: 'anonymous' serves public pages during the outage, and knows
   try {
     const { client, id } = await scene.begun()
     scene.redis.freeze()
-    const [plain, peeked, written, loggedIn] = (await Promise.all([
-      client.get('/plain'),
-      client.get('/peek'),
-      client.post('/set?a=1'),
-      client.post('/login'),
-    ])) as [Answer, Answer, Answer, Answer]
+    const { result, lagMs } = await withLag(scene, () =>
+      Promise.all([client.get('/plain'), client.get('/peek'), client.post('/set?a=1'), client.post('/login')]),
+    )
+    const [plain, peeked, written, loggedIn] = result
     expect(plain.body).toBe('plain')
     expect(peeked.json()).toMatchObject({ fields: {}, userId: null })
     for (const answer of [plain, peeked]) expect(answer.status).toBe(200)
@@ -270,7 +291,7 @@ test("onStoreError: 'anonymous' serves public pages during the outage, and knows
     for (const answer of [written, loggedIn]) expect(answer.status).toBe(503)
     for (const answer of [plain, peeked, written, loggedIn]) {
       expect(answer.setCookies).toEqual([])
-      expect(answer.headAfterMs).toBeLessThan(200 + MARGIN_MS)
+      expect(answer.headAfterMs).toBeLessThan(200 + MARGIN_MS + lagMs)
     }
     scene.redis.thaw()
     await expectRecovery(scene, client, id)
@@ -287,7 +308,8 @@ beforeAll(() => {
 })
 
 test('a connection that gives no more replies is replaced', async () => {
-  expect(await replacement).toBeLessThan(6_500)
+  // Five seconds of silence, and what a busy machine takes.
+  expect(await replacement).toBeLessThan(10_000)
 })
 
 /** How long it took, in milliseconds. */
@@ -298,7 +320,7 @@ async function replaceSilentConnection(): Promise<number> {
     scene.proxy.swallowReplies()
     const began = performance.now()
     expect((await client.get('/peek')).status).toBe(503)
-    await until(async () => (await client.get('/peek')).status === 200, 8_000)
+    await until(async () => (await client.get('/peek')).status === 200, 12_000)
     await expectRecovery(scene, client, id)
     return performance.now() - began
   } finally {
