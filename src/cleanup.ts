@@ -78,9 +78,8 @@ export class CleanUp {
     try {
       for await (const record of this.#engine.scan()) {
         if (this.#isStopped) break
-        const end = record.ended ? null : this.#engine.endOf(record)
-        if (end === null) continue
-        const task: Promise<void> = this.#remove(record, end)
+        if (record.ended || this.#engine.endOf(record) === null) continue
+        const task: Promise<void> = this.#remove(record.id)
           .then((isRemoved) => {
             if (isRemoved) tally.removed++
           })
@@ -100,16 +99,32 @@ export class CleanUp {
   }
 
   /** Archives first: whoever dies in between leaves the session for the next run. */
-  async #remove(record: SessionData, end: SessionEnd): Promise<boolean> {
+  async #remove(id: string): Promise<boolean> {
+    // A store reads many at a time, and the session may have been used since.
+    const found = await this.#findOver(id)
+    if (found === null) return false
+    const { record, end } = found
     const { reason } = end
     if (reason !== 'idle' && reason !== 'absolute') {
       // All sessions were revoked, and this one is among them.
       return this.#engine.end(record, { reason: 'revoked' })
     }
-    await this.#archive(record, end)
+    if (this.#engine.options.archive !== undefined) {
+      await this.#archive(record, end)
+      // The request of the last moment may have been stored meanwhile.
+      if ((await this.#findOver(id)) === null) return false
+    }
     const isRemoved = await this.#engine.end(record, { reason }, end.at)
-    if (isRemoved) this.#engine.events.emit('expired', { id: record.id, userId: record.userId, reason })
+    if (isRemoved) this.#engine.events.emit('expired', { id, userId: record.userId, reason })
     return isRemoved
+  }
+
+  /** The record of a session that is over and not yet ended, with its end. */
+  async #findOver(id: string): Promise<{ record: SessionData; end: SessionEnd } | null> {
+    const record = await this.#engine.peek(id)
+    if (record === null || record === 'corrupt' || record.ended) return null
+    const end = this.#engine.endOf(record)
+    return end && { record, end }
   }
 
   async #archive(record: SessionData, end: SessionEnd): Promise<void> {
