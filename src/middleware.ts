@@ -126,7 +126,8 @@ class Exchange implements SessionHost, ResponseHooks {
       return
     }
     // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
-    if (this.#held && (isPlain(this.#res as HttpResponse) || this.#state.mayCommit())) this.#hold(this.#held)
+    const mustHold = this.#state.mayCommit() || this.#clearsSiteData()
+    if (this.#held && (mustHold || isPlain(this.#res as HttpResponse))) this.#hold(this.#held)
     this.#enter(() => this.#next())
   }
 
@@ -144,7 +145,8 @@ class Exchange implements SessionHost, ResponseHooks {
   #tellEnd(ended: EndedSession): void {
     this.#endedBefore = ended
     try {
-      this.#engine.options.onEnded?.(ended, this.#req, this.#res)
+      const returned: unknown = this.#engine.options.onEnded?.(ended, this.#req, this.#res)
+      if (returned instanceof Promise) returned.catch((error) => warnOfFailure('onEnded', error))
     } catch (error) {
       warnOfFailure('onEnded', error)
     }
@@ -283,11 +285,15 @@ class Exchange implements SessionHost, ResponseHooks {
       if (this.#state.hasStoreFailed && res.statusCode === 503 && !res.hasHeader('Retry-After')) {
         res.setHeader('Retry-After', '1')
       }
-      if (setCookie !== null || this.#state.wasUsed) varyByCookie(res)
-      const { clearSiteData } = this.#engine.options
-      const isOver = this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
-      if (clearSiteData !== null && isOver) res.setHeader('Clear-Site-Data', clearSiteData)
+      const clears = this.#clearsSiteData()
+      if (setCookie !== null || this.#state.wasUsed || clears) varyByCookie(res)
+      if (clears) res.setHeader('Clear-Site-Data', this.#engine.options.clearSiteData as string)
     })
+  }
+
+  #clearsSiteData(): boolean {
+    const isOver = this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
+    return isOver && this.#engine.options.clearSiteData !== null
   }
 
   #setCookie(): string | null {
