@@ -92,11 +92,10 @@ export class RedisReplication {
         }
         pipeline.wait(this.#replicas, this.#timeoutMs)
         const replies = (await pipeline.exec()) ?? []
-        const [failure, acknowledged] = replies.pop() ?? [new Error('There is no reply to WAIT.')]
-        if (failure) throw failure
+        const acknowledged = replies.pop() ?? [new Error('There is no reply to WAIT.'), null]
         const each = replies.length / batch.length
         for (const [index, waiting] of batch.entries()) {
-          this.#settle(client, waiting, replies[(index + 1) * each - 1] ?? [null, null], Number(acknowledged))
+          this.#settle(client, waiting, replies[(index + 1) * each - 1] ?? [null, null], acknowledged)
         }
       } catch (error) {
         for (const { reject } of batch) reject(unconfirmed('they could not be asked', error))
@@ -109,7 +108,7 @@ export class RedisReplication {
     client: RedisReplicationClient,
     waiting: Waiting,
     [error, reply]: readonly [Error | null, unknown],
-    acknowledged: number,
+    [failure, acknowledged]: readonly [Error | null, unknown],
   ): void {
     const { key, script, args, isThere, resolve, reject } = waiting
     if (
@@ -120,10 +119,11 @@ export class RedisReplication {
       waiting.movesTo = /^ASK \d+ (\S+)/.exec(error.message)?.[1]
       // The client follows the redirection of a command, but not that of a pipeline, and knows the node from then on.
       client.eval(script, 1, key, ...args).then(() => this.#enqueue(client, waiting), reject)
-    } else if (error) reject(unconfirmed('they could not be asked', error))
+      // A primary that has become a replica says no to WAIT, and to the rest who is primary now: that is what counts.
+    } else if (error ?? failure) reject(unconfirmed('they could not be asked', error ?? failure))
     else if (!isThere(reply)) reject(unconfirmed('it is not there any more: a failover may have undone it'))
-    else if (acknowledged < this.#replicas) {
-      reject(unconfirmed(`${acknowledged} of ${this.#replicas} replicas have it after ${this.#timeoutMs} ms`))
+    else if (Number(acknowledged) < this.#replicas) {
+      reject(unconfirmed(`${Number(acknowledged)} of ${this.#replicas} replicas have it after ${this.#timeoutMs} ms`))
     } else resolve()
   }
 }
