@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { get, request as httpRequest, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -255,12 +256,7 @@ describe('cluster', () => {
     // A worker has the request, and waits for its body.
     await once(request, 'continue')
     const stopped = before.stop()
-    await until(() =>
-      send(before.url).then(
-        () => false,
-        (error: NodeJS.ErrnoException) => error.code === 'ECONNREFUSED',
-      ),
-    )
+    await until(() => refusesConnections(Number(new URL(before.url).port)), 20_000)
     request.end(body)
     const [response] = (await once(request, 'response')) as [IncomingMessage]
     expect(response.statusCode).toBe(200)
@@ -376,7 +372,7 @@ describe('socket-io', () => {
     for (const socket of sockets) socket.close()
   })
 
-  function connect(client: Client, transports: string[]): Socket {
+  function open(client: Client, transports: string[]): Socket {
     const extraHeaders: Record<string, string> = client.cookieHeader ? { cookie: client.cookieHeader } : {}
     const socket = io(socketIo.url, { transports, extraHeaders, forceNew: true, reconnection: false })
     sockets.push(socket)
@@ -386,8 +382,8 @@ describe('socket-io', () => {
   test('the page and sockets of every transport share one session', async () => {
     const client = new Client(socketIo.url)
     await client.get('/')
-    const overWebSocket = connect(client, ['websocket'])
-    const overPolling = connect(client, ['polling', 'websocket'])
+    const overWebSocket = open(client, ['websocket'])
+    const overPolling = open(client, ['polling', 'websocket'])
     expect(await overWebSocket.emitWithAck('say', 'one')).toEqual({ messages: ['one'] })
     expect(await overPolling.emitWithAck('say', 'two')).toEqual({ messages: ['one', 'two'] })
     expect(await overWebSocket.emitWithAck('say', 'three')).toEqual({ messages: ['one', 'two', 'three'] })
@@ -399,7 +395,7 @@ describe('socket-io', () => {
   test('a logout closes the sockets of that session and no others', async () => {
     const [client, other] = [new Client(socketIo.url), new Client(socketIo.url)]
     await Promise.all([client.get('/'), other.get('/')])
-    const [socket, bystander] = [connect(client, ['websocket']), connect(other, ['websocket'])]
+    const [socket, bystander] = [open(client, ['websocket']), open(other, ['websocket'])]
     await Promise.all([socket.emitWithAck('say', 'hello'), bystander.emitWithAck('say', 'hello')])
     const closed = new Promise((resolve) => socket.once('disconnect', resolve))
     await client.post('/logout')
@@ -408,7 +404,7 @@ describe('socket-io', () => {
   })
 
   test('a connection without a session is refused', async () => {
-    const socket = connect(new Client(socketIo.url), ['websocket'])
+    const socket = open(new Client(socketIo.url), ['websocket'])
     const error = await new Promise<Error>((resolve) => socket.once('connect_error', resolve))
     expect(error.message).toBe('Load the page first.')
   })
@@ -483,6 +479,19 @@ async function start(name: string, env: Record<string, string> = {}): Promise<Pr
   started.push(program)
   expect(program.output()).toBe(`${program.url}\n`)
   return program
+}
+
+/** Asks nothing: a connection that comes while a cluster closes may never get an answer. */
+async function refusesConnections(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  try {
+    await once(socket, 'connect')
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED'
+  } finally {
+    socket.destroy()
+  }
 }
 
 /** A client that sends forms. */

@@ -9,8 +9,8 @@ import express from 'express'
 import { openSessions } from './sessions.js'
 
 const WORKERS = 3
-/** Requests that take longer than this are cut off when the process ends. */
-const DRAIN_MS = 10_000
+/** Requests that take longer than this are cut off when the process ends. Supervisors often kill after 30 seconds. */
+const DRAIN_MS = 25_000
 
 if (cluster.isPrimary) lead()
 else work()
@@ -98,12 +98,11 @@ function work(): void {
   /** Answers what was asked, with all of it stored, and ends. */
   async function drain(): Promise<void> {
     isDraining = true
-    // No new connections from here on. Those that wait for another request are closed, also the ones that answer first.
+    // No new connections from here on, and a connection that has answered waits for no further request.
     const closed = new Promise((resolve) => server.close(resolve))
-    const idle = setInterval(() => server.closeIdleConnections(), 50)
+    server.keepAliveTimeout = 1
     const late = setTimeout(() => server.closeAllConnections(), DRAIN_MS)
     await closed
-    clearInterval(idle)
     clearTimeout(late)
     // After the server: requests need the store until they are answered.
     await sessions.close()
