@@ -304,8 +304,8 @@ export class SessionManager {
 
   /** The settings in force, times in milliseconds: for a page or a log at start. No secret is among them. */
   describe(): Readonly<Record<string, unknown>> {
-    const { store, cookie, codec, clock, isPassive, initialFields, onEnded, archive, ...settings } =
-      this.#engine.options
+    const { store, cookie, isPassive, archive, ...others } = this.#engine.options
+    const { codec: _codec, clock: _clock, initialFields: _fields, onEnded: _onEnded, ...settings } = others
     const { keys, ...attributes } = cookie
     return Object.freeze({
       ...settings,

@@ -389,8 +389,8 @@ function resolvePassive(paths: SessionOptions['passivePaths']): ResolvedSessionO
   }
 }
 
-function resolveMaximum(max: unknown): number | undefined {
-  if (max === undefined || (Number.isSafeInteger(max) && (max as number) >= 1)) return max as number | undefined
+function resolveMaximum(max: number | undefined): number | undefined {
+  if (max === undefined || (Number.isSafeInteger(max) && max >= 1)) return max
   throw invalid(`maxSessionsPerUser is ${String(max)}; use a whole number of at least 1.`)
 }
 
