@@ -17,10 +17,23 @@ export interface RedisCluster {
   /** Three primaries and three replicas, in no order. */
   readonly nodes: readonly RedisServer[]
   /** A new client, as an application would make it. */
-  connect(): Cluster
+  connect(options?: { username?: string; password?: string; socketTimeout?: number }): Cluster
   /** The nodes that hold a key, as far as the others know. */
   holdersOf(key: string): Promise<{ primary: RedisServer; replicas: RedisServer[] }>
+  /**
+   * Moves the slot of a key to another primary, in the steps and the order of `redis-cli`. `meanwhile` runs three times: when
+   * both nodes know of the move, when the keys have moved one by one, and when it is done.
+   */
+  moveSlotOf(key: string, meanwhile: (state: MoveState) => Promise<void>): Promise<void>
+  /** Resolves when every slot is served, every node is back, and all know it. */
+  settled(): Promise<void>
   stop(): Promise<void>
+}
+
+/** How far the move of a slot has come, and how many keys moved with it. */
+export interface MoveState {
+  readonly step: 'announced' | 'keys moved' | 'done'
+  readonly movedKeys: number
 }
 
 export async function startCluster(): Promise<RedisCluster> {
@@ -35,11 +48,20 @@ export async function startCluster(): Promise<RedisCluster> {
     '1',
     '--cluster-yes',
   ])
-  await Promise.all(nodes.map(async (node) => until(() => ask(node, knowsTheCluster), 10_000)))
+  const settled = async (): Promise<void> => {
+    // A node that is just coming back refuses some questions.
+    const isSettled = (node: RedisServer): Promise<boolean> => ask(node, knowsTheCluster).catch(() => false)
+    await Promise.all(nodes.map(async (node) => until(() => isSettled(node), 20_000)))
+  }
+  await settled()
   return {
     nodes,
-    connect() {
-      const client = new Cluster(nodes.map(({ port }) => ({ host: '127.0.0.1', port })))
+    settled,
+    connect(redisOptions = {}) {
+      const client = new Cluster(
+        nodes.map(({ port }) => ({ host: '127.0.0.1', port })),
+        { redisOptions },
+      )
       client.on('error', () => {})
       clients.push(client)
       return client
@@ -53,6 +75,7 @@ export async function startCluster(): Promise<RedisCluster> {
       }
       throw new Error('No node of the cluster answers.')
     },
+    moveSlotOf: (key, meanwhile) => moveSlot(nodes, key, meanwhile),
     async stop() {
       for (const client of clients) client.disconnect()
       await Promise.all(nodes.map((node) => node.stop()))
@@ -92,12 +115,56 @@ async function holders(redis: Redis, key: string): Promise<number[]> {
   return nodes.map(([, port]) => port)
 }
 
+async function moveSlot(
+  nodes: readonly RedisServer[],
+  key: string,
+  meanwhile: (state: MoveState) => Promise<void>,
+): Promise<void> {
+  const clients = nodes.map(({ port }) => new Redis(port, '127.0.0.1'))
+  try {
+    const all = await Promise.all(
+      clients.map(async (redis) => ({
+        redis,
+        id: String(await redis.cluster('MYID')),
+        isPrimary: (await redis.role())[0] === 'master',
+      })),
+    )
+    const slot = await all[0]?.redis.cluster('KEYSLOT', key)
+    const [port] = await holders(clients[0] as Redis, key)
+    const from = all.find(({ redis }) => redis.options.port === port)
+    const to = all.find((node) => node.isPrimary && node !== from)
+    if (slot === undefined || !from || !to) throw new Error('There is nothing to move, or nowhere to move it.')
+    await to.redis.cluster('SETSLOT', slot, 'IMPORTING', from.id)
+    await from.redis.cluster('SETSLOT', slot, 'MIGRATING', to.id)
+    let movedKeys = 0
+    await meanwhile({ step: 'announced', movedKeys })
+    for (;;) {
+      const [first] = (await from.redis.cluster('GETKEYSINSLOT', slot, 1)) as string[]
+      if (first === undefined) break
+      await from.redis.migrate('127.0.0.1', to.redis.options.port as number, first, 0, 5_000)
+      movedKeys++
+    }
+    await meanwhile({ step: 'keys moved', movedKeys })
+    // The new owner first, or nobody may own it for a moment.
+    await to.redis.cluster('SETSLOT', slot, 'NODE', to.id)
+    await from.redis.cluster('SETSLOT', slot, 'NODE', to.id)
+    for (const node of all) {
+      if (node.isPrimary && node !== from && node !== to) await node.redis.cluster('SETSLOT', slot, 'NODE', to.id)
+    }
+    await meanwhile({ step: 'done', movedKeys })
+  } finally {
+    for (const client of clients) client.disconnect()
+  }
+}
+
 export interface RedisSentinel {
   /** The primary of the beginning. */
   readonly primary: RedisServer
   readonly replica: RedisServer
   /** A new client, as an application would make it. */
   connect(): Redis
+  /** Starts a primary that was lost again, as the replica of the other, and resolves when it is one. */
+  rejoin(lost: RedisServer): Promise<void>
   stop(): Promise<void>
 }
 
@@ -105,7 +172,8 @@ const GROUP = 'sessions'
 
 export async function startSentinel(): Promise<RedisSentinel> {
   const primary = await RedisServer.start('--repl-diskless-sync-delay', '0')
-  const replica = await RedisServer.start('--replicaof', '127.0.0.1', String(primary.port))
+  const replicaOf = ['--replicaof', '127.0.0.1', String(primary.port)]
+  const replica = await RedisServer.start('--repl-diskless-sync-delay', '0', ...replicaOf)
   await until(
     () => ask(replica, async (redis) => /master_link_status:up/.test(await redis.info('replication'))),
     10_000,
@@ -123,6 +191,15 @@ export async function startSentinel(): Promise<RedisSentinel> {
   return {
     primary,
     replica,
+    async rejoin(lost) {
+      const other = lost === primary ? replica : primary
+      await lost.restart()
+      // Sentinel would do so by itself, after eight seconds.
+      await ask(lost, async (redis) => {
+        await redis.replicaof('127.0.0.1', other.port)
+        await until(async () => /master_link_status:up/.test(await redis.info('replication')), 20_000)
+      })
+    },
     connect() {
       const sentinels = ports.map((port) => ({ host: '127.0.0.1', port }))
       const client = new Redis({ sentinels, name: GROUP })
@@ -136,6 +213,31 @@ export async function startSentinel(): Promise<RedisSentinel> {
       rmSync(directory, { recursive: true, force: true })
     },
   }
+}
+
+/** Cuts a replica off from its primary: what is written from now on does not reach it. Undone by `attach()`. */
+export async function detach(replica: RedisServer): Promise<void> {
+  await ask(replica, async (redis) => {
+    await redis.config('SET', 'masteruser', 'nobody')
+    await redis.config('SET', 'masterauth', 'nothing')
+    await redis.call('CLIENT', 'KILL', 'TYPE', 'master')
+    await until(async () => /master_link_status:down/.test(await redis.info('replication')))
+  })
+}
+
+export async function attach(replica: RedisServer): Promise<void> {
+  await ask(replica, async (redis) => {
+    await redis.config('SET', 'masteruser', '')
+    await redis.config('SET', 'masterauth', '')
+  })
+}
+
+/** Resolves when all that has been written to a primary so far is on its replica, too. `slotKey` is a key of its own. */
+export async function replicated(primary: RedisServer, slotKey: string): Promise<void> {
+  await ask(primary, async (redis) => {
+    await redis.set(`{${slotKey}}replicated`, '1')
+    await until(async () => (await redis.wait(1, 1_000)) === 1)
+  })
 }
 
 function startSentinelProcess(directory: string, port: number, primaryPort: number): ChildProcess {
