@@ -878,19 +878,19 @@ describe('rights and secrets', () => {
       )
       await redis.config('SET', 'maxmemory', '0')
       expect(String(error)).toMatch(/OOM/)
-      expect(everythingIn(error)).not.toContain('4111')
+      expect(everythingIn(error)).not.toContain('4111-1111')
       expect(everythingIn(error)).not.toContain(record.tokenHash)
     })
   })
 
   test('an error carries no password', async () => {
-    for (const url of [`redis://ann:pass-4711@127.0.0.1:${server.port}`, 'redis://ann:pass-4711@127.0.0.1:1']) {
+    for (const url of [`redis://ann:pass-xyzzy@127.0.0.1:${server.port}`, 'redis://ann:pass-xyzzy@127.0.0.1:1']) {
       await withStore(
         async (store) => {
           const error = (await store.get(randomUUID()).catch((failure: unknown) => failure)) as SessionError
           expect(error.code).toBe('STORE_UNAVAILABLE')
           expect(String(error.cause)).toMatch(/WRONGPASS|ECONNREFUSED/)
-          expect(everythingIn(error)).not.toContain('4711')
+          expect(everythingIn(error)).not.toContain('xyzzy')
         },
         { url },
       )
