@@ -70,8 +70,8 @@ export interface SessionOptions {
    */
   passivePaths?: readonly string[] | ((req: IncomingMessage | Http2ServerRequest) => boolean)
   /**
-   * How many sessions one user may have at once, in all processes together: counted by `login()`, `reauthenticate()` and
-   * `manager.create()`. Needs a store with an index of users, as memory and Redis have.
+   * How many sessions one user may have at once, in all processes together: `login()` and `manager.create()` keep to it.
+   * Needs a store with an index of users, as memory and Redis have.
    * @default none: any number
    */
   maxSessionsPerUser?: number
@@ -101,14 +101,15 @@ export interface SessionOptions {
   /**
    * Called when a request's cookie names a session that is over, before the handler: the place to note why, for the user.
    * Also when it was regenerated, as for a second tab that was asking while the first logged in: its next request has the
-   * new cookie. What it throws becomes a process warning. `req.session.metadata.previousEnd` says the same.
+   * new cookie. Nobody waits for what it returns; what it throws or rejects with becomes a process warning.
+   * `req.session.metadata.previousEnd` says the same.
    * @default none
    */
   onEnded?: (ended: EndedSession, req: IncomingMessage | Http2ServerRequest, res: object) => void
   /**
-   * Send `Clear-Site-Data` with the response that ends a session, by `logout()` or `destroy()`, and with those that look at
-   * the session when the cookie's was revoked: `true` for cache and storage, or the types of data. Browsers heed it over
-   * HTTPS only.
+   * Send `Clear-Site-Data` with the response that ends a session, by `logout()` or `destroy()`, and with those to a cookie
+   * whose session was revoked, until another begins: `true` for cache and storage, or the types of data. Browsers heed it
+   * over HTTPS only.
    * @default false
    */
   clearSiteData?: boolean | readonly ('cache' | 'storage' | 'executionContexts')[]
