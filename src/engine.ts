@@ -235,7 +235,7 @@ export class SessionEngine {
     const ttl = this.#ttl(change, change.at)
     const result = await this.#call('update', record.id, () => this.options.store.update(record.id, change, ttl))
     if (result.status === 'ended') this.events.emit('lateWrite', nameOf(record))
-    else if (result.status === 'updated' && this.events.isHeard('committed')) {
+    else if (result.status === 'updated' && change.renew === undefined && this.events.isHeard('committed')) {
       this.events.emit('committed', nameOf(record))
     }
     return result
