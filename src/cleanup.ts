@@ -16,6 +16,8 @@ export interface CleanUpResult {
 
 /** The right to clean up, until this long after its last prolongation: a process that dies is replaced after it. */
 const LEASE_MS = 30_000
+/** For what part of the interval the turn is taken: less than the whole, so that the next timer finds it free. */
+const TURN_SHARE = 0.9
 /** Sessions that are archived at once. */
 const PARALLEL = 10
 /** An `archive` that takes longer has failed. */
@@ -36,7 +38,7 @@ export class CleanUp {
     if (cleanupIntervalMs === 0) return
     this.#timer = setInterval(() => {
       // A failure of the store has been told as an event.
-      this.run().catch((error) => {
+      this.#runInTurn(cleanupIntervalMs).catch((error) => {
         if (!isSessionError(error)) warnOfFailure('The clean-up', error)
       })
     }, cleanupIntervalMs)
@@ -56,6 +58,12 @@ export class CleanUp {
     this.#isStopped = true
     clearInterval(this.#timer)
     await this.#running?.catch(() => {})
+  }
+
+  /** Once in an interval for all processes: the first to come has the turn, and nobody a second one. */
+  async #runInTurn(intervalMs: number): Promise<void> {
+    // Timers of two processes may be a little apart.
+    if (await this.#engine.lease('cleanup-turn', randomUUID(), TURN_SHARE * intervalMs)) await this.run()
   }
 
   async #run(): Promise<CleanUpResult | null> {

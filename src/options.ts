@@ -122,8 +122,8 @@ export interface SessionOptions {
    */
   archive?: (session: StoredSession) => unknown
   /**
-   * How often this process offers to clean up the store, at most a day; one process at a time does. 0 never does. The timer
-   * does not keep the process alive.
+   * How often the store is cleaned up, at most a day, by whichever of the processes gets to it. 0 never does. The timer does
+   * not keep the process alive.
    * @default '1m' with `archive`, else 0: stores forget by themselves
    */
   cleanupInterval?: Duration
