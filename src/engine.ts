@@ -192,7 +192,8 @@ export class SessionEngine {
       const candidate = record
       const ttl = this.#ttl(candidate, now)
       const isCreated = await this.#asUsers(candidate, { isLogin: true, previous: null }, async () =>
-        (await this.#call('create', candidate.id, () => this.options.store.create(candidate.id, candidate, ttl)))
+        (await this.#call('create', candidate.id, () => this.options.store.create(candidate.id, candidate, ttl))) ||
+        (await this.#isStored(candidate))
           ? 'stored'
           : 'not stored',
       )
@@ -206,6 +207,12 @@ export class SessionEngine {
       record = record.with({ id: newSessionId() })
     }
     throw new SessionError('STORE_UNAVAILABLE', 'The store says that every new session ID is taken.')
+  }
+
+  /** A client that lost a reply with its connection may send the call again, and find its own record in the way. */
+  async #isStored({ id, tokenHash }: SessionData): Promise<boolean> {
+    const found = await this.load(id)
+    return found !== null && found !== 'corrupt' && sameHash(found.tokenHash, tokenHash)
   }
 
   /** A change to `record`, made now. */

@@ -124,7 +124,7 @@ if string.find(flags, 'r', 1, true) then
     end
   end
   if ARGV[3] ~= '' then
-    if r.token ~= ARGV[3] then return {'renewed'} end
+    if r.token ~= ARGV[3] and r.token ~= ARGV[4] then return {'renewed'} end
     redis.call('HSET', key, 't', ARGV[4], 'p', ARGV[5])
   end
   if ARGV[2] ~= '' then r.absolute = tonumber(ARGV[2]) - r.created end
@@ -149,10 +149,17 @@ return {'updated'}
  * KEYS: old, new. ARGV: generation, now, ttl in seconds, the end of the old one as JSON, ttl of its tombstone, 'all' or
  * 'some', number of fields to keep, their names, number of fields to leave behind, their names, then name and text of
  * every hash field of the new record.
+ *
+ * A client that lost the reply with its connection may send the same once more: no other end names this successor.
  */
 export const REGENERATE = script(`${PRELUDE}${BURY}
 local r = live(KEYS[1], ARGV[2])
-if not r or r.generation ~= ARGV[1] then return {'ended'} end
+if not r or r.generation ~= ARGV[1] then
+  if redis.call('HGET', KEYS[1], 'x') == ARGV[4] and redis.call('EXISTS', KEYS[2]) == 1 then
+    return {'regenerated', redis.call('HGETALL', KEYS[2])}
+  end
+  return {'ended'}
+end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
 local lasting = redis.call('HMGET', KEYS[1], unpack(LASTING))
 local kept = tonumber(ARGV[7])
