@@ -52,6 +52,12 @@ local function write(key, r, ttl, ...)
 end
 `
 
+/**
+ * Where the context is kept, in pieces: a text of more than 64 bytes would make Redis keep the whole hash in a form that takes
+ * three times the memory (`hash-max-listpack-value`).
+ */
+export const CONTEXT_KEYS: readonly string[] = ['c', ...Array.from({ length: 15 }, (_, index) => `c${index + 1}`)]
+
 /** `bury(key, texts, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. */
 const BURY = `
 local LASTING = { 't', 'm', 'u', 'i', 's' }
@@ -167,7 +173,7 @@ local next = 8 + kept
 local removed = tonumber(ARGV[next])
 if ARGV[6] == 'all' then
   redis.call('RENAME', KEYS[1], KEYS[2])
-  redis.call('HDEL', KEYS[2], 'p', 'u', 'i', 's', 'c')
+  redis.call('HDEL', KEYS[2], 'p', 'u', 'i', 's', ${CONTEXT_KEYS.map((key) => `'${key}'`).join(', ')})
 else
   local texts = {}
   for i = 8, 7 + kept do texts[i] = redis.call('HGET', KEYS[1], ARGV[i]) end
@@ -185,6 +191,11 @@ return {'regenerated', redis.call('HGETALL', KEYS[2])}
 
 /** ARGV: the end as JSON, ttl of the tombstone. Replies 'ended', 'removed' (unreadable) or 'over', perhaps with the end. */
 export const END = script(`${PRELUDE}${BURY}
+local function fromJson(text)
+  -- What JavaScript writes of a lone surrogate is more than cjson reads.
+  text = string.gsub(string.gsub(text, '\\\\\\\\', ''), '\\\\u[dD][89a-fA-F]%x%x', '')
+  return pcall(cjson.decode, text)
+end
 local held = redis.pcall('HMGET', KEYS[1], 'x', unpack(LASTING))
 if held.err then
   if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
@@ -193,9 +204,9 @@ if held.err then
 end
 if not held[1] and not held[2] and not held[3] and redis.call('EXISTS', KEYS[1]) == 0 then return {'over'} end
 local isReadable = held[2] and held[3] and string.match(held[3], TIMES)
-if held[4] then isReadable = isReadable and pcall(cjson.decode, held[4]) end
+if held[4] then isReadable = isReadable and fromJson(held[4]) end
 if held[1] then
-  local isJson, before = pcall(cjson.decode, held[1])
+  local isJson, before = fromJson(held[1])
   if isReadable and isJson and type(before) == 'table' then return {'over', held[1]} end
   isReadable = false
 end

@@ -7,7 +7,7 @@
 //      and behind them the epoch when it is not 0
 //   p  "hash until" of the token before the last renewal     u  user ID as JSON
 //   i  this session's own idle timeout in ms                  s  this session's own persistence, 0 or 1
-//   c  context as JSON                                        x  the end as JSON: the record is a tombstone
+//   c  context as JSON, in pieces: c, c1 …                x  the end as JSON: the record is a tombstone
 // Each operation is one command or one script on one slot: the key's hash tag is the part of the session ID that
 // regenerating keeps. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
 // epoch at `epoch`.
@@ -37,7 +37,18 @@ import {
   unavailable,
 } from './redis-connection.js'
 import { RedisReplication, type RedisWaitOptions } from './redis-replication.js'
-import { END, EPOCH, LEASE, REGENERATE, REWRITE_END, type Script, SET, TOUCH, UPDATE } from './redis-scripts.js'
+import {
+  CONTEXT_KEYS,
+  END,
+  EPOCH,
+  LEASE,
+  REGENERATE,
+  REWRITE_END,
+  type Script,
+  SET,
+  TOUCH,
+  UPDATE,
+} from './redis-scripts.js'
 import { redisUserIndex } from './redis-users.js'
 
 export type {
@@ -336,11 +347,27 @@ function encodeRecord(data: SessionData): string[] {
   if (data.userId !== undefined) flat.push('u', JSON.stringify(data.userId))
   if (data.idleTimeoutMs !== undefined) flat.push('i', String(data.idleTimeoutMs))
   if (data.persistent !== undefined) flat.push('s', data.persistent ? '1' : '0')
-  if (data.context) flat.push('c', JSON.stringify(data.context))
+  if (data.context) pushContext(flat, data.context)
   if (data.ended) flat.push('x', encodeEnd(data.ended))
   for (const [name, text] of data.fields) flat.push(fieldKey(name), text)
   return flat
 }
+
+/** In pieces when that saves memory: see `CONTEXT_KEYS`. */
+function pushContext(flat: string[], context: SessionContext): void {
+  const json = JSON.stringify(context)
+  const pieces = Math.ceil(json.length / PIECE_BYTES)
+  if (pieces > CONTEXT_KEYS.length || Buffer.byteLength(json) !== json.length) {
+    flat.push('c', json)
+    return
+  }
+  for (let index = 0; index < pieces; index++) {
+    flat.push(CONTEXT_KEYS[index] as string, json.slice(index * PIECE_BYTES, (index + 1) * PIECE_BYTES))
+  }
+}
+
+/** The longest text that Redis packs by default. */
+const PIECE_BYTES = 64
 
 type Times = Pick<SessionData, 'updatedAt' | 'lastAccessedAt' | 'expiresAt' | 'absoluteExpiresAt'>
 
@@ -438,7 +465,7 @@ function decodeRecord(id: string, hash: Record<string, string>): SessionData | n
     userId: decodeUser(hash['u']),
     idleTimeoutMs: hash['i'] === undefined ? undefined : Number(hash['i']),
     persistent: hash['s'] === undefined ? undefined : hash['s'] === '1',
-    context: decodeContext(hash['c']),
+    context: decodeContext(hash),
     epoch: epoch === undefined ? 0 : Number(epoch),
     ended: decodeEnd(hash['x']),
     fields,
@@ -457,8 +484,15 @@ function decodeUser(text: string | undefined): string | number | undefined {
   return userId
 }
 
-function decodeContext(text: string | undefined): SessionContext | undefined {
-  return text === undefined ? undefined : readContext(parse(text))
+function decodeContext(hash: Record<string, string>): SessionContext | undefined {
+  let json = hash['c']
+  if (json === undefined) return undefined
+  for (let index = 1; index < CONTEXT_KEYS.length; index++) {
+    const piece = hash[CONTEXT_KEYS[index] as string]
+    if (piece === undefined) break
+    json += piece
+  }
+  return readContext(parse(json))
 }
 
 function decodeEnd(text: string | undefined): SessionEnd | undefined {

@@ -350,6 +350,19 @@ export const BASIC: Record<string, Check> = {
     same(await store.get(next.id), expected)
     if (result.status === 'regenerated') same(result.record, expected)
   },
+  'a context of any length comes back, and gives way to another one whole': async (store) => {
+    for (const length of [1, 64, 65, 200, 900, 2_000]) {
+      const record = sample({ context: { ip: '127.0.0.1', userAgent: 'u'.repeat(length), locale: 'ü' } })
+      const plain = record.with({ context: { userAgent: 'u'.repeat(length) } })
+      await store.create(record.id, record, 60)
+      same(await store.get(record.id), record)
+      await store.set(record.id, plain, 60)
+      same(await store.get(record.id), plain)
+      const next = successor(record).with({ context: { ip: '::1' } })
+      await store.regenerate(record.id, regenerationOf(record, next), 60)
+      same(await store.get(next.id), next)
+    }
+  },
   'regenerate() leaves a tombstone that names the successor': async (store) => {
     const record = sample({ fields: { a: '1' }, userId: 1, context: { ip: '127.0.0.1' }, epoch: 1 })
     await store.create(record.id, record, 60)
