@@ -102,13 +102,14 @@ export class CleanUp {
   /** Archives first: whoever dies in between leaves the session for the next run. */
   async #remove(record: SessionData, end: SessionEnd): Promise<boolean> {
     const { reason } = end
+    const { id, userId, logicalId } = record
     if (reason !== 'idle' && reason !== 'absolute') {
       // All sessions were revoked, and this one is among them.
       return this.#engine.end(record, { reason: 'revoked' })
     }
     await this.#archive(record, end)
     const isRemoved = await this.#engine.end(record, { reason }, end.at)
-    if (isRemoved) this.#engine.events.emit('expired', { id: record.id, userId: record.userId, reason })
+    if (isRemoved) this.#engine.events.emit('expired', { id, userId, logicalId, reason })
     return isRemoved
   }
 

@@ -1,5 +1,6 @@
 // What stands between sessions and their store: one deadline for every call, one place where times are decided, where
 // tokens are made and checked, users limited, and events told. The middleware and the manager both stand on it.
+import { recordEvents } from './activity-hook.js'
 import type { CookieClaim } from './cookie.js'
 import { isSessionError, SessionError } from './errors.js'
 import { SessionEvents } from './events.js'
@@ -60,6 +61,8 @@ export interface RegenerationParts {
   readonly isLogin: boolean
   /** Whether it is a new session in all but its place: times start afresh, nothing of the client is taken over. */
   readonly isFresh?: boolean
+  /** The logical ID, when it is to be another one. */
+  readonly logicalId?: string | undefined
   /** The client of a login. */
   readonly context?: SessionContext | undefined
 }
@@ -94,6 +97,7 @@ export class SessionEngine {
   constructor(options: ResolvedSessionOptions) {
     this.options = options
     this.events = new SessionEvents(options.clock)
+    recordEvents(this)
   }
 
   /** The present, in whole milliseconds since the epoch. */
@@ -240,6 +244,11 @@ export class SessionEngine {
     return result
   }
 
+  /** Whether the session was not used for so long that its logical ID has ended. */
+  isLogicalIdOver({ lastAccessedAt }: SessionData): boolean {
+    return this.now() - lastAccessedAt >= this.options.logicalIdTimeoutMs
+  }
+
   /** Whether the recorded last access is old enough to be moved. */
   isTouchDue(record: SessionData): boolean {
     return this.now() - record.lastAccessedAt >= this.#touchIntervalMs(record)
@@ -319,6 +328,7 @@ export class SessionEngine {
       idleTimeoutMs,
       persistent: keepsSettings ? record.persistent : undefined,
       userId: parts.userId,
+      logicalId: parts.logicalId ?? (parts.isFresh || parts.keep === 'all' ? undefined : record.logicalId),
       context: parts.context ?? (parts.isFresh ? undefined : record.context),
       epoch: this.#epoch,
       fields: parts.set ?? [],
@@ -392,8 +402,10 @@ export class SessionEngine {
       users.evict(userKey(userId), { now: this.now(), except }),
     )
     return this.#endEntries(userId, entries, async (id) => {
+      const record = this.options.activity && (await this.load(id))
+      const logicalId = record && record !== 'corrupt' ? record.logicalId : undefined
       const hasEnded = await this.end({ id, userId: undefined }, ending)
-      if (hasEnded) this.events.emit('revoked', { id, userId, by: ending.by, detail: ending.detail })
+      if (hasEnded) this.events.emit('revoked', { id, userId, logicalId, by: ending.by, detail: ending.detail })
       return hasEnded
     })
   }
@@ -454,7 +466,7 @@ export class SessionEngine {
       if (hasEnded) ended.push(id)
       return hasEnded
     })
-    if (ended.length > 0) this.events.emit('limit', { id: record.id, userId, outcome: 'ended-oldest', ended })
+    if (ended.length > 0) this.events.emit('limit', { ...nameOf(record), userId, outcome: 'ended-oldest', ended })
     if (!isSameUser && previous?.userId !== undefined) await this.#forgetEntries(previous.userId, [previous.id])
     if (isSettled) return 'stored'
     await this.end(record, { reason: 'limit' })
@@ -491,7 +503,7 @@ export class SessionEngine {
       else if (onSessionLimit === 'refuse') break
       else evictsOldest = true
     }
-    this.events.emit('limit', { id: record.id, userId, outcome: 'refused', ended: [] })
+    this.events.emit('limit', { ...nameOf(record), userId, outcome: 'refused', ended: [] })
     throw new SessionError(
       'SESSION_LIMIT',
       `This user has ${maxSessionsPerUser} sessions already: end one of them (sessionsOf(), revoke()) before the next login.`,
@@ -712,8 +724,8 @@ function resolved<T>(value: T): Promise<T> {
   return Promise.resolve(value)
 }
 
-function nameOf({ id, userId }: SessionData): Pick<SessionData, 'id' | 'userId'> {
-  return { id, userId }
+function nameOf({ id, userId, logicalId }: SessionData): Pick<SessionData, 'id' | 'userId' | 'logicalId'> {
+  return { id, userId, logicalId }
 }
 
 function evicted(): SessionError {

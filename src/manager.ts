@@ -209,10 +209,10 @@ export class SessionManager {
   async revoke(id: string, options: RevokeOptions = {}): Promise<boolean> {
     const reason = checkReason(options)
     const record = await this.#engine.peek(checkId(id))
-    const userId = record === null || record === 'corrupt' ? undefined : record.userId
+    const { userId, logicalId } = record === null || record === 'corrupt' ? NOBODY : record
     const isOver = record !== null && record !== 'corrupt' && !record.ended && this.#engine.endOf(record) !== null
     const hasEnded = (await this.#engine.end({ id, userId }, { reason: 'revoked', ...reason })) && !isOver
-    if (hasEnded) this.events.emit('revoked', { id, userId, ...reason })
+    if (hasEnded) this.events.emit('revoked', { id, userId, logicalId, ...reason })
     return hasEnded
   }
 
@@ -360,6 +360,8 @@ function checkReason({ by, detail }: RevokeOptions): { by: string | undefined; d
 }
 
 const MAX_REASON = 500
+
+const NOBODY = { userId: undefined, logicalId: undefined }
 
 function matcherOf(filter: SessionFilter): (info: SessionInfo) => boolean {
   const { status = 'live', createdSince, createdBefore, activeSince, activeBefore } = filter

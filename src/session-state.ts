@@ -1,10 +1,11 @@
 // The state of one session during one request: its record, its fields, and the operations on it, one at a time.
 // `Session` is what the handler sees of this; the middleware asks it for the commit.
+import { type Activity, type ActivityRequest, checkActivity, recordActivity } from './activity-hook.js'
 import type { CookieAttributes } from './cookie.js'
 import type { FoundSession, IssuedSession, RegenerationParts, SessionEngine } from './engine.js'
 import { isSessionError, SessionError } from './errors.js'
 import { type FieldChanges, Fields } from './fields.js'
-import { newToken } from './ids.js'
+import { derivedLogicalId, newLogicalId, newToken } from './ids.js'
 import { type Duration, milliseconds } from './options.js'
 import type { Session } from './session.js'
 import {
@@ -24,6 +25,8 @@ export interface SessionHost {
   isResponded(): boolean
   /** Whether the request is no activity of the session. */
   readonly isPassive: boolean
+  /** What an activity tells of the request. */
+  activityRequest(): ActivityRequest
   /** What is to be kept of the client, for a session that begins. */
   clientContext(): SessionContext | undefined
   /** The fields that a new session begins with, encoded. */
@@ -66,6 +69,8 @@ export class SessionState {
   readonly previousEnd: EndedSession | null = null
   /** Whether the store failed at something the handler asked for. */
   hasStoreFailed = false
+  /** The logical ID of the session that the client had before this one. */
+  previousLogicalId: string | undefined
   /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
   session: Session | undefined
 
@@ -78,6 +83,8 @@ export class SessionState {
   #hasToldLateChange = false
   /** Once in a request: not a token that has just been issued, nor again when another request was quicker. */
   #mayRenew = true
+  /** A logical ID that begins with this request, to be stored if no other request was quicker. */
+  #nextLogicalId: { readonly to: string; readonly cause: 'start' | 'timeout' } | null = null
   #running: Promise<unknown> | null = null
 
   constructor(engine: SessionEngine, host: SessionHost, origin: SessionOrigin) {
@@ -87,7 +94,10 @@ export class SessionState {
     if (typeof origin === 'string' || 'ended' in origin) {
       this.id = engine.newId()
       if (origin === 'unavailable') this.#standing = 'unavailable'
-      else if (typeof origin === 'object') this.previousEnd = origin.ended
+      else if (typeof origin === 'object') {
+        this.previousEnd = origin.ended
+        this.previousLogicalId = origin.ended.logicalId
+      }
     } else {
       this.id = origin.record.id
       this.record = origin.record
@@ -95,6 +105,10 @@ export class SessionState {
         this.#token = origin.claim.token
         if (!origin.claim.isCurrent) this.cookie = 'set'
       }
+    }
+    const old = this.record?.logicalId
+    if (old !== undefined && this.record && engine.isLogicalIdOver(this.record) && !host.isPassive) {
+      this.#nextLogicalId = { to: derivedLogicalId(old), cause: 'timeout' }
     }
     this.fields = new Fields({
       codec: engine.options.codec,
@@ -158,6 +172,79 @@ export class SessionState {
     })
   }
 
+  // --- The logical ID ---
+
+  /** The logical ID. Asking for it keeps it, if need be in a session that would not be stored otherwise. */
+  logicalId(): string {
+    const isKept = (this.#nextLogicalId ?? this.#metadata.logicalId ?? this.record?.logicalId) !== undefined
+    if (!isKept && this.#standing === 'live' && this.#canKeepLogicalId()) {
+      this.use()
+      this.#nextLogicalId = { to: derivedLogicalId(this.id), cause: 'start' }
+    }
+    return this.peekLogicalId()
+  }
+
+  /** As `logicalId()`, for those who must not change anything: the same ID, kept or not. */
+  peekLogicalId(): string {
+    const { logicalId = this.record?.logicalId } = this.#metadata
+    return this.#nextLogicalId?.to ?? logicalId ?? derivedLogicalId(this.id)
+  }
+
+  /** A new logical ID for a session that begins again: its fields go, the user stays. */
+  restart(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      const from = this.peekLogicalId()
+      const to = newLogicalId()
+      this.fields.clear()
+      for (const [name, text] of this.host.initialFields())
+        this.fields.set(name, this.engine.options.codec.decode(text))
+      this.#nextLogicalId = null
+      if (this.record === null) {
+        this.#metadata = { ...this.#metadata, logicalId: to }
+        return
+      }
+      const changes = this.fields.changes() ?? NO_CHANGES
+      await this.#changeLogicalId(to, changes)
+      this.fields.committed(changes, this.record.fields)
+      this.#tellBoundary(from, to, 'restart')
+    })
+  }
+
+  /** A new logical ID for what comes next. When another request has just done the same, it is that one's. */
+  completeWorkflow(): Promise<string> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      const from = this.peekLogicalId()
+      const to = newLogicalId()
+      if (this.record === null) {
+        this.#nextLogicalId = null
+        this.#metadata = { ...this.#metadata, logicalId: to }
+        return to
+      }
+      await this.#store()
+      if (this.record.logicalId === from || this.record.logicalId === undefined) {
+        if (await this.#changeLogicalId(to)) this.#tellBoundary(from, to, 'completed')
+      }
+      return this.peekLogicalId()
+    })
+  }
+
+  /** Tells the activity hook. */
+  recordActivity(type: string, details: Record<string, unknown> | undefined): Activity | undefined {
+    checkActivity(type, details)
+    const { engine, host, record } = this
+    if (engine.options.activity === undefined) return undefined
+    return recordActivity(engine, {
+      type,
+      sessionId: this.id,
+      logicalId: this.logicalId(),
+      userId: record?.userId,
+      details,
+      request: host.activityRequest(),
+    })
+  }
+
   // --- Life ---
 
   /** Stores what has changed, now. */
@@ -209,11 +296,14 @@ export class SessionState {
       const previousId = this.id
       if (this.record === null) {
         if (keep !== 'all') for (const name of this.fields.names()) if (!keep.includes(name)) this.fields.delete(name)
+        const logicalId = this.#nextLogicalId === null ? this.#metadata.logicalId : this.peekLogicalId()
+        if (logicalId !== undefined) this.#metadata = { ...this.#metadata, logicalId }
+        this.#nextLogicalId = null
         this.id = this.engine.newId()
         return
       }
       await this.#regenerate({ keep, userId: keep === 'all' ? this.record.userId : undefined, isLogin: false })
-      this.engine.events.emit('regenerated', { id: this.id, previousId, userId: this.record.userId })
+      this.engine.events.emit('regenerated', { ...this.#names(), previousId })
     })
   }
 
@@ -262,7 +352,7 @@ export class SessionState {
       } else {
         await this.#regenerate({ keep: 'all', userId, isLogin: true, context: this.host.clientContext() })
       }
-      this.engine.events.emit('login', { id: this.id, previousId, userId })
+      this.engine.events.emit('login', { ...this.#names(), previousId, userId })
     })
   }
 
@@ -279,7 +369,7 @@ export class SessionState {
         )
       }
       await this.#regenerate({ keep: 'all', userId, isLogin: true, context: this.host.clientContext() })
-      this.engine.events.emit('reauthenticated', { id: this.id, previousId, userId })
+      this.engine.events.emit('reauthenticated', { ...this.#names(), previousId, userId })
     })
   }
 
@@ -289,9 +379,9 @@ export class SessionState {
       const next = new SessionState(this.engine, this.host, 'new')
       next.cookie = 'clear'
       if (this.record !== null) {
-        const { id, userId } = this.record
+        const names = this.#names()
         await this.engine.end(this.record, { reason: 'logout' })
-        this.engine.events.emit('logout', { id, userId })
+        this.engine.events.emit('logout', names)
       }
       this.#handOver(next)
       return next
@@ -303,9 +393,9 @@ export class SessionState {
       if (this.#standing === 'replaced' || this.#standing === 'unavailable') this.#requireWritable()
       if (this.#standing !== 'live') return
       if (this.record !== null) {
-        const { id, userId } = this.record
+        const names = this.#names()
         await this.engine.end(this.record, { reason: 'destroyed' })
-        this.engine.events.emit('destroyed', { id, userId })
+        this.engine.events.emit('destroyed', names)
       }
       this.#standing = 'ended'
       this.cookie = 'clear'
@@ -348,8 +438,9 @@ export class SessionState {
         return { status: 'destroyed' }
       case 'live': {
         const changes = this.fields.changes()
-        if (this.record === null) return changes === null ? { status: 'empty' } : { status: 'new' }
-        const isChanged = changes !== null || Object.keys(this.#metadata).length > 0
+        const hasNextId = this.#nextLogicalId !== null
+        if (this.record === null) return changes === null && !hasNextId ? { status: 'empty' } : { status: 'new' }
+        const isChanged = changes !== null || hasNextId || Object.keys(this.#metadata).length > 0
         return isChanged ? { status: 'changed', changes } : { status: 'unchanged' }
       }
     }
@@ -367,7 +458,7 @@ export class SessionState {
 
   /** Whether the response has something to do even if the handler never looks at the session. */
   mayCommit(): boolean {
-    return this.cookie !== 'keep' || this.isTouchDue() || this.isRenewalDue()
+    return this.cookie !== 'keep' || this.#nextLogicalId !== null || this.isTouchDue() || this.isRenewalDue()
   }
 
   isTouchDue(): boolean {
@@ -475,12 +566,59 @@ export class SessionState {
     if (plan.status === 'new') return this.#create()
     if (plan.status !== 'changed' || this.record === null) return
     const { changes } = plan
+    if (this.#nextLogicalId !== null) await this.#storeNextLogicalId()
     const metadata = Object.keys(this.#metadata).length > 0 ? this.#metadata : undefined
+    if (changes === null && metadata === undefined) return
     const { isPassive } = this.host
     const change = this.engine.change(this.record, { set: changes?.set, delete: changes?.delete, metadata, isPassive })
     const result = await this.engine.update(this.record, change)
     if (result.status !== 'updated') throw this.#ended()
     this.#applied(change)
+  }
+
+  /** One store call more, once in the life of a logical ID. */
+  async #storeNextLogicalId(): Promise<void> {
+    const next = this.#nextLogicalId
+    if (next === null || this.record === null) return
+    const from = next.cause === 'start' ? this.previousLogicalId : this.record.logicalId
+    if (await this.#changeLogicalId(next.to)) this.#tellBoundary(from, next.to, next.cause)
+    this.#nextLogicalId = null
+  }
+
+  /**
+   * Changes the logical ID of the stored session, with fields if need be: those are stored in any case. Resolves to `false`
+   * when another request has changed it first, and goes by that one's ID then.
+   */
+  async #changeLogicalId(to: string, changes: FieldChanges = NO_CHANGES): Promise<boolean> {
+    const mustChange = changes !== NO_CHANGES
+    for (let attempt = 1; attempt <= MAX_UPDATE_ATTEMPTS; attempt++) {
+      const record = this.record as SessionData
+      const { isPassive } = this.host
+      const parts = { ...changes, metadata: { logicalId: to }, expect: { logicalId: record.logicalId }, isPassive }
+      const change = this.engine.change(record, parts)
+      const result = await this.engine.update(record, change)
+      if (result.status === 'updated') {
+        this.record = applyChange(record, change).record ?? record
+        if (this.engine.movesCookie(record, this.record)) this.#moveCookie()
+        return true
+      }
+      if (result.status !== 'conflict') throw this.#ended()
+      this.record = record.with({ logicalId: result.text })
+      if (!mustChange || result.text === to) return false
+    }
+    throw new SessionError('UPDATE_CONFLICT', `restart() lost ${MAX_UPDATE_ATTEMPTS} races in a row.`)
+  }
+
+  #tellBoundary(from: string | undefined, to: string, cause: 'start' | 'timeout' | 'restart' | 'completed'): void {
+    this.engine.events.emit('boundary', { id: this.id, userId: this.record?.userId, from, to, cause })
+  }
+
+  #canKeepLogicalId(): boolean {
+    return this.record === null ? this.host.cookieOutlook() === 'open' : !this.host.isResponded()
+  }
+
+  #names(): { id: string; userId: string | number | undefined; logicalId: string | undefined } {
+    return { id: this.id, userId: this.record?.userId, logicalId: this.record?.logicalId }
   }
 
   async #renewInPassing(): Promise<void> {
@@ -505,15 +643,19 @@ export class SessionState {
   async #create(): Promise<void> {
     if (this.#promised === undefined) this.#requireCookie()
     const changes = this.fields.changes() ?? NO_CHANGES
+    const next = this.#nextLogicalId
     const issued = await this.engine.create({
       id: this.id,
       fields: this.fields.all(changes),
       token: this.#promised,
-      metadata: this.#metadata,
+      metadata: next === null ? this.#metadata : { ...this.#metadata, logicalId: next.to },
       context: this.host.clientContext(),
     })
     this.#metadata = {}
+    this.#nextLogicalId = null
     this.#issued(issued)
+    const { logicalId } = issued.record
+    if (logicalId !== undefined) this.#tellBoundary(this.previousLogicalId, logicalId, 'start')
     this.fields.committed(changes, issued.record.fields)
   }
 
@@ -521,11 +663,15 @@ export class SessionState {
     const changes = this.fields.changes() ?? NO_CHANGES
     const isKept = (name: string): boolean => parts.keep === 'all' || parts.keep.includes(name)
     const set = new Map([...changes.set].filter(([name]) => isKept(name)))
+    const next = this.#nextLogicalId
     const record = (this.record as SessionData).with(this.#metadata)
-    const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete })
+    const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete, logicalId: next?.to })
     if (issued === null) throw this.#ended()
+    const from = next?.cause === 'timeout' ? this.record?.logicalId : undefined
     this.#metadata = {}
+    this.#nextLogicalId = null
     this.#issued(issued)
+    if (next !== null) this.#tellBoundary(from, next.to, next.cause)
     if (parts.keep === 'all') this.fields.committed(changes, issued.record.fields)
     else this.fields.reset(issued.record.fields)
   }
@@ -552,6 +698,7 @@ export class SessionState {
   #handOver(next: SessionState): void {
     next.use()
     next.cookieAttributes = this.cookieAttributes
+    next.previousLogicalId = this.record?.logicalId
     this.#standing = 'replaced'
     this.host.replace(next)
   }
