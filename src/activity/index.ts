@@ -1,0 +1,16 @@
+// The public face of `sojourn/activity`, nothing else.
+export type {
+  Activity,
+  ActivityHook,
+  ActivityRecorder,
+  ActivityRequest,
+  SessionActivityType,
+} from '../activity-hook.js'
+export {
+  type ActivityArchive,
+  type ActivityPage,
+  type ActivityPageQuery,
+  type ActivityQuery,
+  type ActivitySink,
+  isArchive,
+} from './sink.js'
