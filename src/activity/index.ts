@@ -14,3 +14,11 @@ export {
   type ActivitySink,
   isArchive,
 } from './sink.js'
+export { type SqlSinkOptions, sqlSink } from './sql.js'
+export {
+  activityMigration,
+  migrateActivities,
+  type SqlDatabase,
+  type SqlMigration,
+  type SqlTableOptions,
+} from './sql-table.js'
