@@ -661,9 +661,11 @@ export class SessionEngine {
     return 'corrupt'
   }
 
-  /** A session whose own idle timeout is short is touched more often, or activity would not keep it alive. */
+  /** A session with a short timeout of its own or of its logical ID is touched more often, or activity would not count. */
   #touchIntervalMs(record: SessionData): number {
-    return Math.min(this.options.touchIntervalMs, (record.idleTimeoutMs ?? Number.POSITIVE_INFINITY) / 10)
+    const { touchIntervalMs, logicalIdTimeoutMs } = this.options
+    const shortestMs = Math.min(record.idleTimeoutMs ?? Number.POSITIVE_INFINITY, logicalIdTimeoutMs)
+    return Math.min(touchIntervalMs, shortestMs / 10)
   }
 
   /** When this session would end if it were used now. */

@@ -268,6 +268,7 @@ class Exchange implements SessionHost, ResponseHooks {
         state.tellLateChange('headers-sent')
         return undefined
       case 'unchanged':
+        if (state.isLogicalIdDue()) return state.keepLogicalIdInPassing().catch(ignoreTouchFailure)
         if (state.isRenewalDue()) return state.renewInPassing().catch(ignoreTouchFailure)
         if (this.#hasTouched || !state.isTouchDue()) return undefined
         this.#hasTouched = true
@@ -394,7 +395,7 @@ function warnOnce(engine: SessionEngine, code: string, message: string): void {
   warn(message, code)
 }
 
-/** That the session ended, or that the touch failed and was told, does not spoil a response that changed nothing. */
+/** That the session ended, or that such a write failed and was told, does not spoil a response that changed nothing. */
 function ignoreTouchFailure(error: unknown): void {
   if (!isStoreError(error) && !isSessionError(error, 'SESSION_ENDED')) throw error
 }

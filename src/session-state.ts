@@ -4,6 +4,7 @@ import { type Activity, type ActivityRequest, checkActivity, recordActivity } fr
 import type { CookieAttributes } from './cookie.js'
 import type { FoundSession, IssuedSession, RegenerationParts, SessionEngine } from './engine.js'
 import { isSessionError, SessionError } from './errors.js'
+import type { SessionEventMap } from './events.js'
 import { type FieldChanges, Fields } from './fields.js'
 import { derivedLogicalId, newLogicalId, newToken } from './ids.js'
 import { type Duration, milliseconds } from './options.js'
@@ -48,6 +49,9 @@ export type CommitPlan =
 /** How `SessionState` begins: from a loaded session, anew, after one that is over, or with the store out of reach. */
 export type SessionOrigin = FoundSession | { readonly ended: EndedSession } | 'new' | 'unavailable'
 
+/** A logical ID that gives way to the next; see the event of that name. */
+type Boundary = Pick<SessionEventMap['boundary'], 'from' | 'to' | 'cause'>
+
 const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 const MAX_UPDATE_ATTEMPTS = 1000
 
@@ -69,8 +73,6 @@ export class SessionState {
   readonly previousEnd: EndedSession | null = null
   /** Whether the store failed at something the handler asked for. */
   hasStoreFailed = false
-  /** The logical ID of the session that the client had before this one. */
-  previousLogicalId: string | undefined
   /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
   session: Session | undefined
 
@@ -83,8 +85,13 @@ export class SessionState {
   #hasToldLateChange = false
   /** Once in a request: not a token that has just been issued, nor again when another request was quicker. */
   #mayRenew = true
-  /** A logical ID that begins with this request, to be stored if no other request was quicker. */
-  #nextLogicalId: { readonly to: string; readonly cause: 'start' | 'timeout' } | null = null
+  /** Not yet stored; the last one leads to the logical ID of now. A stored session has one at most. */
+  #boundaries: readonly Boundary[] = []
+  /** The logical ID of the session that the client had before this one. */
+  #previousLogicalId: string | undefined
+  /** The logical ID while none is stored, once it was asked for. */
+  #derivedLogicalId: string | undefined
+  #mayKeepLogicalId = true
   #running: Promise<unknown> | null = null
 
   constructor(engine: SessionEngine, host: SessionHost, origin: SessionOrigin) {
@@ -96,7 +103,7 @@ export class SessionState {
       if (origin === 'unavailable') this.#standing = 'unavailable'
       else if (typeof origin === 'object') {
         this.previousEnd = origin.ended
-        this.previousLogicalId = origin.ended.logicalId
+        this.#previousLogicalId = origin.ended.logicalId
       }
     } else {
       this.id = origin.record.id
@@ -106,9 +113,9 @@ export class SessionState {
         if (!origin.claim.isCurrent) this.cookie = 'set'
       }
     }
-    const old = this.record?.logicalId
-    if (old !== undefined && this.record && engine.isLogicalIdOver(this.record) && !host.isPassive) {
-      this.#nextLogicalId = { to: derivedLogicalId(old), cause: 'timeout' }
+    if (this.record !== null && engine.isLogicalIdOver(this.record) && !host.isPassive) {
+      const from = this.peekLogicalId()
+      this.#boundaries = [{ from, to: derivedLogicalId(from), cause: 'timeout' }]
     }
     this.fields = new Fields({
       codec: engine.options.codec,
@@ -162,6 +169,7 @@ export class SessionState {
         return value
       }
       if (this.fields.isChanged(name)) await this.#store()
+      await this.#keepLogicalId()
       try {
         return await this.#updateStored(name, modify)
       } catch (error) {
@@ -176,38 +184,42 @@ export class SessionState {
 
   /** The logical ID. Asking for it keeps it, if need be in a session that would not be stored otherwise. */
   logicalId(): string {
-    const isKept = (this.#nextLogicalId ?? this.#metadata.logicalId ?? this.record?.logicalId) !== undefined
+    const isKept = this.#boundaries.length > 0 || this.record?.logicalId !== undefined
     if (!isKept && this.#standing === 'live' && this.#canKeepLogicalId()) {
       this.use()
-      this.#nextLogicalId = { to: derivedLogicalId(this.id), cause: 'start' }
+      this.#startLogicalId()
     }
     return this.peekLogicalId()
   }
 
   /** As `logicalId()`, for those who must not change anything: the same ID, kept or not. */
   peekLogicalId(): string {
-    const { logicalId = this.record?.logicalId } = this.#metadata
-    return this.#nextLogicalId?.to ?? logicalId ?? derivedLogicalId(this.id)
+    return this.#boundaries.at(-1)?.to ?? this.record?.logicalId ?? this.#derived()
   }
 
   /** A new logical ID for a session that begins again: its fields go, the user stays. */
   restart(): Promise<void> {
     return this.#inTurn(async () => {
       this.#requireWritable()
-      const from = this.peekLogicalId()
-      const to = newLogicalId()
+      const initial = this.host.initialFields()
+      const { codec } = this.engine.options
+      if (this.record === null) this.#requireCookie()
+      else await this.#keepLogicalId()
       this.fields.clear()
-      for (const [name, text] of this.host.initialFields())
-        this.fields.set(name, this.engine.options.codec.decode(text))
-      this.#nextLogicalId = null
+      for (const [name, text] of initial) this.fields.set(name, codec.decode(text))
       if (this.record === null) {
-        this.#metadata = { ...this.#metadata, logicalId: to }
+        this.#turnLogicalId('restart')
         return
       }
-      const changes = this.fields.changes() ?? NO_CHANGES
-      await this.#changeLogicalId(to, changes)
-      this.fields.committed(changes, this.record.fields)
-      this.#tellBoundary(from, to, 'restart')
+      try {
+        const changes = this.fields.changes() ?? NO_CHANGES
+        await this.#crossBoundary({ from: this.peekLogicalId(), to: newLogicalId(), cause: 'restart' }, changes)
+        this.fields.committed(changes, this.record.fields)
+      } catch (error) {
+        // The commit may store this session yet, and must not begin it again by half.
+        this.fields.reset(this.record.fields)
+        throw error
+      }
     })
   }
 
@@ -215,17 +227,13 @@ export class SessionState {
   completeWorkflow(): Promise<string> {
     return this.#inTurn(async () => {
       this.#requireWritable()
-      const from = this.peekLogicalId()
-      const to = newLogicalId()
       if (this.record === null) {
-        this.#nextLogicalId = null
-        this.#metadata = { ...this.#metadata, logicalId: to }
-        return to
+        this.#requireCookie()
+        return this.#turnLogicalId('completed')
       }
+      const from = this.peekLogicalId()
       await this.#store()
-      if (this.record.logicalId === from || this.record.logicalId === undefined) {
-        if (await this.#changeLogicalId(to)) this.#tellBoundary(from, to, 'completed')
-      }
+      await this.#crossBoundary({ from, to: newLogicalId(), cause: 'completed' })
       return this.peekLogicalId()
     })
   }
@@ -263,6 +271,9 @@ export class SessionState {
       if (this.record !== null && record === null) throw this.#ended()
       this.record = record
       this.#metadata = {}
+      const stored = record?.logicalId
+      // What this request was about to do, another one has done.
+      if (stored !== undefined && stored !== this.#boundaries[0]?.from) this.#boundaries = []
       this.fields.reset(record?.fields ?? new Map())
     })
   }
@@ -270,6 +281,8 @@ export class SessionState {
   touch(): Promise<void> {
     return this.#inTurn(async () => {
       this.#requireWritable()
+      // Before the touch: by the time of last access the next request tells whether the logical ID is over.
+      await this.#keepLogicalId()
       if (this.record !== null) await this.#touch(this.record)
     })
   }
@@ -296,9 +309,6 @@ export class SessionState {
       const previousId = this.id
       if (this.record === null) {
         if (keep !== 'all') for (const name of this.fields.names()) if (!keep.includes(name)) this.fields.delete(name)
-        const logicalId = this.#nextLogicalId === null ? this.#metadata.logicalId : this.peekLogicalId()
-        if (logicalId !== undefined) this.#metadata = { ...this.#metadata, logicalId }
-        this.#nextLogicalId = null
         this.id = this.engine.newId()
         return
       }
@@ -313,7 +323,9 @@ export class SessionState {
       this.#requireCookie()
       const next = new SessionState(this.engine, this.host, 'new')
       if (this.#standing === 'unavailable' || this.#standing === 'replaced') this.#requireWritable()
+      const from = this.#storedLogicalId()
       if (this.record !== null && this.#standing === 'live') {
+        const to = from && newLogicalId()
         const context = this.host.clientContext()
         const set = this.host.initialFields()
         const issued = await this.engine.regenerate(this.record, {
@@ -321,12 +333,14 @@ export class SessionState {
           set,
           isLogin: false,
           isFresh: true,
+          logicalId: to,
           context,
         })
         if (issued === null) throw this.#ended()
         next.#issued(issued)
         next.fields.reset(issued.record.fields)
-        this.engine.events.emit('regenerated', { id: next.id, previousId: this.id, userId: undefined })
+        this.engine.events.emit('regenerated', { ...next.#names(), previousId: this.id })
+        if (to !== undefined) next.#tellBoundary({ from, to, cause: 'start' })
       } else next.cookie = this.cookie
       this.#handOver(next)
       return next
@@ -438,9 +452,10 @@ export class SessionState {
         return { status: 'destroyed' }
       case 'live': {
         const changes = this.fields.changes()
-        const hasNextId = this.#nextLogicalId !== null
-        if (this.record === null) return changes === null && !hasNextId ? { status: 'empty' } : { status: 'new' }
-        const isChanged = changes !== null || hasNextId || Object.keys(this.#metadata).length > 0
+        if (this.record === null) {
+          return changes === null && this.#boundaries.length === 0 ? { status: 'empty' } : { status: 'new' }
+        }
+        const isChanged = changes !== null || Object.keys(this.#metadata).length > 0
         return isChanged ? { status: 'changed', changes } : { status: 'unchanged' }
       }
     }
@@ -456,9 +471,22 @@ export class SessionState {
     return this.#inTurn(() => this.#renewInPassing())
   }
 
+  /** Whether a logical ID began with this request and is to be stored in the session. */
+  isLogicalIdDue(): boolean {
+    return this.record !== null && this.#boundaries.length > 0 && this.#mayKeepLogicalId
+  }
+
+  /** Stores a logical ID that began with this request. Once: if that fails, the next request begins the same one. */
+  keepLogicalIdInPassing(): Promise<void> {
+    return this.#inTurn(() => {
+      this.#mayKeepLogicalId = false
+      return this.#keepLogicalId()
+    })
+  }
+
   /** Whether the response has something to do even if the handler never looks at the session. */
   mayCommit(): boolean {
-    return this.cookie !== 'keep' || this.#nextLogicalId !== null || this.isTouchDue() || this.isRenewalDue()
+    return this.cookie !== 'keep' || this.isLogicalIdDue() || this.isTouchDue() || this.isRenewalDue()
   }
 
   isTouchDue(): boolean {
@@ -488,7 +516,7 @@ export class SessionState {
       this.#promised ??= newToken()
       this.#token = this.#promised.token
       this.cookie = 'set'
-    } else if (this.record !== null && (plan.status === 'changed' || this.isTouchDue())) {
+    } else if (this.record !== null && (plan.status === 'changed' || this.isLogicalIdDue() || this.isTouchDue())) {
       this.#promisedEnd = this.engine.endAfter(this.record.with(this.#metadata))
       if (this.isPersistent() || 'persistent' in this.#metadata) this.resendCookie()
     }
@@ -566,7 +594,7 @@ export class SessionState {
     if (plan.status === 'new') return this.#create()
     if (plan.status !== 'changed' || this.record === null) return
     const { changes } = plan
-    if (this.#nextLogicalId !== null) await this.#storeNextLogicalId()
+    await this.#keepLogicalId()
     const metadata = Object.keys(this.#metadata).length > 0 ? this.#metadata : undefined
     if (changes === null && metadata === undefined) return
     const { isPassive } = this.host
@@ -576,41 +604,73 @@ export class SessionState {
     this.#applied(change)
   }
 
-  /** One store call more, once in the life of a logical ID. */
-  async #storeNextLogicalId(): Promise<void> {
-    const next = this.#nextLogicalId
-    if (next === null || this.record === null) return
-    const from = next.cause === 'start' ? this.previousLogicalId : this.record.logicalId
-    if (await this.#changeLogicalId(next.to)) this.#tellBoundary(from, next.to, next.cause)
-    this.#nextLogicalId = null
+  /** Stores a logical ID that began with this request, unless another request was quicker: one store call more. */
+  async #keepLogicalId(): Promise<void> {
+    const [boundary] = this.#boundaries
+    if (this.record === null || boundary === undefined) return
+    await this.#crossBoundary(boundary)
+    this.#boundaries = []
   }
 
   /**
-   * Changes the logical ID of the stored session, with fields if need be: those are stored in any case. Resolves to `false`
-   * when another request has changed it first, and goes by that one's ID then.
+   * Changes the logical ID of the stored session, and tells so. Does nothing when another request has left `from` already;
+   * with `changes` to fields, it leaves the one that this request went to.
    */
-  async #changeLogicalId(to: string, changes: FieldChanges = NO_CHANGES): Promise<boolean> {
-    const mustChange = changes !== NO_CHANGES
+  async #crossBoundary(boundary: Boundary, changes?: FieldChanges): Promise<void> {
+    const { to, cause } = boundary
+    let { from } = boundary
     for (let attempt = 1; attempt <= MAX_UPDATE_ATTEMPTS; attempt++) {
       const record = this.record as SessionData
-      const { isPassive } = this.host
-      const parts = { ...changes, metadata: { logicalId: to }, expect: { logicalId: record.logicalId }, isPassive }
-      const change = this.engine.change(record, parts)
+      const { logicalId: stored } = record
+      if (changes === undefined && stored !== undefined && stored !== from) return
+      const parts = { ...changes, metadata: { logicalId: to }, expect: { logicalId: stored } }
+      const change = this.engine.change(record, { ...parts, isPassive: this.host.isPassive })
       const result = await this.engine.update(record, change)
       if (result.status === 'updated') {
         this.record = applyChange(record, change).record ?? record
         if (this.engine.movesCookie(record, this.record)) this.#moveCookie()
-        return true
+        this.#tellBoundary({ from, to, cause })
+        return
       }
       if (result.status !== 'conflict') throw this.#ended()
       this.record = record.with({ logicalId: result.text })
-      if (!mustChange || result.text === to) return false
+      if (changes !== undefined) from = result.text ?? from
     }
-    throw new SessionError('UPDATE_CONFLICT', `restart() lost ${MAX_UPDATE_ATTEMPTS} races in a row.`)
+    throw new SessionError('UPDATE_CONFLICT', `The logical ID was changed ${MAX_UPDATE_ATTEMPTS} times meanwhile.`)
   }
 
-  #tellBoundary(from: string | undefined, to: string, cause: 'start' | 'timeout' | 'restart' | 'completed'): void {
-    this.engine.events.emit('boundary', { id: this.id, userId: this.record?.userId, from, to, cause })
+  /** For a session that is not stored: its next write tells so. */
+  #turnLogicalId(cause: Boundary['cause']): string {
+    if (this.#boundaries.length === 0) this.#startLogicalId()
+    const to = newLogicalId()
+    this.#boundaries = [...this.#boundaries, { from: this.peekLogicalId(), to, cause }]
+    return to
+  }
+
+  #startLogicalId(): void {
+    this.#boundaries = [{ from: this.#previousLogicalId, to: this.#derived(), cause: 'start' }]
+  }
+
+  #tellBoundary(boundary: Boundary): void {
+    this.engine.events.emit('boundary', { id: this.id, userId: this.record?.userId, ...boundary })
+  }
+
+  /** Whether a session that is created needs a logical ID that nobody asked for: to go on with what was, or is, known of. */
+  #mustStartLogicalId(): boolean {
+    if (this.#previousLogicalId !== undefined) return true
+    // regenerate() has changed the session ID since.
+    return this.#derivedLogicalId !== undefined && this.#derivedLogicalId !== derivedLogicalId(this.id)
+  }
+
+  /** What all requests of one session agree on. */
+  #derived(): string {
+    this.#derivedLogicalId ??= derivedLogicalId(this.id)
+    return this.#derivedLogicalId
+  }
+
+  /** The logical ID that the next session of this client follows. One that was never stored is told of by nothing. */
+  #storedLogicalId(): string | undefined {
+    return this.record?.logicalId ?? this.#previousLogicalId ?? this.#boundaries.at(-1)?.to
   }
 
   #canKeepLogicalId(): boolean {
@@ -618,7 +678,8 @@ export class SessionState {
   }
 
   #names(): { id: string; userId: string | number | undefined; logicalId: string | undefined } {
-    return { id: this.id, userId: this.record?.userId, logicalId: this.record?.logicalId }
+    const logicalId = this.#boundaries.at(-1)?.to ?? this.record?.logicalId
+    return { id: this.id, userId: this.record?.userId, logicalId }
   }
 
   async #renewInPassing(): Promise<void> {
@@ -643,35 +704,37 @@ export class SessionState {
   async #create(): Promise<void> {
     if (this.#promised === undefined) this.#requireCookie()
     const changes = this.fields.changes() ?? NO_CHANGES
-    const next = this.#nextLogicalId
+    if (this.#boundaries.length === 0 && this.#mustStartLogicalId()) this.#startLogicalId()
+    const boundaries = this.#boundaries
+    const logicalId = boundaries.at(-1)?.to
     const issued = await this.engine.create({
       id: this.id,
       fields: this.fields.all(changes),
       token: this.#promised,
-      metadata: next === null ? this.#metadata : { ...this.#metadata, logicalId: next.to },
+      metadata: logicalId === undefined ? this.#metadata : { ...this.#metadata, logicalId },
       context: this.host.clientContext(),
     })
     this.#metadata = {}
-    this.#nextLogicalId = null
+    // The handler may have asked for one meanwhile.
+    this.#boundaries = this.#boundaries.slice(boundaries.length)
     this.#issued(issued)
-    const { logicalId } = issued.record
-    if (logicalId !== undefined) this.#tellBoundary(this.previousLogicalId, logicalId, 'start')
+    for (const boundary of boundaries) this.#tellBoundary(boundary)
     this.fields.committed(changes, issued.record.fields)
   }
 
   async #regenerate(parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<void> {
+    await this.#keepLogicalId()
     const changes = this.fields.changes() ?? NO_CHANGES
     const isKept = (name: string): boolean => parts.keep === 'all' || parts.keep.includes(name)
     const set = new Map([...changes.set].filter(([name]) => isKept(name)))
-    const next = this.#nextLogicalId
     const record = (this.record as SessionData).with(this.#metadata)
-    const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete, logicalId: next?.to })
+    // One that follows from the session ID would change with it.
+    const logicalId = record.logicalId === undefined ? this.#derived() : undefined
+    const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete, logicalId })
     if (issued === null) throw this.#ended()
-    const from = next?.cause === 'timeout' ? this.record?.logicalId : undefined
     this.#metadata = {}
-    this.#nextLogicalId = null
     this.#issued(issued)
-    if (next !== null) this.#tellBoundary(from, next.to, next.cause)
+    if (logicalId !== undefined) this.#tellBoundary({ from: this.#previousLogicalId, to: logicalId, cause: 'start' })
     if (parts.keep === 'all') this.fields.committed(changes, issued.record.fields)
     else this.fields.reset(issued.record.fields)
   }
@@ -690,6 +753,7 @@ export class SessionState {
   #issued({ record, token }: IssuedSession): void {
     this.record = record
     this.id = record.id
+    this.#derivedLogicalId = undefined
     this.#token = token
     this.#mayRenew = false
     this.cookie = 'set'
@@ -698,7 +762,7 @@ export class SessionState {
   #handOver(next: SessionState): void {
     next.use()
     next.cookieAttributes = this.cookieAttributes
-    next.previousLogicalId = this.record?.logicalId
+    next.#previousLogicalId = this.#storedLogicalId()
     this.#standing = 'replaced'
     this.host.replace(next)
   }
