@@ -2,7 +2,7 @@
 // tokens are made and checked, users limited, and events told. The middleware and the manager both stand on it.
 import { recordEvents } from './activity-hook.js'
 import type { CookieClaim } from './cookie.js'
-import { isSessionError, SessionError } from './errors.js'
+import { isSessionError, SessionError, type SessionErrorCode } from './errors.js'
 import { SessionEvents } from './events.js'
 import { hashToken, newSessionId, newToken, sameHash, userKey } from './ids.js'
 import type { ResolvedSessionOptions } from './options.js'
@@ -346,7 +346,9 @@ export class SessionEngine {
           this.options.store.regenerate(record.id, regeneration, ttl),
         )
         stored = result.status === 'regenerated' ? result.record : result.status === 'ended' ? 'ended' : null
-        return result.status === 'regenerated' ? 'stored' : 'not stored'
+        if (result.status !== 'regenerated') return 'not stored'
+        this.#tellEnded(record.id, 'regenerated')
+        return 'stored'
       })
       if (outcome === 'evicted') throw evicted()
       if (stored === 'ended') {
@@ -374,11 +376,18 @@ export class SessionEngine {
       const result = await this.#call('end', current, () =>
         this.options.store.end(current, end, this.options.retentionSeconds),
       )
-      hasEnded ||= result.status === 'ended'
+      if (result.status === 'ended') {
+        hasEnded = true
+        this.#tellEnded(current, ending.reason)
+      }
       id = result.status === 'over' ? result.successor : undefined
     }
     if (session.userId !== undefined) await this.#forgetEntries(session.userId, ids)
     return hasEnded
+  }
+
+  #tellEnded(id: string, reason: EndReason): void {
+    if (this.events.isHeard('ended')) this.events.emit('ended', { id, reason })
   }
 
   // --- The sessions of a user ---
@@ -575,13 +584,24 @@ export class SessionEngine {
     if (!store.scan) throw notSupported('This needs a store that can be gone through ("scan")')
     await this.#firstEpoch()
     const records = store.scan()[Symbol.asyncIterator]()
+    let startedAt = 0
+    let durationMs = 0
+    let error: SessionErrorCode | undefined
     try {
       for (;;) {
-        const { done, value } = await this.#call('scan', undefined, () => records.next())
+        startedAt = performance.now()
+        const { done, value } = await this.#withinDeadline('scan', undefined, () => records.next())
+        durationMs += performance.now() - startedAt
         if (done) return
         yield value
       }
+    } catch (failure) {
+      durationMs += performance.now() - startedAt
+      error = codeOf(failure)
+      throw failure
     } finally {
+      // Once, not for each record.
+      if (this.events.isHeard('storeCall')) this.events.emit('storeCall', { operation: 'scan', durationMs, error })
       await records.return?.()
     }
   }
@@ -682,8 +702,28 @@ export class SessionEngine {
     return secondsLeft(record, now) + this.options.retentionSeconds
   }
 
-  /** One store call with its deadline. What the store does after the deadline is nobody's answer any more. */
+  /** One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. */
   #call<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+    return this.events.isHeard('storeCall')
+      ? this.#timed(operation, id, start)
+      : this.#withinDeadline(operation, id, start)
+  }
+
+  async #timed<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+    const startedAt = performance.now()
+    let error: SessionErrorCode | undefined
+    try {
+      return await this.#withinDeadline(operation, id, start)
+    } catch (failure) {
+      error = codeOf(failure)
+      throw failure
+    } finally {
+      this.events.emit('storeCall', { operation, durationMs: performance.now() - startedAt, error })
+    }
+  }
+
+  /** What the store does after the deadline is nobody's answer any more. */
+  #withinDeadline<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const timeoutMs = this.options.storeTimeoutMs
       const fail = (error: unknown): void => {
@@ -720,6 +760,10 @@ export class SessionEngine {
     this.events.emit('storeError', { id, operation, error: told })
     return told
   }
+}
+
+function codeOf(error: unknown): SessionErrorCode | undefined {
+  return isSessionError(error) ? error.code : undefined
 }
 
 function resolved<T>(value: T): Promise<T> {

@@ -1,8 +1,8 @@
 // What Sojourn tells about: one typed event map, delivered so that no listener can harm a request.
 import { type Channel, channel } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
-import type { SessionError } from './errors.js'
-import type { ExpiryReason, SessionEnd } from './session-data.js'
+import type { SessionError, SessionErrorCode } from './errors.js'
+import type { EndReason, ExpiryReason, SessionEnd } from './session-data.js'
 
 type UserId = string | number | undefined
 /** The logical ID, when the application has asked for it. */
@@ -54,6 +54,11 @@ export interface SessionEventMap {
     outcome: 'ended-oldest' | 'refused'
     ended: readonly string[]
   }
+  /**
+   * A session is over: told once, by the process that ended it, whatever event says more of it. One that ran out is told
+   * when a clean-up removes it, one that the store forgot by itself never.
+   */
+  ended: { id: string; reason: EndReason }
   /** A session ran out; told when a cookie names it, and when a clean-up meets it. */
   expired: { id: string; userId: UserId; logicalId?: LogicalId; reason: ExpiryReason }
   /** A cookie that was good once named a session that has been ended. */
@@ -74,6 +79,11 @@ export interface SessionEventMap {
   lateChange: { id: string; reason: 'after-response' | 'headers-sent' }
   /** A store call failed or missed its deadline. */
   storeError: { id?: string | undefined; operation: string; error: SessionError }
+  /**
+   * A store call is done, or failed with the code `error`: for measuring, since there are one or two in most requests. A
+   * scan is one call, without the time of who reads from it. Not made when nobody listens.
+   */
+  storeCall: { operation: string; durationMs: number; error?: SessionErrorCode | undefined }
   /** `archive` failed for a session, which is kept for the next clean-up. */
   archiveFailed: { id: string; userId: UserId; cause: unknown }
   /** A clean-up went through the store and removed so many sessions. */
