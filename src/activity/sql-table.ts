@@ -251,7 +251,7 @@ function dialectOf(db: Kysely<Tables>): SqlDialect | undefined {
 
 function isMissingTable(error: unknown): boolean {
   const { code, message } = factsOf(error)
-  return code === '42P01' || /^no such table/.test(message)
+  return code === '42P01' || message.startsWith('no such table')
 }
 
 function isBusy(error: unknown): boolean {
