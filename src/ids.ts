@@ -1,5 +1,5 @@
 // The names and secrets of sessions: where they come from and what shape they have.
-import { createHash, hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { createHash, hash, randomBytes, randomInt, timingSafeEqual } from 'node:crypto'
 import { v4 as uuid, v7 as uuidOfTime } from 'uuid'
 
 const SLOT_DIGITS = 4
@@ -26,10 +26,19 @@ export function newLogicalId(): string {
   return uuid()
 }
 
-/** A new activity ID, a UUID v7 (RFC 9562): it is no secret, and sorts by time. */
+/**
+ * A new activity ID, a UUID v7 (RFC 9562): it is no secret, and sorts by time; of one millisecond, in the order that this
+ * process made them.
+ */
 export function newActivityId(at: Date): string {
-  return uuidOfTime({ msecs: at.getTime() })
+  const msecs = at.getTime()
+  if (msecs === lastActivity.msecs) lastActivity.seq += 1
+  // From the lower half of the 32 bits, so that it cannot run over within a millisecond.
+  else lastActivity = { msecs, seq: randomInt(2 ** 31) }
+  return uuidOfTime(lastActivity)
 }
+
+let lastActivity = { msecs: Number.NaN, seq: 0 }
 
 /**
  * The logical ID that follows from a session ID or another logical ID, in the shape of a UUID v4: what requests that begin

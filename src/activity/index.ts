@@ -6,6 +6,7 @@ export type {
   ActivityRequest,
   SessionActivityType,
 } from '../activity-hook.js'
+export { type MemorySink, type MemorySinkOptions, memorySink } from './memory-sink.js'
 export {
   type ActivityArchive,
   type ActivityPage,
