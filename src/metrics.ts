@@ -77,7 +77,8 @@ export interface PrometheusConfiguration {
   name: string
   help: string
   labelNames?: readonly string[]
-  registers?: PrometheusRegistry[]
+  /** Registries, of a class that is not known here. */
+  registers?: never[]
   aggregator?: 'sum' | 'max' | 'omit' | 'first' | 'min' | 'average'
   buckets?: number[]
   collect?: () => void | Promise<void>
@@ -154,7 +155,7 @@ export function prometheusMetrics(sessions: MeasuredSessions, options: Prometheu
     )
   }
 
-  const registers = [register]
+  const registers = [register as never]
   const counters = forEachCounter((key) => {
     const { name, help, labels } = COUNTERS[key]
     const labelNames = labels.map(({ label }) => label)
