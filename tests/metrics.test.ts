@@ -631,7 +631,7 @@ describe('sessions that ran out', () => {
     await rig.manager.cleanUp()
     await rig.client.get('/plain')
     const counts = [await rig.read(), await collector.read()].map((samples) => samples[IDLE] as number)
-    expect(counts.toSorted()).toEqual([0, 1])
+    expect(counts.reduce((sum, count) => sum + count)).toBe(1)
   })
 })
 
