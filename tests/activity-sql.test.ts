@@ -34,6 +34,7 @@ import {
   migrateActivities,
   sqlSink,
 } from 'sojourn/activity'
+import { sinkChecks } from 'sojourn/testing'
 import { type PostgresServer, sharedPostgres } from './support/postgres.js'
 
 /** Tables of the application's, of which the sink knows nothing. */
@@ -192,6 +193,18 @@ describe.each(DATABASES)('on $database', ({ open }) => {
     return { db, sink: sqlSink({ db, table }), table }
   }
 
+  describe('the suite for sinks', () => {
+    let made: { db: Db; sink: ActivityArchive; table: string }
+    beforeAll(async () => {
+      made = await newSink()
+    })
+    const checks = sinkChecks({
+      createSink: () => made.sink,
+      createPeer: () => sqlSink({ db: made.db, table: made.table }),
+    })
+    for (const { name, run } of checks) test(name, run)
+  })
+
   test('an activity comes back as it was written', async () => {
     const { sink } = await newSink()
     const full = activity({ details: { list: [1, null, { deep: 'x\0\ud83d' }], 'a\0': '', ['__proto__']: { a: 1 } } })
@@ -270,7 +283,7 @@ describe.each(DATABASES)('on $database', ({ open }) => {
           })
         },
       ),
-      { numRuns: 40 },
+      { numRuns: 25 },
     )
   })
 
@@ -387,23 +400,24 @@ describe.each(DATABASES)('on $database', ({ open }) => {
     })
     isDone = true
     expect(removed).toBe(2500)
-    expect(queries).toHaveLength(4)
-    expect(turns).toBeGreaterThanOrEqual(3)
+    expect(queries.filter((query) => query.sql.startsWith('delete'))).toHaveLength(11)
+    expect(turns).toBeGreaterThanOrEqual(10)
     expect(await everything(sink)).toStrictEqual(kept)
     expect(await sink.prune(new Date(NOON))).toBe(0)
   })
 
-  test('prunes and writes at the same time do each other no harm', async () => {
+  test('prunes and writes at the same time do each other no harm, and all that is old is gone', async () => {
     const { sink } = await newSink()
     const old = Array.from({ length: 3000 }, () => activity({ at: new Date(NOON - 1) }))
     const fresh = Array.from({ length: 3000 }, () => activity())
     await sink.write(old)
-    const [first, second] = await Promise.all([
+    const [first, second, third] = await Promise.all([
+      sink.prune(new Date(NOON)),
       sink.prune(new Date(NOON)),
       sink.prune(new Date(NOON)),
       ...[0, 1000, 2000].map((start) => sink.write(fresh.slice(start, start + 1000))),
     ])
-    expect(Number(first) + Number(second)).toBe(3000)
+    expect(Number(first) + Number(second) + Number(third)).toBe(3000)
     expect(await sink.countByType({})).toEqual({ 'order.placed': 3000 })
   })
 
@@ -624,7 +638,7 @@ describe('no scan of the table', () => {
     ['the next page of all', 'by_time', (sink) => secondPage(sink, {})],
     ['counts in a window', 'by_time', (sink) => sink.countByType({ since: SINCE, until: UNTIL })],
     ['counts of a type in a window', 'by_time', (sink) => sink.countByType({ since: SINCE, until: UNTIL, type: 't1' })],
-    ['pruning', 'by_time', (sink) => sink.prune(new Date(NOON - 1))],
+    ['pruning', 'by_time', (sink) => sink.prune(new Date(NOON + 5000))],
   ]
 
   /** The second page alone is asked of the database: its cursor comes from an archive of two activities. */
@@ -653,26 +667,27 @@ describe('no scan of the table', () => {
       `.execute(db)
     })
 
+    async function planOf(query: CompiledQuery): Promise<string> {
+      const explain = { ...query, sql: `explain query plan ${query.sql}` }
+      const { rows } = await db.executeQuery<{ detail: string }>(explain)
+      return rows.map(({ detail }) => detail).join('\n')
+    }
+
     test.each(USES)('%s uses the index %s', async (_name, index, use) => {
-      const [query] = await queriesOf(db, () => use(sqlSink({ db })))
-      const { sql: text, parameters = [] } = query ?? {}
-      const { rows } = await db.executeQuery<{ detail: string }>({
-        ...(query as CompiledQuery),
-        sql: `explain query plan ${text}`,
-        parameters,
-      })
-      const plan = rows.map(({ detail }) => detail).join('\n')
-      expect(plan).toMatch(new RegExp(`SEARCH session_activities USING (COVERING )?INDEX session_activities_${index} `))
-      expect(plan).not.toMatch(/SCAN session_activities|ORDER BY/)
+      const queries = await queriesOf(db, () => use(sqlSink({ db })))
+      expect(queries).not.toEqual([])
+      for (const query of queries) {
+        const plan = await planOf(query)
+        expect(plan).toMatch(
+          new RegExp(`SEARCH session_activities USING (COVERING )?INDEX session_activities_${index} `),
+        )
+        expect(plan).not.toMatch(/SCAN session_activities|ORDER BY/)
+      }
     })
 
     test('counts in a window read nothing but the index', async () => {
       const [query] = await queriesOf(db, () => sqlSink({ db }).countByType({ since: SINCE, until: UNTIL }))
-      const { rows } = await db.executeQuery<{ detail: string }>({
-        ...(query as CompiledQuery),
-        sql: `explain query plan ${query?.sql}`,
-      })
-      expect(rows[0]?.detail).toMatch(/USING COVERING INDEX session_activities_by_time/)
+      expect(await planOf(query as CompiledQuery)).toMatch(/USING COVERING INDEX session_activities_by_time/)
     })
   })
 
@@ -696,29 +711,36 @@ describe('no scan of the table', () => {
       Plans?: Plan[]
     }
 
-    test.each(USES)('%s uses the index %s', async (_name, index, use) => {
-      const [query] = await queriesOf(db, () => use(sqlSink({ db, table })))
-      const { rows } = await db.executeQuery<{ 'QUERY PLAN': { Plan: Plan }[] }>({
-        ...(query as CompiledQuery),
-        sql: `explain (format json) ${query?.sql}`,
-      })
+    async function planOf(query: CompiledQuery): Promise<readonly Plan[]> {
+      const explain = { ...query, sql: `explain (format json) ${query.sql}` }
+      const { rows } = await db.executeQuery<{ 'QUERY PLAN': { Plan: Plan }[] }>(explain)
       const nodes: Plan[] = []
       const visit = (plan: Plan): void => {
         nodes.push(plan)
         plan.Plans?.forEach(visit)
       }
       for (const { Plan: plan } of rows[0]?.['QUERY PLAN'] ?? []) visit(plan)
-      const kinds = nodes.map((node) => node['Node Type'])
-      expect(kinds).not.toContain('Seq Scan')
-      expect(nodes.map((node) => node['Index Name'])).toContain(`${table}_${index}`)
-      // The few rows of a window may be sorted; a timeline is read in order, or it would be read whole for its first page.
-      if (!/group by|"at" >=/.test(query?.sql ?? '')) expect(kinds.filter((kind) => kind.endsWith('Sort'))).toEqual([])
+      return nodes
+    }
+
+    test.each(USES)('%s uses the index %s', async (_name, index, use) => {
+      const queries = await queriesOf(db, () => use(sqlSink({ db, table })))
+      expect(queries).not.toEqual([])
+      for (const query of queries) {
+        const plan = await planOf(query)
+        const kinds = plan.map((node) => node['Node Type'])
+        expect(kinds).not.toContain('Seq Scan')
+        expect(plan.map((node) => node['Index Name'])).toContain(`${table}_${index}`)
+        // The few rows of a window may be sorted; a timeline is read in order, or it would be read whole for a page of it.
+        const isWindow = /group by|"at" >=/.test(query.sql)
+        if (!isWindow) expect(kinds.filter((kind) => kind.endsWith('Sort'))).toEqual([])
+      }
     })
   })
 })
 
 describe('at once', () => {
-  test('ten processes make one table in a file of SQLite, and all of them write to it', async () => {
+  test('ten processes at once make one table in a file of SQLite', async () => {
     // One program, so that ten processes start in the time of one under a loader for TypeScript.
     const program = join(DIRECTORY, 'migrate.mjs')
     const root = fileURLToPath(new URL('..', import.meta.url))
@@ -727,7 +749,7 @@ describe('at once', () => {
       stdin: {
         contents: `
           import { Kysely, SqliteDialect } from 'kysely'
-          import { migrateActivities, sqlSink } from './src/activity/index.ts'
+          import { migrateActivities } from './src/activity/index.ts'
           const { default: Database } = await import('${libsql}')
           const db = new Kysely({ dialect: new SqliteDialect({ database: new Database(process.argv[2]) }) })
           process.stdout.write('ready')

@@ -1,11 +1,11 @@
 // The SQL sink: activities in one table of PostgreSQL or SQLite, through the application's own Kysely instance.
 import { createHash } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
-import { isDate } from 'node:util/types'
 import type { SelectQueryBuilder } from 'kysely'
 import type { Activity, ActivityRequest } from '../activity-hook.js'
 import { SessionError } from '../errors.js'
-import type { ActivityArchive, ActivityPage, ActivityQuery } from './sink.js'
+import { countsOf, cursorOf, invalid, pageSelectionOf, type Selection, selectionOf, timeOf } from './query.js'
+import type { ActivityArchive, ActivityPage } from './sink.js'
 import {
   type ActivityRow,
   activityTable,
@@ -21,12 +21,10 @@ export interface SqlSinkOptions extends SqlTableOptions {
   readonly db: SqlDatabase
 }
 
-const DEFAULT_LIMIT = 100
-const MAX_LIMIT = 1000
 /** Ten values a row, of which PostgreSQL takes 65,535 in a statement and SQLite 32,766. */
 const ROWS_PER_INSERT = 1000
 /** So few that the locks of one portion are gone in some milliseconds. */
-const ROWS_PER_PRUNE = 1000
+const ROWS_PER_PRUNE = 250
 /** An index of PostgreSQL takes 2,704 bytes for all columns of a row, and a character up to three. */
 const MAX_TEXT_LENGTH = 255
 const READABLE_LENGTH = 200
@@ -67,16 +65,15 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
     },
 
     async page(query): Promise<ActivityPage> {
-      const { limit = DEFAULT_LIMIT, after, order = 'oldest-first' } = query
-      checkPage({ limit, order })
-      const start = after === undefined ? undefined : positionOf(after)
-      const selection = selectionOf(query)
-      if (selection === undefined) return { activities: [], next: undefined }
-      const [direction, beyond] = order === 'oldest-first' ? (['asc', '>'] as const) : (['desc', '<'] as const)
+      const { limit, after, isNewestFirst, ...selection } = pageSelectionOf(query)
+      // PostgreSQL would refuse such text; no page has ended there.
+      if (after !== undefined && !isStorable(after.id)) throw invalid('after is not the `next` of a page.')
+      if (selection.types?.size === 0) return { activities: [], next: undefined }
+      const [direction, beyond] = isNewestFirst ? (['desc', '<'] as const) : (['asc', '>'] as const)
 
       let select = matching(db.selectFrom(table.name), selection)
-      if (start !== undefined) {
-        select = select.where(({ eb, refTuple, tuple }) => eb(refTuple('at', 'id'), beyond, tuple(start.at, start.id)))
+      if (after !== undefined) {
+        select = select.where(({ eb, refTuple, tuple }) => eb(refTuple('at', 'id'), beyond, tuple(after.at, after.id)))
       }
       const rows = await explained(table, 'be read', () =>
         select
@@ -89,12 +86,15 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
           .execute(),
       )
       const last = rows.length > limit ? rows[limit - 1] : undefined
-      return { activities: rows.slice(0, limit).map(activityOf), next: last && cursorOf(last) }
+      return {
+        activities: rows.slice(0, limit).map(activityOf),
+        next: last && cursorOf({ at: Number(last.at), id: last.id }),
+      }
     },
 
     async countByType(query): Promise<Readonly<Record<string, number>>> {
       const selection = selectionOf(query)
-      if (selection === undefined) return {}
+      if (selection.types?.size === 0) return {}
       const rows = await explained(table, 'be read', () =>
         matching(db.selectFrom(table.name), selection)
           .select(({ fn }) => ['type', fn.countAll().as('count')])
@@ -103,30 +103,30 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
       )
       const counts: [type: string, count: number][] = []
       for (const { type, count } of rows) counts.push([await typeOf(type), Number(count)])
-      // Defines its members, so that no type is taken for the prototype.
-      return Object.fromEntries(counts)
+      return countsOf(counts)
     },
 
     async prune(before) {
       const end = timeOf(before, 'before')
       let total = 0
       while (true) {
-        const { numDeletedRows } = await explained(table, 'be pruned', () =>
-          db
-            .deleteFrom(table.name)
-            .where('id', 'in', (eb) =>
-              eb
-                .selectFrom(table.name)
-                .select('id')
-                .where('at', '<', end)
-                .orderBy('at')
-                .orderBy('id')
-                .limit(ROWS_PER_PRUNE),
-            )
-            .executeTakeFirstOrThrow(),
+        const rest = db.selectFrom(table.name).select(['at', 'id']).where('at', '<', end).orderBy('at').orderBy('id')
+        const last = await explained(table, 'be pruned', () =>
+          rest
+            .limit(1)
+            .offset(ROWS_PER_PRUNE - 1)
+            .executeTakeFirst(),
         )
-        if (numDeletedRows === 0n) return total
+        // A stretch of one index: several that prune at once lock rows in the same order, and never wait in a circle.
+        const portion =
+          last === undefined
+            ? db.deleteFrom(table.name).where('at', '<', end)
+            : db
+                .deleteFrom(table.name)
+                .where(({ eb, refTuple, tuple }) => eb(refTuple('at', 'id'), '<=', tuple(Number(last.at), last.id)))
+        const { numDeletedRows } = await explained(table, 'be pruned', () => portion.executeTakeFirstOrThrow())
         total += Number(numDeletedRows)
+        if (last === undefined) return total
         // A driver of SQLite works without a pause; requests and other writers get their turn here.
         await turn()
       }
@@ -143,46 +143,19 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
   }
 }
 
-/** The conditions of a query in terms of the table. */
-interface Selection {
-  readonly equal: Partial<Pick<ActivityRow, 'logical_id' | 'session_id' | 'user_id' | 'user_id_type'>>
-  readonly types: readonly string[] | undefined
-  readonly since: number | undefined
-  readonly until: number | undefined
-}
-
-/** Checks a query; `undefined` when nothing can match it. */
-function selectionOf({ logicalId, sessionId, userId, type, since, until }: ActivityQuery): Selection | undefined {
-  for (const [name, value] of Object.entries({ logicalId, sessionId })) {
-    if (value !== undefined && typeof value !== 'string') throw invalid(`${name} is not text.`)
-  }
-  if (userId !== undefined && typeof userId !== 'string' && typeof userId !== 'number') {
-    throw invalid('userId is neither text nor a number.')
-  }
-  const types: readonly unknown[] | undefined = type === undefined || Array.isArray(type) ? type : [type]
-  if (types?.some((one) => typeof one !== 'string')) throw invalid('type is neither text nor a list of texts.')
-  if (types?.length === 0) return undefined
-  return {
-    equal: {
-      ...(logicalId !== undefined && { logical_id: storedText(logicalId) }),
-      ...(sessionId !== undefined && { session_id: storedText(sessionId) }),
-      ...(userId !== undefined && { user_id: storedText(String(userId)), user_id_type: typeof userId }),
-    },
-    types: types && [...new Set(types as readonly string[])].map(storedText),
-    since: since === undefined ? undefined : timeOf(since, 'since'),
-    until: until === undefined ? undefined : timeOf(until, 'until'),
-  }
-}
-
 function matching<O>(
   select: SelectQueryBuilder<Tables, 'activities', O>,
-  { equal, types, since, until }: Selection,
+  { logicalId, sessionId, userId, types, since, until }: Selection,
 ): SelectQueryBuilder<Tables, 'activities', O> {
   let query = select
-  for (const [column, value] of Object.entries(equal)) query = query.where(column as keyof typeof equal, '=', value)
-  if (types !== undefined) query = query.where('type', 'in', types)
-  if (since !== undefined) query = query.where('at', '>=', since)
-  if (until !== undefined) query = query.where('at', '<', until)
+  if (logicalId !== undefined) query = query.where('logical_id', '=', storedText(logicalId))
+  if (sessionId !== undefined) query = query.where('session_id', '=', storedText(sessionId))
+  if (userId !== undefined) {
+    query = query.where('user_id', '=', storedText(String(userId))).where('user_id_type', '=', typeof userId)
+  }
+  if (types !== undefined) query = query.where('type', 'in', [...types].map(storedText))
+  if (Number.isFinite(since)) query = query.where('at', '>=', since)
+  if (Number.isFinite(until)) query = query.where('at', '<', until)
   return query
 }
 
@@ -269,42 +242,4 @@ function objectOf(json: string): Record<string, unknown> | undefined {
   } catch {
     return undefined
   }
-}
-
-interface Position {
-  readonly at: number
-  readonly id: string
-}
-
-function cursorOf({ at, id }: ActivityRow): string {
-  return Buffer.from(JSON.stringify([Number(at), id])).toString('base64url')
-}
-
-function positionOf(cursor: unknown): Position {
-  try {
-    const [at, id]: unknown[] = JSON.parse(Buffer.from(String(cursor), 'base64url').toString())
-    if (Number.isSafeInteger(at) && isStorable(id)) return { at: at as number, id }
-  } catch {
-    // Told below.
-  }
-  throw invalid('after is not the `next` of a page.')
-}
-
-function checkPage({ limit, order }: { limit: unknown; order: unknown }): void {
-  if (!Number.isInteger(limit) || (limit as number) < 1 || (limit as number) > MAX_LIMIT) {
-    throw invalid(`limit is not a whole number from 1 to ${MAX_LIMIT}.`)
-  }
-  if (order !== 'oldest-first' && order !== 'newest-first') {
-    throw invalid(`order is neither 'oldest-first' nor 'newest-first'.`)
-  }
-}
-
-function timeOf(date: unknown, name: string): number {
-  const time = isDate(date) ? date.getTime() : Number.NaN
-  if (Number.isNaN(time)) throw invalid(`${name} is not a valid Date.`)
-  return time
-}
-
-function invalid(message: string): SessionError {
-  return new SessionError('INVALID_ARGUMENT', message)
 }
