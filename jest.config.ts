@@ -15,6 +15,8 @@ const config: Config = {
   moduleNameMapper: {
     '^sojourn$': '<rootDir>/src/index.ts',
     '^sojourn/redis$': '<rootDir>/src/stores/redis.ts',
+    '^sojourn/activity$': '<rootDir>/src/activity/index.ts',
+    '^sojourn/metrics$': '<rootDir>/src/metrics.ts',
     '^sojourn/testing$': '<rootDir>/src/testing.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

@@ -113,6 +113,7 @@ export class CleanUp {
     if (found === null) return false
     const { record, end } = found
     const { reason } = end
+    const { userId, logicalId } = record
     if (reason !== 'idle' && reason !== 'absolute') {
       // All sessions were revoked, and this one is among them.
       return this.#engine.end(record, { reason: 'revoked' })
@@ -123,7 +124,7 @@ export class CleanUp {
       if ((await this.#findOver(id)) === null) return false
     }
     const isRemoved = await this.#engine.end(record, { reason }, end.at)
-    if (isRemoved) this.#engine.events.emit('expired', { id, userId: record.userId, reason })
+    if (isRemoved) this.#engine.events.emit('expired', { id, userId, logicalId, reason })
     return isRemoved
   }
 

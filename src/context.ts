@@ -1,5 +1,5 @@
 // The current session for code that is handed no request: services, callbacks, jobs started by a request.
-import { AsyncLocalStorage } from 'node:async_hooks'
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import { SessionError } from './errors.js'
 import { isSession, type Session } from './session.js'
 
@@ -44,4 +44,48 @@ export function requireSession(req?: object): Session {
     )
   }
   return session
+}
+
+/**
+ * The logical session ID of the request that is being handled, or of the given request; `undefined` outside of one. Made
+ * when first asked for and kept in the session, as `session.logicalId` says.
+ */
+export function getSessionId(req?: object): string | undefined {
+  return getSession(req)?.logicalId
+}
+
+/**
+ * As `getSessionId()`, for code that cannot go on without one.
+ * @throws {SessionError} `INVALID_ARGUMENT` outside of a request.
+ */
+export function requireSessionId(req?: object): string {
+  return requireSession(req).logicalId
+}
+
+/**
+ * Runs `task` with the session of `req` as the current one: for callbacks of libraries that lose it, such as body parsers
+ * and connection pools. Does nothing else when the request has no session.
+ *
+ * ```ts
+ * upload(req, res, (error) => withSession(req, () => next(error)))
+ * ```
+ */
+export function withSession<T>(req: object, task: () => T): T {
+  return getSession(req) === undefined ? task() : runWithSession(req as SessionHolder, task)
+}
+
+/** A function that runs with the session that is the current one now, whoever calls it and when. */
+export function bindSession<Args extends unknown[], R>(fn: (...args: Args) => R): (...args: Args) => R {
+  return AsyncResource.bind(fn)
+}
+
+/**
+ * Middleware that makes the session of the request the current one again. Mount it behind a middleware that loses it.
+ *
+ * ```ts
+ * app.post('/photos', upload.single('photo'), sessionContext, handler)
+ * ```
+ */
+export function sessionContext(req: object, _res: object, next: () => void): void {
+  withSession(req, next)
 }

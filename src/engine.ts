@@ -1,7 +1,8 @@
 // What stands between sessions and their store: one deadline for every call, one place where times are decided, where
 // tokens are made and checked, users limited, and events told. The middleware and the manager both stand on it.
+import { recordEvents } from './activity-hook.js'
 import type { CookieClaim } from './cookie.js'
-import { isSessionError, SessionError } from './errors.js'
+import { isSessionError, SessionError, type SessionErrorCode } from './errors.js'
 import { SessionEvents } from './events.js'
 import { hashToken, newSessionId, newToken, sameHash, userKey } from './ids.js'
 import type { ResolvedSessionOptions } from './options.js'
@@ -60,6 +61,8 @@ export interface RegenerationParts {
   readonly isLogin: boolean
   /** Whether it is a new session in all but its place: times start afresh, nothing of the client is taken over. */
   readonly isFresh?: boolean
+  /** The logical ID, when it is to be another one. */
+  readonly logicalId?: string | undefined
   /** The client of a login. */
   readonly context?: SessionContext | undefined
 }
@@ -94,6 +97,7 @@ export class SessionEngine {
   constructor(options: ResolvedSessionOptions) {
     this.options = options
     this.events = new SessionEvents(options.clock)
+    recordEvents(this)
   }
 
   /** The present, in whole milliseconds since the epoch. */
@@ -248,6 +252,11 @@ export class SessionEngine {
     return result
   }
 
+  /** Whether the session was not used for so long that its logical ID has ended. */
+  isLogicalIdOver({ lastAccessedAt }: SessionData): boolean {
+    return this.now() - lastAccessedAt >= this.options.logicalIdTimeoutMs
+  }
+
   /** Whether the recorded last access is old enough to be moved. */
   isTouchDue(record: SessionData): boolean {
     return this.now() - record.lastAccessedAt >= this.#touchIntervalMs(record)
@@ -327,6 +336,7 @@ export class SessionEngine {
       idleTimeoutMs,
       persistent: keepsSettings ? record.persistent : undefined,
       userId: parts.userId,
+      logicalId: parts.logicalId ?? (parts.isFresh || parts.keep === 'all' ? undefined : record.logicalId),
       context: parts.context ?? (parts.isFresh ? undefined : record.context),
       epoch: this.#epoch,
       fields: parts.set ?? [],
@@ -344,7 +354,9 @@ export class SessionEngine {
           this.options.store.regenerate(record.id, regeneration, ttl),
         )
         stored = result.status === 'regenerated' ? result.record : result.status === 'ended' ? 'ended' : null
-        return result.status === 'regenerated' ? 'stored' : 'not stored'
+        if (result.status !== 'regenerated') return 'not stored'
+        this.#tellEnded(record.id, 'regenerated')
+        return 'stored'
       })
       if (outcome === 'evicted') throw evicted()
       if (stored === 'ended') {
@@ -372,11 +384,18 @@ export class SessionEngine {
       const result = await this.#call('end', current, () =>
         this.options.store.end(current, end, this.options.retentionSeconds),
       )
-      hasEnded ||= result.status === 'ended'
+      if (result.status === 'ended') {
+        hasEnded = true
+        this.#tellEnded(current, ending.reason)
+      }
       id = result.status === 'over' ? result.successor : undefined
     }
     if (session.userId !== undefined) await this.#forgetEntries(session.userId, ids)
     return hasEnded
+  }
+
+  #tellEnded(id: string, reason: EndReason): void {
+    if (this.events.isHeard('ended')) this.events.emit('ended', { id, reason })
   }
 
   // --- The sessions of a user ---
@@ -400,8 +419,10 @@ export class SessionEngine {
       users.evict(userKey(userId), { now: this.now(), except }),
     )
     return this.#endEntries(userId, entries, async (id) => {
+      const record = this.options.activity && (await this.load(id))
+      const logicalId = record && record !== 'corrupt' ? record.logicalId : undefined
       const hasEnded = await this.end({ id, userId: undefined }, ending)
-      if (hasEnded) this.events.emit('revoked', { id, userId, by: ending.by, detail: ending.detail })
+      if (hasEnded) this.events.emit('revoked', { id, userId, logicalId, by: ending.by, detail: ending.detail })
       return hasEnded
     })
   }
@@ -462,7 +483,7 @@ export class SessionEngine {
       if (hasEnded) ended.push(id)
       return hasEnded
     })
-    if (ended.length > 0) this.events.emit('limit', { id: record.id, userId, outcome: 'ended-oldest', ended })
+    if (ended.length > 0) this.events.emit('limit', { ...nameOf(record), userId, outcome: 'ended-oldest', ended })
     if (!isSameUser && previous?.userId !== undefined) await this.#forgetEntries(previous.userId, [previous.id])
     if (isSettled) return 'stored'
     await this.end(record, { reason: 'limit' })
@@ -499,7 +520,7 @@ export class SessionEngine {
       else if (onSessionLimit === 'refuse') break
       else evictsOldest = true
     }
-    this.events.emit('limit', { id: record.id, userId, outcome: 'refused', ended: [] })
+    this.events.emit('limit', { ...nameOf(record), userId, outcome: 'refused', ended: [] })
     throw new SessionError(
       'SESSION_LIMIT',
       `This user has ${maxSessionsPerUser} sessions already: end one of them (sessionsOf(), revoke()) before the next login.`,
@@ -574,13 +595,24 @@ export class SessionEngine {
     if (!store.scan) throw notSupported('This needs a store that can be gone through ("scan")')
     await this.#firstEpoch()
     const records = store.scan()[Symbol.asyncIterator]()
+    let startedAt = 0
+    let durationMs = 0
+    let error: SessionErrorCode | undefined
     try {
       for (;;) {
-        const { done, value } = await this.#call('scan', undefined, () => records.next())
+        startedAt = performance.now()
+        const { done, value } = await this.#withinDeadline('scan', undefined, () => records.next())
+        durationMs += performance.now() - startedAt
         if (done) return
         yield value
       }
+    } catch (failure) {
+      durationMs += performance.now() - startedAt
+      error = codeOf(failure)
+      throw failure
     } finally {
+      // Once, not for each record.
+      if (this.events.isHeard('storeCall')) this.events.emit('storeCall', { operation: 'scan', durationMs, error })
       // Nobody waits for it: behind a step that missed its deadline it would come as late.
       records.return?.().catch(() => {})
     }
@@ -661,9 +693,11 @@ export class SessionEngine {
     return 'corrupt'
   }
 
-  /** A session whose own idle timeout is short is touched more often, or activity would not keep it alive. */
+  /** A session with a short timeout of its own or of its logical ID is touched more often, or activity would not count. */
   #touchIntervalMs(record: SessionData): number {
-    return Math.min(this.options.touchIntervalMs, (record.idleTimeoutMs ?? Number.POSITIVE_INFINITY) / 10)
+    const { touchIntervalMs, logicalIdTimeoutMs } = this.options
+    const shortestMs = Math.min(record.idleTimeoutMs ?? Number.POSITIVE_INFINITY, logicalIdTimeoutMs)
+    return Math.min(touchIntervalMs, shortestMs / 10)
   }
 
   /** When this session would end if it were used now. */
@@ -680,8 +714,28 @@ export class SessionEngine {
     return secondsLeft(record, now) + this.options.retentionSeconds
   }
 
-  /** One store call with its deadline. What the store does after the deadline is nobody's answer any more. */
+  /** One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. */
   #call<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+    return this.events.isHeard('storeCall')
+      ? this.#timed(operation, id, start)
+      : this.#withinDeadline(operation, id, start)
+  }
+
+  async #timed<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+    const startedAt = performance.now()
+    let error: SessionErrorCode | undefined
+    try {
+      return await this.#withinDeadline(operation, id, start)
+    } catch (failure) {
+      error = codeOf(failure)
+      throw failure
+    } finally {
+      this.events.emit('storeCall', { operation, durationMs: performance.now() - startedAt, error })
+    }
+  }
+
+  /** What the store does after the deadline is nobody's answer any more. */
+  #withinDeadline<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const timeoutMs = this.options.storeTimeoutMs
       const fail = (error: unknown): void => {
@@ -720,12 +774,16 @@ export class SessionEngine {
   }
 }
 
+function codeOf(error: unknown): SessionErrorCode | undefined {
+  return isSessionError(error) ? error.code : undefined
+}
+
 function resolved<T>(value: T): Promise<T> {
   return Promise.resolve(value)
 }
 
-function nameOf({ id, userId }: SessionData): Pick<SessionData, 'id' | 'userId'> {
-  return { id, userId }
+function nameOf({ id, userId, logicalId }: SessionData): Pick<SessionData, 'id' | 'userId' | 'logicalId'> {
+  return { id, userId, logicalId }
 }
 
 function evicted(): SessionError {

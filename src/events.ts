@@ -1,10 +1,12 @@
 // What Sojourn tells about: one typed event map, delivered so that no listener can harm a request.
 import { type Channel, channel } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
-import type { SessionError } from './errors.js'
-import type { ExpiryReason, SessionEnd } from './session-data.js'
+import type { SessionError, SessionErrorCode } from './errors.js'
+import type { EndReason, ExpiryReason, SessionEnd } from './session-data.js'
 
 type UserId = string | number | undefined
+/** The logical ID, when the application has asked for it. */
+type LogicalId = string | undefined
 
 /**
  * Everything that is told, by event name. No event carries a token, a cookie value, a key or a field's value; `id` is
@@ -12,33 +14,55 @@ type UserId = string | number | undefined
  */
 export interface SessionEventMap {
   /** A new session was stored. */
-  created: { id: string; userId: UserId }
+  created: { id: string; userId: UserId; logicalId?: LogicalId }
   /** A request's cookie opened a session. */
-  loaded: { id: string; userId: UserId }
+  loaded: { id: string; userId: UserId; logicalId?: LogicalId }
   /** Changes of a session were stored: by the commit of a request, `save()`, `update()` or the manager. */
-  committed: { id: string; userId: UserId }
+  committed: { id: string; userId: UserId; logicalId?: LogicalId }
   /** A session got a new token. */
-  renewed: { id: string; userId: UserId }
+  renewed: { id: string; userId: UserId; logicalId?: LogicalId }
   /** A session got a new ID and token; `previousId` is over. */
-  regenerated: { id: string; previousId: string; userId: UserId }
+  regenerated: { id: string; previousId: string; userId: UserId; logicalId?: LogicalId }
   /** A user logged in: `id` is the new session, `previousId` the one it replaced, if there was one. */
-  login: { id: string; previousId: string | undefined; userId: string | number }
+  login: { id: string; previousId: string | undefined; userId: string | number; logicalId?: LogicalId }
   /** The user of a session proved again who they are; `previousId` is over. */
-  reauthenticated: { id: string; previousId: string; userId: string | number }
+  reauthenticated: { id: string; previousId: string; userId: string | number; logicalId?: LogicalId }
+  /**
+   * A session got another logical ID: its first (`'start'`; `from` is then that of the session that the client had before, if
+   * it had one), by `logicalIdTimeout`, by `restart()` or by `completeWorkflow()`.
+   */
+  boundary: {
+    id: string
+    userId: UserId
+    from: string | undefined
+    to: string
+    cause: 'start' | 'timeout' | 'restart' | 'completed'
+  }
   /** A user logged out; the session `id` is over. */
-  logout: { id: string; userId: UserId }
+  logout: { id: string; userId: UserId; logicalId?: LogicalId }
   /** A session was ended from inside its request. */
-  destroyed: { id: string; userId: UserId }
+  destroyed: { id: string; userId: UserId; logicalId?: LogicalId }
   /** A session was ended from outside, `by` whom and why (`detail`) as the caller said. */
-  revoked: { id: string; userId: UserId; by: string | undefined; detail: string | undefined }
+  revoked: { id: string; userId: UserId; logicalId?: LogicalId; by: string | undefined; detail: string | undefined }
   /** All sessions were ended at once. */
   allRevoked: { by: string | undefined; detail: string | undefined }
   /** A login met the limit of sessions per user: `ended` are the sessions that had to go, none when it was refused. */
-  limit: { id: string; userId: string | number; outcome: 'ended-oldest' | 'refused'; ended: readonly string[] }
+  limit: {
+    id: string
+    userId: string | number
+    logicalId?: LogicalId
+    outcome: 'ended-oldest' | 'refused'
+    ended: readonly string[]
+  }
+  /**
+   * A session is over: told once, by the process that ended it, whatever event says more of it. One that ran out is told
+   * when a clean-up removes it, one that the store forgot by itself never.
+   */
+  ended: { id: string; reason: EndReason }
   /** A session ran out; told each time that a cookie names it, and when a clean-up removes it. */
-  expired: { id: string; userId: UserId; reason: ExpiryReason }
+  expired: { id: string; userId: UserId; logicalId?: LogicalId; reason: ExpiryReason }
   /** A cookie that was good once named a session that has been ended. */
-  usedAfterEnd: { id: string; userId: UserId; end: SessionEnd; ip: string | undefined }
+  usedAfterEnd: { id: string; userId: UserId; logicalId?: LogicalId; end: SessionEnd; ip: string | undefined }
   /** A cookie that we did not issue, or that was altered: wrong shape or wrong signature. */
   badCookie: { reason: 'malformed' | 'signature'; ip: string | undefined }
   /** A well-signed cookie named a session that the store does not have: forgotten, or lost. */
@@ -50,11 +74,16 @@ export interface SessionEventMap {
   /** `update()` has to run its function again, because another request wrote the field in between. */
   conflict: { id: string; userId: UserId; field: string }
   /** A write was dropped because the session had ended in the meantime. */
-  lateWrite: { id: string; userId: UserId }
+  lateWrite: { id: string; userId: UserId; logicalId?: LogicalId }
   /** Fields were changed when it was too late to store them, or a new session when it was too late for its cookie. */
   lateChange: { id: string; reason: 'after-response' | 'headers-sent' }
   /** A store call failed or missed its deadline. */
   storeError: { id?: string | undefined; operation: string; error: SessionError }
+  /**
+   * A store call is done, or failed with the code `error`: for measuring, since there are one or two in most requests. A
+   * scan is one call, without the time of who reads from it. Not made when nobody listens.
+   */
+  storeCall: { operation: string; durationMs: number; error?: SessionErrorCode | undefined }
   /** `archive` failed for a session, which is kept for the next clean-up. */
   archiveFailed: { id: string; userId: UserId; cause: unknown }
   /** A clean-up went through the store and removed so many sessions. */

@@ -1,6 +1,6 @@
 // The names and secrets of sessions: where they come from and what shape they have.
-import { createHash, hash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { v4 as uuid } from 'uuid'
+import { createHash, hash, randomBytes, randomInt, timingSafeEqual } from 'node:crypto'
+import { v4 as uuid, v7 as uuidOfTime } from 'uuid'
 
 const SLOT_DIGITS = 4
 
@@ -19,6 +19,41 @@ export function newSessionId(previous?: string): string {
 /** The part of a session ID that stays the same when the session is regenerated. */
 export function slotOf(id: string): string {
   return id.slice(0, SLOT_DIGITS)
+}
+
+/** A new logical ID, a UUID v4. */
+export function newLogicalId(): string {
+  return uuid()
+}
+
+/**
+ * A new activity ID, a UUID v7 (RFC 9562): it is no secret, and sorts by time; of one millisecond, in the order that this
+ * process made them.
+ */
+export function newActivityId(at: Date): string {
+  const msecs = at.getTime()
+  if (msecs === lastActivity.msecs) lastActivity.seq += 1
+  // From the lower half of the 32 bits, so that it cannot run over within a millisecond.
+  else lastActivity = { msecs, seq: randomInt(2 ** 31) }
+  return uuidOfTime(lastActivity)
+}
+
+let lastActivity = { msecs: Number.NaN, seq: 0 }
+
+/**
+ * The logical ID that follows from a session ID or another logical ID, in the shape of a UUID v4: what requests that begin
+ * one at the same time agree on without asking each other.
+ */
+export function derivedLogicalId(from: string): string {
+  const hex = hash('sha256', `logical ID after ${from}`, 'hex')
+  const variant = ((Number.parseInt(hex.charAt(16), 16) & 3) | 8).toString(16)
+  return [
+    hex.slice(0, 8),
+    hex.slice(8, 12),
+    `4${hex.slice(13, 16)}`,
+    variant + hex.slice(17, 20),
+    hex.slice(20, 32),
+  ].join('-')
 }
 
 /** A new token: 256 bits from the system's secure random source (OWASP ASVS 7.2.3), and the hash that a store may keep. */

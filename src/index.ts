@@ -1,8 +1,23 @@
 // The public face of the core, nothing else.
+export type {
+  Activity,
+  ActivityHook,
+  ActivityRecorder,
+  ActivityRequest,
+  SessionActivityType,
+} from './activity-hook.js'
 export type { CleanUpResult } from './cleanup.js'
 export type { ClientFacts } from './client-context.js'
 export { jsonCodec, type SessionCodec } from './codec.js'
-export { getSession, requireSession } from './context.js'
+export {
+  bindSession,
+  getSession,
+  getSessionId,
+  requireSession,
+  requireSessionId,
+  sessionContext,
+  withSession,
+} from './context.js'
 export type { CookieAttributes, CookieOptions } from './cookie.js'
 export { isSessionError, SessionError, type SessionErrorCode, type ValidationIssue } from './errors.js'
 export type { SessionEvent, SessionEventMap, SessionEventName, SessionEvents } from './events.js'
@@ -37,6 +52,7 @@ export {
   applyTouch,
   type EndReason,
   type EndResult,
+  type Expectation,
   type ExpiryReason,
   endOfRegenerated,
   type MetadataChange,

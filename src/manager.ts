@@ -213,10 +213,10 @@ export class SessionManager {
   async revoke(id: string, options: RevokeOptions = {}): Promise<boolean> {
     const reason = checkReason(options)
     const record = await this.#engine.peek(checkId(id))
-    const userId = record === null || record === 'corrupt' ? undefined : record.userId
+    const { userId, logicalId } = record === null || record === 'corrupt' ? NOBODY : record
     const isOver = record !== null && record !== 'corrupt' && !record.ended && this.#engine.endOf(record) !== null
     const hasEnded = (await this.#engine.end({ id, userId }, { reason: 'revoked', ...reason })) && !isOver
-    if (hasEnded) this.events.emit('revoked', { id, userId, ...reason })
+    if (hasEnded) this.events.emit('revoked', { id, userId, logicalId, ...reason })
     return hasEnded
   }
 
@@ -374,6 +374,8 @@ function checkTexts(texts: Record<string, unknown>): void {
 }
 
 const MAX_REASON = 500
+
+const NOBODY = { userId: undefined, logicalId: undefined }
 
 /** What is no text could be stored, and never be read again. */
 function checkContext(context: SessionContext): SessionContext {

@@ -1,6 +1,7 @@
 // The request path, from top to bottom: read the cookie, load, attach, let the handler run, commit, set the cookie.
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
+import { type ActivityRequest, recordActivity, type SessionActivityType } from './activity-hook.js'
 import { contextOf, ipOf } from './client-context.js'
 import { runWithSession, type SessionHolder } from './context.js'
 import { clearCookie, hasCookie, isInScope, readCookie, writeCookie } from './cookie.js'
@@ -125,6 +126,7 @@ class Exchange implements SessionHost, ResponseHooks {
       this.refuse(error)
       return
     }
+    if (this.#engine.options.activity?.wantsRequests && this.#held) this.#recordRequest(this.#res as HttpResponse)
     // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
     const mustHold = this.#state.mayCommit() || this.#clearsSiteData()
     if (this.#held && (mustHold || isPlain(this.#res as HttpResponse))) this.#hold(this.#held)
@@ -150,6 +152,26 @@ class Exchange implements SessionHost, ResponseHooks {
     } catch (error) {
       warnOfFailure('onEnded', error)
     }
+  }
+
+  /** When the response is over, whole or not. */
+  #recordRequest(res: HttpResponse): void {
+    const startedAt = performance.now()
+    res.once('close', () => {
+      const state = this.#state
+      recordActivity(this.#engine, {
+        type: 'session.request' satisfies SessionActivityType,
+        sessionId: state.id,
+        logicalId: state.record?.logicalId,
+        userId: state.record?.userId,
+        details: {
+          status: res.statusCode,
+          durationMs: Math.round(performance.now() - startedAt),
+          isWhole: res.writableFinished,
+        },
+        request: this.activityRequest(),
+      })
+    })
   }
 
   #attach(origin: SessionOrigin): void {
@@ -194,6 +216,12 @@ class Exchange implements SessionHost, ResponseHooks {
 
   clientContext(): SessionContext | undefined {
     return contextOf(this.#req, this.#engine.options.clientContext)
+  }
+
+  activityRequest(): ActivityRequest {
+    const { method = '', originalUrl, url = '' } = this.#req
+    const [path = ''] = (originalUrl ?? url).split('?', 1)
+    return { method, path, ip: ipOf(this.#req, this.#engine.options.clientContext) }
   }
 
   initialFields(): ReadonlyMap<string, string> {
@@ -252,6 +280,7 @@ class Exchange implements SessionHost, ResponseHooks {
         state.tellLateChange('headers-sent')
         return undefined
       case 'unchanged':
+        if (state.isLogicalIdDue()) return state.keepLogicalIdInPassing().catch(ignoreTouchFailure)
         if (state.isRenewalDue()) return state.renewInPassing().catch(ignoreTouchFailure)
         if (this.#hasTouched || !state.isTouchDue()) return undefined
         this.#hasTouched = true
@@ -382,7 +411,7 @@ function warnOnce(engine: SessionEngine, code: string, message: string): void {
   warn(message, code)
 }
 
-/** That the session ended, or that the touch failed and was told, does not spoil a response that changed nothing. */
+/** That the session ended, or that such a write failed and was told, does not spoil a response that changed nothing. */
 function ignoreTouchFailure(error: unknown): void {
   if (!isStoreError(error) && !isSessionError(error, 'SESSION_ENDED')) throw error
 }

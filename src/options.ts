@@ -1,6 +1,7 @@
 // The options of session(): what they mean, their defaults, and the checks when the middleware is built.
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
+import type { ActivityHook, ActivityRecorder } from './activity-hook.js'
 import { jsonCodec, type SessionCodec } from './codec.js'
 import { type CookieOptions, isUnder, type ResolvedCookie, resolveCookie } from './cookie.js'
 import { SessionError } from './errors.js'
@@ -63,6 +64,17 @@ export interface SessionOptions {
    * @default none: tokens change at login and on `renew()`
    */
   renewAfter?: Duration
+  /**
+   * The logical ID of a session ends when the session was not used for this long: its next request gets another one.
+   * @default none: it changes by `restart()` and `completeWorkflow()` only
+   */
+  logicalIdTimeout?: Duration
+  /**
+   * Told of each activity: what `logActivity()` says, and logins, logouts and other turns of a session by themselves. A
+   * function, or an `ActivityLog` of `sojourn/activity`. It cannot delay or fail a request.
+   * @default none
+   */
+  activity?: ActivityHook
   /**
    * Requests that are no activity, such as polling: their paths, matched by whole segments, or a function that says so.
    * They use the session, but do not keep it alive.
@@ -182,6 +194,9 @@ export interface ResolvedSessionOptions {
   readonly touchIntervalMs: number
   readonly renewGraceMs: number
   readonly renewAfterMs: number
+  /** `Infinity` when there is none. */
+  readonly logicalIdTimeoutMs: number
+  readonly activity: ActivityRecorder | undefined
   readonly isPassive: ((req: IncomingMessage | Http2ServerRequest) => boolean) | undefined
   readonly maxSessionsPerUser: number | undefined
   readonly onSessionLimit: 'end-oldest' | 'refuse'
@@ -237,6 +252,8 @@ const KNOWN = new Set<string>([
   'renewGrace',
   'preset',
   'renewAfter',
+  'logicalIdTimeout',
+  'activity',
   'passivePaths',
   'maxSessionsPerUser',
   'onSessionLimit',
@@ -297,6 +314,11 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
     renewGraceMs: milliseconds(options.renewGrace ?? DEFAULTS.renewGrace, 'renewGrace', 0),
     renewAfterMs:
       options.renewAfter === undefined ? Number.POSITIVE_INFINITY : milliseconds(options.renewAfter, 'renewAfter'),
+    logicalIdTimeoutMs:
+      options.logicalIdTimeout === undefined
+        ? Number.POSITIVE_INFINITY
+        : milliseconds(options.logicalIdTimeout, 'logicalIdTimeout'),
+    activity: resolveActivity(options.activity),
     isPassive: resolvePassive(options.passivePaths),
     maxSessionsPerUser: resolveMaximum(options.maxSessionsPerUser),
     onSessionLimit: oneOf(
@@ -388,6 +410,12 @@ function resolvePassive(paths: SessionOptions['passivePaths']): ResolvedSessionO
     const url = (req as { originalUrl?: string }).originalUrl ?? req.url
     return paths.some((path: string) => isUnder(path, url))
   }
+}
+
+function resolveActivity(hook: ActivityHook | undefined): ActivityRecorder | undefined {
+  if (hook === undefined) return undefined
+  if (typeof hook === 'function') return { record: hook }
+  return withFunctions(hook, ['record'], 'activity')
 }
 
 function resolveMaximum(max: number | undefined): number | undefined {

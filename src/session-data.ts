@@ -26,6 +26,8 @@ export interface SessionDataInit {
   readonly persistent?: boolean | undefined
   /** Who is logged in. */
   readonly userId?: string | number | undefined
+  /** The application's own correlation ID, once it differs from the one that the session ID stands for. */
+  readonly logicalId?: string | undefined
   /** What was known of the client when the session began. */
   readonly context?: SessionContext | undefined
   /** How often all sessions had been revoked when this one began; default 0. */
@@ -70,6 +72,7 @@ export interface MetadataChange {
   readonly absoluteExpiresAt?: number
   readonly persistent?: boolean | undefined
   readonly userId?: string | number | undefined
+  readonly logicalId?: string
 }
 
 /** What `SessionStore.update()` applies to a record, all of it or nothing. */
@@ -84,8 +87,8 @@ export interface SessionChange {
   readonly set?: ReadonlyMap<string, string> | undefined
   /** Fields to remove. */
   readonly delete?: readonly string[] | undefined
-  /** Apply only if this field still holds this text (`undefined`: is still absent). */
-  readonly expect?: { readonly field: string; readonly text: string | undefined }
+  /** Apply only if this field, or the logical ID, still holds this text (`undefined`: is still absent). */
+  readonly expect?: Expectation
   /** Replace the token, if it is still `from`; the old one stays good until `graceUntil`. */
   readonly renew?: { readonly from: string; readonly to: string; readonly graceUntil: number }
   readonly metadata?: MetadataChange | undefined
@@ -95,13 +98,18 @@ export interface SessionChange {
   readonly madeOn?: SessionData | undefined
 }
 
+/** What a change stands on. */
+export type Expectation =
+  | { readonly field: string; readonly text: string | undefined }
+  | { readonly logicalId: string | undefined }
+
 /** What became of a change. */
 export type UpdateResult =
   /** Applied as a whole. */
   | { readonly status: 'updated' }
   /** Not applied: there is no live record of that ID and generation. */
   | { readonly status: 'ended' }
-  /** Not applied: `expect` did not hold; `text` is what the field holds now. */
+  /** Not applied: `expect` did not hold; `text` is what the field or the logical ID is now. */
   | { readonly status: 'conflict'; readonly text: string | undefined }
   /** Not applied: the token was renewed by another request. */
   | { readonly status: 'renewed' }
@@ -128,7 +136,10 @@ export interface Regeneration {
   readonly at: number
   /** The session that begins, with the fields that it sets itself. */
   readonly next: SessionData
-  /** Which stored fields of the old session go over to the new one, before `next.fields` are laid over them. */
+  /**
+   * Which stored fields of the old session go over to the new one, before `next.fields` are laid over them. With `'all'` so
+   * does the logical ID, unless `next` has its own.
+   */
   readonly keep: 'all' | readonly string[]
   /** Fields not to take over. */
   readonly delete?: readonly string[]
@@ -150,6 +161,7 @@ export interface SessionDataJSON {
   idleTimeoutMs?: number
   persistent?: boolean
   userId?: string | number
+  logicalId?: string
   context?: SessionContext
   epoch?: number
   ended?: Omit<SessionEnd, 'at'> & { at: string }
@@ -174,6 +186,7 @@ export class SessionData {
   readonly idleTimeoutMs: number | undefined
   readonly persistent: boolean | undefined
   readonly userId: string | number | undefined
+  readonly logicalId: string | undefined
   readonly context: SessionContext | undefined
   readonly epoch: number
   readonly ended: SessionEnd | undefined
@@ -192,6 +205,7 @@ export class SessionData {
     this.idleTimeoutMs = init.idleTimeoutMs
     this.persistent = init.persistent
     this.userId = init.userId
+    this.logicalId = init.logicalId
     this.context = frozen(init.context)
     this.epoch = init.epoch ?? 0
     this.ended = frozen(init.ended)
@@ -247,6 +261,7 @@ export class SessionData {
       ...(this.idleTimeoutMs !== undefined && { idleTimeoutMs: this.idleTimeoutMs }),
       ...(this.persistent !== undefined && { persistent: this.persistent }),
       ...(this.userId !== undefined && { userId: this.userId }),
+      ...(this.logicalId !== undefined && { logicalId: this.logicalId }),
       ...(this.context !== undefined && { context: this.context }),
       ...(this.epoch !== 0 && { epoch: this.epoch }),
       ...(this.ended !== undefined && { ended: { ...this.ended, at: iso(this.ended.at) } }),
@@ -261,7 +276,7 @@ export class SessionData {
   static fromJSON(json: unknown): SessionData {
     const record = typeof json === 'string' ? parse(json) : json
     if (!isObject(record)) throw corrupt('it is not an object')
-    const { previousToken, fields, idleTimeoutMs, persistent, userId, context, epoch, ended } = record
+    const { previousToken, fields, idleTimeoutMs, persistent, userId, logicalId, context, epoch, ended } = record
     if (!isObject(fields)) throw corrupt('fields is not an object')
     const entries = Object.entries(fields)
     for (const [, text] of entries) if (typeof text !== 'string') throw corrupt('a field is not a string')
@@ -282,6 +297,7 @@ export class SessionData {
       idleTimeoutMs: idleTimeoutMs === undefined ? undefined : count(record, 'idleTimeoutMs'),
       persistent,
       userId,
+      logicalId: logicalId === undefined ? undefined : text(record, 'logicalId'),
       context: context === undefined ? undefined : readContext(context),
       epoch: epoch === undefined ? 0 : count(record, 'epoch'),
       ended: ended === undefined ? undefined : readEnd(isObject(ended) ? { ...ended, at: time(ended, 'at') } : ended),
@@ -336,8 +352,10 @@ export function applyChange(
     return { result: { status: 'ended' }, record: null }
   }
   const { expect, renew, metadata } = change
-  if (expect && record.fields.get(expect.field) !== expect.text) {
-    return { result: { status: 'conflict', text: record.fields.get(expect.field) }, record }
+  if (expect) {
+    const [wanted, held] =
+      'field' in expect ? [expect.text, record.fields.get(expect.field)] : [expect.logicalId, record.logicalId]
+    if (held !== wanted) return { result: { status: 'conflict', text: held }, record }
   }
   if (renew && record.tokenHash !== renew.from) return { result: { status: 'renewed' }, record }
 
@@ -387,7 +405,8 @@ export function applyRegeneration(record: SessionData | null, regeneration: Rege
   const { next, keep } = regeneration
   if (record === null || record.generation !== regeneration.generation || record.isExpired(regeneration.at)) return null
   const kept = keep === 'all' ? record.fields : [...record.fields].filter(([name]) => keep.includes(name))
-  return next.with({ fields: mergeFields(kept, next.fields, regeneration.delete) })
+  const logicalId = next.logicalId ?? (keep === 'all' ? record.logicalId : undefined)
+  return next.with({ logicalId, fields: mergeFields(kept, next.fields, regeneration.delete) })
 }
 
 /** The tombstone of a session: what it was, without its fields and without what only a live session needs. */

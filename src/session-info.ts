@@ -6,6 +6,7 @@ import type { SessionContext, SessionData, SessionEnd } from './session-data.js'
 export interface EndedSession {
   readonly id: string
   readonly userId: string | number | undefined
+  readonly logicalId: string | undefined
   readonly end: SessionEnd
 }
 
@@ -13,6 +14,8 @@ export interface EndedSession {
 export interface SessionInfo {
   readonly id: string
   readonly userId: string | number | undefined
+  /** The application's own correlation ID, once it has been asked for. */
+  readonly logicalId: string | undefined
   /** When the session was created or last logged in. */
   readonly createdAt: Date
   /** When fields last changed. */
@@ -47,6 +50,7 @@ export function infoOf(record: SessionData, end: SessionEnd | null): SessionInfo
   return {
     id: record.id,
     userId: record.userId,
+    logicalId: record.logicalId,
     createdAt: new Date(record.createdAt),
     updatedAt: new Date(record.updatedAt),
     lastAccessedAt: new Date(record.lastAccessedAt),

@@ -1,10 +1,12 @@
 // The state of one session during one request: its record, its fields, and the operations on it, one at a time.
 // `Session` is what the handler sees of this; the middleware asks it for the commit.
+import { type Activity, type ActivityRequest, checkActivity, recordActivity } from './activity-hook.js'
 import type { CookieAttributes } from './cookie.js'
 import type { FoundSession, IssuedSession, RegenerationParts, SessionEngine } from './engine.js'
 import { isSessionError, SessionError } from './errors.js'
+import type { SessionEventMap } from './events.js'
 import { type FieldChanges, Fields } from './fields.js'
-import { newToken } from './ids.js'
+import { derivedLogicalId, newLogicalId, newToken } from './ids.js'
 import { type Duration, milliseconds } from './options.js'
 import type { Session } from './session.js'
 import {
@@ -24,6 +26,8 @@ export interface SessionHost {
   isResponded(): boolean
   /** Whether the request is no activity of the session. */
   readonly isPassive: boolean
+  /** What an activity tells of the request. */
+  activityRequest(): ActivityRequest
   /** What is to be kept of the client, for a session that begins. */
   clientContext(): SessionContext | undefined
   /** The fields that a new session begins with, encoded. */
@@ -44,6 +48,9 @@ export type CommitPlan =
 
 /** How `SessionState` begins: from a loaded session, anew, after one that is over, or with the store out of reach. */
 export type SessionOrigin = FoundSession | { readonly ended: EndedSession } | 'new' | 'unavailable'
+
+/** A logical ID that gives way to the next; see the event of that name. */
+type Boundary = Pick<SessionEventMap['boundary'], 'from' | 'to' | 'cause'>
 
 const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 const MAX_UPDATE_ATTEMPTS = 1000
@@ -80,6 +87,13 @@ export class SessionState {
   #hasToldLateChange = false
   /** Once in a request: not a token that has just been issued, nor again when another request was quicker. */
   #mayRenew = true
+  /** Not yet stored; the last one leads to the logical ID of now. A stored session has one at most. */
+  #boundaries: readonly Boundary[] = []
+  /** The logical ID of the session that the client had before this one. */
+  #previousLogicalId: string | undefined
+  /** The logical ID while none is stored, once it was asked for. */
+  #derivedLogicalId: string | undefined
+  #mayKeepLogicalId = true
   #running: Promise<unknown> | null = null
 
   constructor(engine: SessionEngine, host: SessionHost, origin: SessionOrigin) {
@@ -89,7 +103,10 @@ export class SessionState {
     if (typeof origin === 'string' || 'ended' in origin) {
       this.id = engine.newId()
       if (origin === 'unavailable') this.#standing = 'unavailable'
-      else if (typeof origin === 'object') this.previousEnd = origin.ended
+      else if (typeof origin === 'object') {
+        this.previousEnd = origin.ended
+        this.#previousLogicalId = origin.ended.logicalId
+      }
     } else {
       this.id = origin.record.id
       this.record = origin.record
@@ -97,6 +114,10 @@ export class SessionState {
         this.#token = origin.claim.token
         if (!origin.claim.isCurrent) this.cookie = 'set'
       }
+    }
+    if (this.record !== null && engine.isLogicalIdOver(this.record) && !host.isPassive) {
+      const from = this.peekLogicalId()
+      this.#boundaries = [{ from, to: derivedLogicalId(from), cause: 'timeout' }]
     }
     this.fields = new Fields({
       codec: engine.options.codec,
@@ -150,6 +171,7 @@ export class SessionState {
         return value
       }
       if (this.fields.isChanged(name)) await this.#store()
+      await this.#keepLogicalId()
       try {
         return await this.#updateStored(name, modify)
       } catch (error) {
@@ -157,6 +179,79 @@ export class SessionState {
         this.fields.refresh(name, this.record.fields)
         throw error
       }
+    })
+  }
+
+  // --- The logical ID ---
+
+  /** The logical ID. Asking for it keeps it, if need be in a session that would not be stored otherwise. */
+  logicalId(): string {
+    const isKept = this.#boundaries.length > 0 || this.record?.logicalId !== undefined
+    if (!isKept && this.#standing === 'live' && this.#canKeepLogicalId()) {
+      this.use()
+      this.#startLogicalId()
+    }
+    return this.peekLogicalId()
+  }
+
+  /** As `logicalId()`, for those who must not change anything: the same ID, kept or not. */
+  peekLogicalId(): string {
+    return this.#boundaries.at(-1)?.to ?? this.record?.logicalId ?? this.#derived()
+  }
+
+  /** A new logical ID for a session that begins again: its fields go, the user stays. */
+  restart(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      const initial = this.host.initialFields()
+      const { codec } = this.engine.options
+      if (this.record === null) this.#requireCookie()
+      else await this.#keepLogicalId()
+      this.fields.clear()
+      for (const [name, text] of initial) this.fields.set(name, codec.decode(text))
+      if (this.record === null) {
+        this.#turnLogicalId('restart')
+        return
+      }
+      try {
+        const changes = this.fields.changes() ?? NO_CHANGES
+        await this.#crossBoundary({ from: this.peekLogicalId(), to: newLogicalId(), cause: 'restart' }, changes)
+        this.fields.committed(changes, this.record.fields)
+      } catch (error) {
+        // The commit may store this session yet, and must not begin it again by half.
+        this.fields.reset(this.record.fields)
+        throw error
+      }
+    })
+  }
+
+  /** A new logical ID for what comes next. When another request has just done the same, it is that one's. */
+  completeWorkflow(): Promise<string> {
+    return this.#inTurn(async () => {
+      this.#requireWritable()
+      if (this.record === null) {
+        this.#requireCookie()
+        return this.#turnLogicalId('completed')
+      }
+      const from = this.peekLogicalId()
+      await this.#store()
+      await this.#crossBoundary({ from, to: newLogicalId(), cause: 'completed' })
+      return this.peekLogicalId()
+    })
+  }
+
+  /** Tells the activity hook. */
+  recordActivity(type: string, details: Record<string, unknown> | undefined): Activity | undefined {
+    checkActivity(type, details)
+    const { engine, host, record } = this
+    if (engine.options.activity === undefined) return undefined
+    return recordActivity(engine, {
+      type,
+      sessionId: this.id,
+      logicalId: this.logicalId(),
+      userId: record?.userId,
+      details,
+      request: host.activityRequest(),
     })
   }
 
@@ -178,6 +273,9 @@ export class SessionState {
       if (this.record !== null && record === null) throw this.#ended()
       this.record = record
       this.#metadata = {}
+      const stored = record?.logicalId
+      // What this request was about to do, another one has done.
+      if (stored !== undefined && stored !== this.#boundaries[0]?.from) this.#boundaries = []
       this.fields.reset(record?.fields ?? new Map())
     })
   }
@@ -185,6 +283,8 @@ export class SessionState {
   touch(): Promise<void> {
     return this.#inTurn(async () => {
       this.#requireWritable()
+      // Before the touch: by the time of last access the next request tells whether the logical ID is over.
+      await this.#keepLogicalId()
       if (this.record !== null) await this.#touch(this.record)
     })
   }
@@ -215,7 +315,7 @@ export class SessionState {
         return
       }
       await this.#regenerate({ keep, userId: keep === 'all' ? this.record.userId : undefined, isLogin: false })
-      this.engine.events.emit('regenerated', { id: this.id, previousId, userId: this.record.userId })
+      this.engine.events.emit('regenerated', { ...this.#names(), previousId })
     })
   }
 
@@ -225,7 +325,9 @@ export class SessionState {
       this.#requireCookie()
       const next = new SessionState(this.engine, this.host, 'new')
       if (this.#standing === 'unavailable' || this.#standing === 'replaced') this.#requireWritable()
+      const from = this.#storedLogicalId()
       if (this.record !== null && this.#standing === 'live') {
+        const to = from && newLogicalId()
         const context = this.host.clientContext()
         const set = this.host.initialFields()
         const issued = await this.engine.regenerate(this.record, {
@@ -233,12 +335,14 @@ export class SessionState {
           set,
           isLogin: false,
           isFresh: true,
+          logicalId: to,
           context,
         })
         if (issued === null) throw this.#ended()
         next.#issued(issued)
         next.fields.reset(issued.record.fields)
-        this.engine.events.emit('regenerated', { id: next.id, previousId: this.id, userId: undefined })
+        this.engine.events.emit('regenerated', { ...next.#names(), previousId: this.id })
+        if (to !== undefined) next.#tellBoundary({ from, to, cause: 'start' })
       } else next.cookie = this.cookie
       this.#handOver(next)
       return next
@@ -264,7 +368,7 @@ export class SessionState {
       } else {
         await this.#regenerate({ keep: 'all', userId, isLogin: true, context: this.host.clientContext() })
       }
-      this.engine.events.emit('login', { id: this.id, previousId, userId })
+      this.engine.events.emit('login', { ...this.#names(), previousId, userId })
     })
   }
 
@@ -281,7 +385,7 @@ export class SessionState {
         )
       }
       await this.#regenerate({ keep: 'all', userId, isLogin: true, context: this.host.clientContext() })
-      this.engine.events.emit('reauthenticated', { id: this.id, previousId, userId })
+      this.engine.events.emit('reauthenticated', { ...this.#names(), previousId, userId })
     })
   }
 
@@ -292,9 +396,9 @@ export class SessionState {
       next.cookie = 'clear'
       next.isAfterLogout = true
       if (this.record !== null) {
-        const { id, userId } = this.record
+        const names = this.#names()
         await this.engine.end(this.record, { reason: 'logout' })
-        this.engine.events.emit('logout', { id, userId })
+        this.engine.events.emit('logout', names)
       } else await this.#endAgain()
       this.#handOver(next)
       return next
@@ -306,9 +410,9 @@ export class SessionState {
       if (this.#standing === 'replaced' || this.#standing === 'unavailable') this.#requireWritable()
       if (this.#standing !== 'live') return
       if (this.record !== null) {
-        const { id, userId } = this.record
+        const names = this.#names()
         await this.engine.end(this.record, { reason: 'destroyed' })
-        this.engine.events.emit('destroyed', { id, userId })
+        this.engine.events.emit('destroyed', names)
       } else await this.#endAgain()
       this.#standing = 'ended'
       this.cookie = 'clear'
@@ -360,7 +464,9 @@ export class SessionState {
         return { status: 'destroyed' }
       case 'live': {
         const changes = this.fields.changes()
-        if (this.record === null) return changes === null ? { status: 'empty' } : { status: 'new' }
+        if (this.record === null) {
+          return changes === null && this.#boundaries.length === 0 ? { status: 'empty' } : { status: 'new' }
+        }
         const isChanged = changes !== null || Object.keys(this.#metadata).length > 0
         return isChanged ? { status: 'changed', changes } : { status: 'unchanged' }
       }
@@ -377,9 +483,22 @@ export class SessionState {
     return this.#inTurn(() => this.#renewInPassing())
   }
 
+  /** Whether a logical ID began with this request and is to be stored in the session. */
+  isLogicalIdDue(): boolean {
+    return this.record !== null && this.#boundaries.length > 0 && this.#mayKeepLogicalId
+  }
+
+  /** Stores a logical ID that began with this request. Once: if that fails, the next request begins the same one. */
+  keepLogicalIdInPassing(): Promise<void> {
+    return this.#inTurn(() => {
+      this.#mayKeepLogicalId = false
+      return this.#keepLogicalId()
+    })
+  }
+
   /** Whether the response has something to do even if the handler never looks at the session. */
   mayCommit(): boolean {
-    return this.cookie !== 'keep' || this.isTouchDue() || this.isRenewalDue()
+    return this.cookie !== 'keep' || this.isLogicalIdDue() || this.isTouchDue() || this.isRenewalDue()
   }
 
   isTouchDue(): boolean {
@@ -409,7 +528,7 @@ export class SessionState {
       this.#promised ??= newToken()
       this.#token = this.#promised.token
       this.cookie = 'set'
-    } else if (this.record !== null && (plan.status === 'changed' || this.isTouchDue())) {
+    } else if (this.record !== null && (plan.status === 'changed' || this.isLogicalIdDue() || this.isTouchDue())) {
       this.#promisedEnd = this.engine.endAfter(this.record.with(this.#metadata))
       if (this.isPersistent() || 'persistent' in this.#metadata) this.resendCookie()
     }
@@ -487,12 +606,92 @@ export class SessionState {
     if (plan.status === 'new') return this.#create()
     if (plan.status !== 'changed' || this.record === null) return
     const { changes } = plan
+    await this.#keepLogicalId()
     const metadata = Object.keys(this.#metadata).length > 0 ? this.#metadata : undefined
+    if (changes === null && metadata === undefined) return
     const { isPassive } = this.host
     const change = this.engine.change(this.record, { set: changes?.set, delete: changes?.delete, metadata, isPassive })
     const result = await this.engine.update(this.record, change)
     if (result.status !== 'updated') throw this.#ended()
     this.#applied(change)
+  }
+
+  /** Stores a logical ID that began with this request, unless another request was quicker: one store call more. */
+  async #keepLogicalId(): Promise<void> {
+    const [boundary] = this.#boundaries
+    if (this.record === null || boundary === undefined) return
+    await this.#crossBoundary(boundary)
+    this.#boundaries = []
+  }
+
+  /**
+   * Changes the logical ID of the stored session, and tells so. Does nothing when another request has left `from` already;
+   * with `changes` to fields, it leaves the one that this request went to.
+   */
+  async #crossBoundary(boundary: Boundary, changes?: FieldChanges): Promise<void> {
+    const { to, cause } = boundary
+    let { from } = boundary
+    for (let attempt = 1; attempt <= MAX_UPDATE_ATTEMPTS; attempt++) {
+      const record = this.record as SessionData
+      const { logicalId: stored } = record
+      if (changes === undefined && stored !== undefined && stored !== from) return
+      const parts = { ...changes, metadata: { logicalId: to }, expect: { logicalId: stored } }
+      const change = this.engine.change(record, { ...parts, isPassive: this.host.isPassive })
+      const result = await this.engine.update(record, change)
+      if (result.status === 'updated') {
+        this.record = applyChange(record, change).record ?? record
+        if (this.engine.movesCookie(record, this.record)) this.#moveCookie()
+        this.#tellBoundary({ from, to, cause })
+        return
+      }
+      if (result.status !== 'conflict') throw this.#ended()
+      this.record = record.with({ logicalId: result.text })
+      if (changes !== undefined) from = result.text ?? from
+    }
+    throw new SessionError('UPDATE_CONFLICT', `The logical ID was changed ${MAX_UPDATE_ATTEMPTS} times meanwhile.`)
+  }
+
+  /** For a session that is not stored: its next write tells so. */
+  #turnLogicalId(cause: Boundary['cause']): string {
+    if (this.#boundaries.length === 0) this.#startLogicalId()
+    const to = newLogicalId()
+    this.#boundaries = [...this.#boundaries, { from: this.peekLogicalId(), to, cause }]
+    return to
+  }
+
+  #startLogicalId(): void {
+    this.#boundaries = [{ from: this.#previousLogicalId, to: this.#derived(), cause: 'start' }]
+  }
+
+  #tellBoundary(boundary: Boundary): void {
+    this.engine.events.emit('boundary', { id: this.id, userId: this.record?.userId, ...boundary })
+  }
+
+  /** Whether a session that is created needs a logical ID that nobody asked for: to go on with what was, or is, known of. */
+  #mustStartLogicalId(): boolean {
+    if (this.#previousLogicalId !== undefined) return true
+    // regenerate() has changed the session ID since.
+    return this.#derivedLogicalId !== undefined && this.#derivedLogicalId !== derivedLogicalId(this.id)
+  }
+
+  /** What all requests of one session agree on. */
+  #derived(): string {
+    this.#derivedLogicalId ??= derivedLogicalId(this.id)
+    return this.#derivedLogicalId
+  }
+
+  /** The logical ID that the next session of this client follows. One that was never stored is told of by nothing. */
+  #storedLogicalId(): string | undefined {
+    return this.record?.logicalId ?? this.#previousLogicalId ?? this.#boundaries.at(-1)?.to
+  }
+
+  #canKeepLogicalId(): boolean {
+    return this.record === null ? this.host.cookieOutlook() === 'open' : !this.host.isResponded()
+  }
+
+  #names(): { id: string; userId: string | number | undefined; logicalId: string | undefined } {
+    const logicalId = this.#boundaries.at(-1)?.to ?? this.record?.logicalId
+    return { id: this.id, userId: this.record?.userId, logicalId }
   }
 
   async #renewInPassing(): Promise<void> {
@@ -517,27 +716,37 @@ export class SessionState {
   async #create(): Promise<void> {
     if (this.#promised === undefined) this.#requireCookie()
     const changes = this.fields.changes() ?? NO_CHANGES
+    if (this.#boundaries.length === 0 && this.#mustStartLogicalId()) this.#startLogicalId()
+    const boundaries = this.#boundaries
+    const logicalId = boundaries.at(-1)?.to
     const issued = await this.engine.create({
       id: this.id,
       fields: this.fields.all(changes),
       token: this.#promised,
-      metadata: this.#metadata,
+      metadata: logicalId === undefined ? this.#metadata : { ...this.#metadata, logicalId },
       context: this.host.clientContext(),
     })
     this.#metadata = {}
+    // The handler may have asked for one meanwhile.
+    this.#boundaries = this.#boundaries.slice(boundaries.length)
     this.#issued(issued)
+    for (const boundary of boundaries) this.#tellBoundary(boundary)
     this.fields.committed(changes, issued.record.fields)
   }
 
   async #regenerate(parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<void> {
+    await this.#keepLogicalId()
     const changes = this.fields.changes() ?? NO_CHANGES
     const isKept = (name: string): boolean => parts.keep === 'all' || parts.keep.includes(name)
     const set = new Map([...changes.set].filter(([name]) => isKept(name)))
     const record = (this.record as SessionData).with(this.#metadata)
-    const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete })
+    // One that follows from the session ID would change with it.
+    const logicalId = record.logicalId === undefined ? this.#derived() : undefined
+    const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete, logicalId })
     if (issued === null) throw this.#ended()
     this.#metadata = {}
     this.#issued(issued)
+    if (logicalId !== undefined) this.#tellBoundary({ from: this.#previousLogicalId, to: logicalId, cause: 'start' })
     if (parts.keep === 'all') this.fields.committed(changes, issued.record.fields)
     else this.fields.reset(issued.record.fields)
   }
@@ -556,6 +765,7 @@ export class SessionState {
   #issued({ record, token }: IssuedSession): void {
     this.record = record
     this.id = record.id
+    this.#derivedLogicalId = undefined
     this.#token = token
     this.#mayRenew = false
     this.cookie = 'set'
@@ -565,6 +775,7 @@ export class SessionState {
     next.use()
     next.cookieAttributes = this.cookieAttributes
     next.isAfterLogout ||= this.isAfterLogout
+    next.#previousLogicalId = this.#storedLogicalId()
     this.#standing = 'replaced'
     this.host.replace(next)
   }

@@ -1,4 +1,5 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
+import type { Activity } from './activity-hook.js'
 import type { CookieAttributes } from './cookie.js'
 import type { SessionEngine } from './engine.js'
 import { SessionError } from './errors.js'
@@ -34,6 +35,8 @@ export type SessionCallback = (error?: unknown) => void
 export interface SessionMetadata {
   /** Who is logged in, as given to `login()`. */
   readonly userId: string | number | undefined
+  /** The logical ID, when it has been asked for before. */
+  readonly logicalId: string | undefined
   /** When the user last proved who they are: at `login()` or `reauthenticate()`. */
   readonly authenticatedAt: Date | undefined
   /** The client that began the session: address, user agent, referrer and language, as far as they are recorded. */
@@ -56,6 +59,10 @@ const NO_CONTEXT: SessionContext = Object.freeze({})
 
 /** On the prototype of sessions, shared by all copies of this package. */
 const BRAND: unique symbol = Symbol.for('sojourn.session')
+
+/** What features call on a session, of this copy of the package or another. Not exported from the package. */
+export const RECORD_ACTIVITY: unique symbol = Symbol.for('sojourn.recordActivity')
+export const PEEK_LOGICAL_ID: unique symbol = Symbol.for('sojourn.peekLogicalId')
 
 /** Where the state of a session is found behind its proxy. Not exported from the package. */
 const STATE: unique symbol = Symbol('sojourn.state')
@@ -168,6 +175,16 @@ export class Session {
     return this[STATE].id
   }
 
+  /**
+   * The logical session ID, a UUID: the application's own name for what goes on, safe in logs and no credential. It is made
+   * when first asked for and kept in the session, which is stored for it; requests that ask at the same time get the same.
+   * It stays at `login()` and `renew()`, and changes by `restart()`, `completeWorkflow()` and `logicalIdTimeout`. In a new
+   * session whose cookie cannot be sent any more it is not kept.
+   */
+  get logicalId(): string {
+    return this[STATE].logicalId()
+  }
+
   /** When the session was created or logged in; for one that is not stored yet, now. */
   get createdAt(): Date {
     return new Date(this[STATE].record?.createdAt ?? this[STATE].engine.now())
@@ -194,6 +211,7 @@ export class Session {
     const now = engine.now()
     return Object.freeze({
       userId: record?.userId,
+      logicalId: record?.logicalId,
       context: record?.context ?? NO_CONTEXT,
       previousEnd: previousEnd?.end,
       authenticatedAt: record?.userId === undefined ? undefined : this.createdAt,
@@ -315,6 +333,34 @@ export class Session {
    */
   logout(): Promise<void> {
     return unlessIgnored(this[STATE].logout().then(ignore))
+  }
+
+  /**
+   * Begins again: the fields that this request knows of go, `initialFields` are set anew, and the logical ID is a new one. ID,
+   * token and user stay.
+   * @throws {SessionError} as `save()`.
+   */
+  restart(): Promise<void> {
+    return unlessIgnored(this[STATE].restart())
+  }
+
+  /**
+   * Ends what the logical ID stands for, such as an order that was placed: what comes next has a new one, in the same session
+   * with the same fields. Of several requests that do so at once, one does. Resolves to the new logical ID.
+   * @throws {SessionError} as `save()`.
+   */
+  completeWorkflow(): Promise<string> {
+    return unlessIgnored(this[STATE].completeWorkflow())
+  }
+
+  /** For `logActivity()`, which may be of another copy of this package. */
+  [RECORD_ACTIVITY](type: string, details: Record<string, unknown> | undefined): Activity | undefined {
+    return this[STATE].recordActivity(type, details)
+  }
+
+  /** For loggers: the logical ID, without making the session be stored or the response depend on it. */
+  [PEEK_LOGICAL_ID](): string {
+    return this[STATE].peekLogicalId()
   }
 
   /** What `console.log` shows: the ID and the names of the fields, no values. */

@@ -1,5 +1,5 @@
-// Tools for tests, yours and ours: the suite that every store must pass, a clock that stands still, and a store that
-// fails on demand. Free of any test runner.
+// Tools for tests, yours and ours: the suites that every store and every sink must pass, a clock that stands still, and a
+// store that fails on demand. Free of any test runner.
 import type { SessionStore } from './store.js'
 import { ABILITY_CHECKS, abilitiesOf, type StoreAbility } from './testing/ability-checks.js'
 import type { Check } from './testing/samples.js'
@@ -8,6 +8,13 @@ import { ATOMIC, BASIC } from './testing/session-checks.js'
 export type { StoreAbility } from './testing/ability-checks.js'
 export { FakeClock } from './testing/fake-clock.js'
 export { FaultyStore, type StoreFault, type StoreOperation } from './testing/faulty-store.js'
+export {
+  checkSink,
+  type SinkCheck,
+  type SinkConformanceOptions,
+  type SinkReport,
+  sinkChecks,
+} from './testing/sink-checks.js'
 
 /** One check of the conformance suite. Run it with any test runner: `test(check.name, check.run)`. */
 export interface ConformanceCheck {

@@ -380,12 +380,16 @@ type PackedHead = [
 
 /** What few records have. */
 type PackedRest = Partial<
-  Pick<SessionDataInit, 'previousToken' | 'idleTimeoutMs' | 'persistent' | 'userId' | 'context' | 'epoch' | 'ended'>
+  Pick<
+    SessionDataInit,
+    'previousToken' | 'idleTimeoutMs' | 'persistent' | 'userId' | 'logicalId' | 'context' | 'epoch' | 'ended'
+  >
 >
 
 /** A record as one string, a JSON head, a line feed, and the fields; `null` when it is too large for that. */
 function pack(record: SessionData): string | null {
-  const { tokenHash, generation, createdAt, previousToken, idleTimeoutMs, persistent, userId, context, ended } = record
+  const { tokenHash, generation, createdAt, previousToken, idleTimeoutMs, persistent, userId, ended } = record
+  const { logicalId, context } = record
   const parts: string[] = ['', '\n']
   const lengths: number[] = []
   let total = 0
@@ -398,7 +402,7 @@ function pack(record: SessionData): string | null {
   const times = [record.updatedAt, record.lastAccessedAt, record.expiresAt, record.absoluteExpiresAt]
   const head: unknown[] = [tokenHash, generation, createdAt, times.map((time) => time - createdAt), lengths]
   const epoch = record.epoch === 0 ? undefined : record.epoch
-  const rest: PackedRest = { previousToken, idleTimeoutMs, persistent, userId, context, epoch, ended }
+  const rest: PackedRest = { previousToken, idleTimeoutMs, persistent, userId, logicalId, context, epoch, ended }
   if (Object.values(rest).some((member) => member !== undefined)) head.push(rest)
   parts[0] = JSON.stringify(head)
   // join() makes one flat string; what is added up stays a tree of strings.

@@ -60,7 +60,7 @@ export const CONTEXT_KEYS: readonly string[] = ['c', ...Array.from({ length: 15 
 
 /** `bury(key, texts, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. */
 const BURY = `
-local LASTING = { 't', 'm', 'u', 'i', 's' }
+local LASTING = { 't', 'm', 'u', 'i', 's', 'l' }
 local function bury(key, texts, ended, ttl)
   redis.call('HSET', key, 'x', ended)
   for i, name in ipairs(LASTING) do

@@ -7,7 +7,8 @@
 //      and behind them the epoch when it is not 0
 //   p  "hash until" of the token before the last renewal     u  user ID as JSON
 //   i  this session's own idle timeout in ms                  s  this session's own persistence, 0 or 1
-//   c  context as JSON, in pieces: c, c1 …                x  the end as JSON: the record is a tombstone
+//   c  context as JSON, in pieces: c, c1 …                  l  logical ID
+//   x  the end as JSON: the record is a tombstone
 // Each operation is one command or one script on one slot: the key's hash tag is the part of the session ID that
 // regenerating keeps. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
 // epoch at `epoch`.
@@ -15,6 +16,7 @@ import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
 import {
   type EndResult,
+  type Expectation,
   endOfRegenerated,
   type MetadataChange,
   type RegenerateResult,
@@ -347,6 +349,7 @@ function encodeRecord(data: SessionData): string[] {
   if (data.userId !== undefined) flat.push('u', JSON.stringify(data.userId))
   if (data.idleTimeoutMs !== undefined) flat.push('i', String(data.idleTimeoutMs))
   if (data.persistent !== undefined) flat.push('s', data.persistent ? '1' : '0')
+  if (data.logicalId !== undefined) flat.push('l', data.logicalId)
   if (data.context) pushContext(flat, data.context)
   if (data.ended) flat.push('x', encodeEnd(data.ended))
   for (const [name, text] of data.fields) flat.push(fieldKey(name), text)
@@ -411,12 +414,16 @@ function encodeChange(change: SessionChange, ttlSeconds: number): (string | numb
     renew?.from ?? '',
     renew?.to ?? '',
     renew ? `${renew.from} ${renew.graceUntil}` : '',
-    expect === undefined ? 'any' : expect.text === undefined ? 'absent' : 'text',
-    expect ? fieldKey(expect.field) : '',
-    expect?.text ?? '',
+    ...encodeExpectation(expect),
     ...write,
     ...remove,
   ]
+}
+
+function encodeExpectation(expect: Expectation | undefined): string[] {
+  if (expect === undefined) return ['any', '', '']
+  const [key, text] = 'field' in expect ? [fieldKey(expect.field), expect.text] : ['l', expect.logicalId]
+  return text === undefined ? ['absent', key, ''] : ['text', key, text]
 }
 
 /** Names and texts that a change writes at once. */
@@ -425,16 +432,17 @@ const SHORT_WRITE = 200
 const UPDATED: UpdateResult = { status: 'updated' }
 
 const NO_METADATA: MetadataChange = {}
-const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent' } as const
+const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent', l: 'logicalId' } as const
 
 function encodeMetadata(metadata: MetadataChange, write: string[], remove: string[]): void {
-  const { userId, idleTimeoutMs, persistent } = metadata
+  const { userId, idleTimeoutMs, persistent, logicalId } = metadata
   const texts = {
     u: userId === undefined ? undefined : JSON.stringify(userId),
     i: idleTimeoutMs === undefined ? undefined : String(idleTimeoutMs),
     s: persistent === undefined ? undefined : persistent ? '1' : '0',
+    l: logicalId,
   }
-  for (const key of ['u', 'i', 's'] as const) {
+  for (const key of ['u', 'i', 's', 'l'] as const) {
     const text = texts[key]
     if (text !== undefined) write.push(key, text)
     else if (METADATA_OF[key] in metadata) remove.push(key)
@@ -465,6 +473,7 @@ function decodeRecord(id: string, hash: Record<string, string>): SessionData | n
     userId: decodeUser(hash['u']),
     idleTimeoutMs: hash['i'] === undefined ? undefined : Number(hash['i']),
     persistent: hash['s'] === undefined ? undefined : hash['s'] === '1',
+    logicalId: hash['l'],
     context: decodeContext(hash),
     epoch: epoch === undefined ? 0 : Number(epoch),
     ended: decodeEnd(hash['x']),

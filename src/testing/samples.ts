@@ -25,6 +25,7 @@ export interface SampleOptions {
   idleTimeoutMs?: number
   persistent?: boolean
   previousToken?: { hash: string; until: number }
+  logicalId?: string
   context?: SessionContext
   epoch?: number
   /** Milliseconds since it was made and last used. */

@@ -46,6 +46,7 @@ export const BASIC: Record<string, Check> = {
       idleTimeoutMs: 5_000,
       persistent: true,
       previousToken: { hash: newToken().tokenHash, until: Date.now() + 1_000 },
+      logicalId: newSessionId(),
       context: { ip: '::ffff:127.0.0.1', userAgent: HOSTILE, referrer: '', locale: 'x'.repeat(2_000) },
       epoch: 7,
       fields: {
@@ -109,6 +110,7 @@ export const BASIC: Record<string, Check> = {
       persistent: true,
       idleTimeoutMs: 9_000,
       previousToken: { hash: newToken().tokenHash, until: Date.now() + 1_000 },
+      logicalId: newSessionId(),
       context: { ip: '127.0.0.1', userAgent: HOSTILE },
       epoch: 2,
     })
@@ -326,6 +328,37 @@ export const BASIC: Record<string, Check> = {
     sameResult(await attempt('n', '1'), { status: 'updated' })
     sameFields(await must(store, record.id), { n: '9' })
     sameResult(await attempt('absent', undefined), { status: 'updated' })
+  },
+  'a logical ID is replaced when it is still what the change expects, with all of the change or nothing': async (
+    store,
+  ) => {
+    const record = sample({ fields: { n: '1' } })
+    await store.create(record.id, record, 60)
+    const [first, second] = [newSessionId(), newSessionId()]
+    const replace = (from: string | undefined, to: string): Promise<UpdateResult> => {
+      const parts = { set: new Map([['n', to]]), metadata: { logicalId: to }, expect: { logicalId: from } }
+      return store.update(record.id, changeOf(record, parts), 60)
+    }
+    sameResult(await replace(undefined, first), { status: 'updated' })
+    sameResult(await replace(undefined, second), { status: 'conflict', text: first })
+    sameResult(await replace(second, second), { status: 'conflict', text: first })
+    sameFields(await must(store, record.id), { n: first })
+    sameResult(await replace(first, second), { status: 'updated' })
+    equal((await must(store, record.id)).logicalId, second, 'logicalId')
+  },
+  'the logical ID goes over to the new session with all fields, and not without': async (store) => {
+    for (const keep of ['all', []] as const) {
+      const record = sample({ logicalId: newSessionId() })
+      await store.create(record.id, record, 60)
+      const next = successor(record)
+      await store.regenerate(record.id, regenerationOf(record, next, { keep }), 60)
+      equal((await must(store, next.id)).logicalId, keep === 'all' ? record.logicalId : undefined, 'logicalId')
+    }
+    const record = sample({ logicalId: newSessionId() })
+    await store.create(record.id, record, 60)
+    const next = successor(record).with({ logicalId: newSessionId() })
+    await store.regenerate(record.id, regenerationOf(record, next), 60)
+    equal((await must(store, next.id)).logicalId, next.logicalId, 'logicalId')
   },
   'a renewal replaces the token it was made for, once, and keeps the old one for its grace': async (store) => {
     const record = sample()
