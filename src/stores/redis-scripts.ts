@@ -52,6 +52,12 @@ local function write(key, r, ttl, ...)
 end
 `
 
+/**
+ * Where the context is kept, in pieces: a text of more than 64 bytes would make Redis keep the whole hash in a form that takes
+ * three times the memory (`hash-max-listpack-value`).
+ */
+export const CONTEXT_KEYS: readonly string[] = ['c', ...Array.from({ length: 15 }, (_, index) => `c${index + 1}`)]
+
 /** `bury(key, texts, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. */
 const BURY = `
 local LASTING = { 't', 'm', 'u', 'i', 's' }
@@ -167,7 +173,7 @@ local next = 8 + kept
 local removed = tonumber(ARGV[next])
 if ARGV[6] == 'all' then
   redis.call('RENAME', KEYS[1], KEYS[2])
-  redis.call('HDEL', KEYS[2], 'p', 'u', 'i', 's', 'c')
+  redis.call('HDEL', KEYS[2], 'p', 'u', 'i', 's', ${CONTEXT_KEYS.map((key) => `'${key}'`).join(', ')})
 else
   local texts = {}
   for i = 8, 7 + kept do texts[i] = redis.call('HGET', KEYS[1], ARGV[i]) end
