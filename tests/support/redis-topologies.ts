@@ -162,7 +162,7 @@ export interface RedisSentinel {
   readonly primary: RedisServer
   readonly replica: RedisServer
   /** A new client, as an application would make it. */
-  connect(): Redis
+  connect(login?: { username: string; password: string }): Redis
   /** Starts a primary that was lost again, as the replica of the other, and resolves when it is one. */
   rejoin(lost: RedisServer): Promise<void>
   stop(): Promise<void>
@@ -200,9 +200,9 @@ export async function startSentinel(): Promise<RedisSentinel> {
         await until(async () => /master_link_status:up/.test(await redis.info('replication')), 20_000)
       })
     },
-    connect() {
+    connect(login) {
       const sentinels = ports.map((port) => ({ host: '127.0.0.1', port }))
-      const client = new Redis({ sentinels, name: GROUP })
+      const client = new Redis({ sentinels, name: GROUP, ...login })
       client.on('error', () => {})
       clients.push(client)
       return client
