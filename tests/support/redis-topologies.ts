@@ -163,6 +163,8 @@ export interface RedisSentinel {
   readonly replica: RedisServer
   /** A new client, as an application would make it. */
   connect(login?: { username: string; password: string }): Redis
+  /** Which of the two is which now. */
+  roles(): Promise<{ primary: RedisServer; replica: RedisServer }>
   /** Starts a primary that was lost again, as the replica of the other, and resolves when it is one. */
   rejoin(lost: RedisServer): Promise<void>
   stop(): Promise<void>
@@ -191,6 +193,10 @@ export async function startSentinel(): Promise<RedisSentinel> {
   return {
     primary,
     replica,
+    async roles() {
+      const [role] = await ask(primary, (redis) => redis.role())
+      return role === 'master' ? { primary, replica } : { primary: replica, replica: primary }
+    },
     async rejoin(lost) {
       const other = lost === primary ? replica : primary
       await lost.restart()
