@@ -574,7 +574,8 @@ describe('what was acknowledged under load', () => {
       ]
       for (const [key, action] of moves) {
         await cluster.moveSlotOf(key, async ({ step, movedKeys }) => {
-          if (step !== 'announced') expect([key, movedKeys]).toEqual([key, 1])
+          // Other sessions may share the slot.
+          if (step !== 'announced') expect(movedKeys).toBeGreaterThan(0)
           if (step === 'keys moved' && action) await action()
           // Every writer's session is read and written at every step, those that move among them.
           else await load.progress('writers')
