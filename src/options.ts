@@ -191,6 +191,8 @@ export interface ResolvedSessionOptions {
   readonly cookie: ResolvedCookie
   readonly idleTimeoutMs: number
   readonly absoluteTimeoutMs: number
+  /** The longest idle timeout that a session may choose for itself; `Infinity` when there is none. */
+  readonly longestExpiryMs: number
   readonly touchIntervalMs: number
   readonly renewGraceMs: number
   readonly renewAfterMs: number
@@ -307,6 +309,8 @@ export function resolveOptions(options: SessionOptions): ResolvedSessionOptions 
     cookie: resolveCookie(options.secret, options.cookie ?? {}),
     idleTimeoutMs,
     absoluteTimeoutMs,
+    longestExpiryMs:
+      options.preset === 'aal3' ? milliseconds(PRESETS.aal3.idleTimeout, 'preset') : Number.POSITIVE_INFINITY,
     touchIntervalMs:
       options.touchInterval === undefined
         ? Math.min(DEFAULTS.longestTouchIntervalMs, idleTimeoutMs / 10)

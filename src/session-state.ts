@@ -436,6 +436,13 @@ export class SessionState {
   /** Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default. */
   chooseExpiry(ms: number | null, persistent?: boolean): void {
     this.#requireWritable()
+    const { longestExpiryMs } = this.engine.options
+    if (ms !== null && ms > longestExpiryMs) {
+      throw new SessionError(
+        'INVALID_ARGUMENT',
+        `setExpiry() and cookie.maxAge: the preset 'aal3' allows ${longestExpiryMs / 60_000} minutes at most.`,
+      )
+    }
     const { createdAt, absoluteExpiresAt } = this.record ?? this.#newTimes()
     // Counted from creation: asking for it in every request must not make a session that never ends.
     this.#metadata = {

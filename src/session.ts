@@ -302,6 +302,7 @@ export class Session {
    * This session's own idle timeout. An absolute timeout that comes earlier than that after the session's creation moves
    * there. Stored at once when the session is. For "remember me" the cookie has to be persistent, too: set
    * `cookie.maxAge`, which does both.
+   * @throws {SessionError} `INVALID_ARGUMENT` beyond the idle timeout of the preset `'aal3'`, and as `save()`.
    */
   setExpiry(duration: Duration): Promise<void> {
     return unlessIgnored(this[STATE].setExpiry(duration))

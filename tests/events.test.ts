@@ -474,7 +474,7 @@ const CASES: readonly Case[] = [
   {
     of: 'storeError',
     when: 'a store call misses its deadline',
-    options: { storeTimeout: '20ms' },
+    options: { storeTimeout: '1s' },
     before: login,
     async act(rig) {
       rig.store.fail({ kind: 'hang', operations: ['get'], times: 1 })

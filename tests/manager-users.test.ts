@@ -1,7 +1,7 @@
 // The sessions of a user: logging in and out, listing, limiting and revoking them, on memory and on a real Redis, and with a
 // crash at every step.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
-import { type SessionData, SessionManager, type SessionStore, type UserEntry } from 'sojourn'
+import { type Session, type SessionData, SessionManager, type SessionStore, type UserEntry } from 'sojourn'
 import { FakeClock, type StoreOperation } from 'sojourn/testing'
 import { userKey } from '../src/ids.js'
 import { type Client, SECRET, until } from './support/http.js'
@@ -421,14 +421,10 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       await there.ask((session) => session.set('a', 1), clients[2])
       for (const client of clients) expect(await there.manager.validate(idOf(client))).toMatchObject({ isValid: true })
 
-      let isDone = false
-      const done = here.manager.revokeAll({ by: 'admin', detail: 'breach' }).then(() => {
-        isDone = true
-      })
+      const done = here.manager.revokeAll({ by: 'admin', detail: 'breach' })
       // In this process at once, even before it resolves.
       await until(() => here.heard('allRevoked').length === 1)
       for (const client of clients) expect(await here.whoIs(here.stranger(client.cookies))).toBeNull()
-      expect(isDone).toBe(false)
       await done
       for (const rig of [here, there]) {
         for (const client of clients) {
@@ -478,6 +474,33 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
         expect(await rig.manager.count()).toBe(0)
         expect(await rig.manager.sessionsOf('ann')).toEqual([])
       }
+    })
+
+    test('is not outlived by a request that had loaded its session before', async () => {
+      const rig = await Rig.start(ground)
+      const acts = [
+        (session: Session) => session.login('ann'),
+        (session: Session) => session.reauthenticate(),
+        (session: Session) => session.regenerate({ keep: true }),
+        (session: Session) => session.regenerate(),
+      ]
+      const clients = await rig.logins('ann', acts.length)
+      const waiting: (() => void)[] = []
+      const asked = acts.map((act, n) =>
+        rig.ask(async (session) => {
+          expect(session.metadata.userId).toBe('ann')
+          await new Promise<void>((resolve) => waiting.push(resolve))
+          await act(session)
+        }, clients[n]),
+      )
+      await until(() => waiting.length === acts.length)
+      const revoked = rig.manager.revokeAll()
+      await until(() => rig.heard('allRevoked').length === 1)
+      for (const go of waiting) go()
+      for (const each of asked) expect((await refusal(each)).code).toBe('SESSION_ENDED')
+      for (const client of clients) expect(await rig.whoIs(client)).toBeNull()
+      expect(await rig.manager.count()).toBe(0)
+      await revoked
     })
 
     test('of 10,000 sessions takes two calls of the store', async () => {

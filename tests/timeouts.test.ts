@@ -539,6 +539,24 @@ describe('presets by NIST SP 800-63B-4', () => {
     expect(() => describeOptions({ preset: 'aal3', absoluteTimeout: '13h' })).toThrow(/absoluteTimeout.*12h.*AAL3/)
   })
 
+  test('aal3 holds for the expiry that a session chooses, too', async () => {
+    const ground = GROUNDS[0]?.[1]() as Ground
+    const rig = await Rig.start(ground, { preset: 'aal3' })
+    rig.client = await rig.login('ann')
+    await rig.ask((session) => session.setExpiry('15m'))
+    expect(await refusal(rig.ask((session) => session.setExpiry('16m')))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(/aal3.*15 minutes/),
+    })
+    const maxAge = rig.ask((session) => {
+      session.cookie.maxAge = HOUR
+    })
+    expect((await refusal(maxAge)).code).toBe('INVALID_ARGUMENT')
+    rig.clock.advance(15 * MINUTE)
+    expect(await rig.whoIs()).toBeNull()
+    await closeRigs()
+  })
+
   test('there are no others', () => {
     for (const preset of ['aal4', 'AAL2', '', 2]) {
       expect(() => describeOptions({ preset: preset as 'aal1' })).toThrow(/preset/)

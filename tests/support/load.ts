@@ -60,10 +60,7 @@ export class Load {
     ]
   }
 
-  /**
-   * Begins: so many browsers write, so many log in and out. A writer whose session `suits` says no to is not used, another
-   * takes its place.
-   */
+  /** Begins: so many browsers write, or as many as it takes until `writers` says that they do, and so many log in and out. */
   static async start({
     newClient,
     writers,
@@ -79,6 +76,8 @@ export class Load {
     while (!(await suffice())) {
       const client = newClient()
       const answer = await client.post('/set?begun=1')
+      // With `commit: 'after-response'` a cookie comes before its session.
+      await until(async () => (await client.get('/peek')).body.includes('begun'))
       if (answer.status === 200) found.push({ id: answer.json<{ id: string }>().id, client, written: ['begun'] })
     }
     return new Load(found, visitors, newClient)

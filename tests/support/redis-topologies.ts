@@ -162,7 +162,9 @@ export interface RedisSentinel {
   readonly primary: RedisServer
   readonly replica: RedisServer
   /** A new client, as an application would make it. */
-  connect(): Redis
+  connect(login?: { username: string; password: string }): Redis
+  /** Which of the two is which now. */
+  roles(): Promise<{ primary: RedisServer; replica: RedisServer }>
   /** Starts a primary that was lost again, as the replica of the other, and resolves when it is one. */
   rejoin(lost: RedisServer): Promise<void>
   stop(): Promise<void>
@@ -191,6 +193,10 @@ export async function startSentinel(): Promise<RedisSentinel> {
   return {
     primary,
     replica,
+    async roles() {
+      const [role] = await ask(primary, (redis) => redis.role())
+      return role === 'master' ? { primary, replica } : { primary: replica, replica: primary }
+    },
     async rejoin(lost) {
       const other = lost === primary ? replica : primary
       await lost.restart()
@@ -200,9 +206,9 @@ export async function startSentinel(): Promise<RedisSentinel> {
         await until(async () => /master_link_status:up/.test(await redis.info('replication')), 20_000)
       })
     },
-    connect() {
+    connect(login) {
       const sentinels = ports.map((port) => ({ host: '127.0.0.1', port }))
-      const client = new Redis({ sentinels, name: GROUP })
+      const client = new Redis({ sentinels, name: GROUP, ...login })
       client.on('error', () => {})
       clients.push(client)
       return client

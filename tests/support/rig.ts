@@ -146,7 +146,9 @@ export class Rig {
   private constructor(options: Partial<SessionOptions>, store: SessionStore, clock: FakeClock) {
     this.clock = clock
     this.store = new FaultyStore(store)
-    this.manager = new SessionManager({ secret: SECRET, store: this.store, clock: clock.now, ...options })
+    // A machine under load must not look like a store that fails.
+    const patience = { storeTimeout: '10s' }
+    this.manager = new SessionManager({ secret: SECRET, store: this.store, clock: clock.now, ...patience, ...options })
     for (const name of EVENT_NAMES) {
       this.manager.events.on(name, (event) => {
         this.told.push({ name, ...event } as unknown as Told)
