@@ -354,8 +354,12 @@ export class Session {
   }
 
   /** For `logActivity()`, which may be of another copy of this package. */
-  [RECORD_ACTIVITY](type: string, details: Record<string, unknown> | undefined): Activity | undefined {
-    return this[STATE].recordActivity(type, details)
+  [RECORD_ACTIVITY](
+    type: string,
+    details: Record<string, unknown> | undefined,
+    options?: { keepsLogicalId: boolean },
+  ): Activity | undefined {
+    return this[STATE].recordActivity(type, details, options)
   }
 
   /** For loggers: the logical ID, without making the session be stored or the response depend on it. */
