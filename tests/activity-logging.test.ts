@@ -170,9 +170,9 @@ describe('sessionMixin()', () => {
         throw new Error('no')
       },
     }
-    expect(mixin(hostile)).toEqual({})
+    expect(mixin(hostile)).toStrictEqual({})
     for (const subject of [null, 'text', 7, { req: null, res: 7 }, { session: { logicalId: 'x' } }]) {
-      expect(mixin(subject as object)).toEqual({})
+      expect(mixin(subject as object)).toStrictEqual({})
     }
     const client = await start((app) => {
       app.get('/', (req, res) => {
@@ -495,6 +495,7 @@ describe.each([
   })
 
   test('a response that has begun is logged and left to Express, which cuts it off', async () => {
+    const passedOn: unknown[] = []
     const client = await start(
       (app) => {
         app.get('/fail', (_req, res, next) => {
@@ -502,11 +503,16 @@ describe.each([
           next(thrown)
         })
         app.use(sessionErrorHandler({ logger: pino({}, stream) }))
+        app.use(((error, _req, _res, next) => {
+          passedOn.push(error)
+          next(error)
+        }) as express.ErrorRequestHandler)
       },
       { create },
     )
     const answer = await client.get('/fail')
     expect(answer).toMatchObject({ status: 200, isTruncated: true })
+    expect(passedOn).toEqual([thrown])
     expect(lineOf('request failed').sessionId).toMatch(UUID_V4)
   })
 

@@ -641,6 +641,22 @@ describe('operations of one request', () => {
     }
   })
 
+  test('a login of a request that saw the timeout tells nothing that another request has told', async () => {
+    const { app, client, boundaries, clock } = await start({ store: memoryKit().create(), logicalIdTimeout: '10m' })
+    app.post('/slow-login', async (req, res) => {
+      await ask(client.clone().get('/peek'))
+      await req.session.login('ann')
+      res.json({ logicalId: peek(), id: req.session.id })
+    })
+    // Nobody has asked for it, so the session does not hold it yet.
+    await ask(client.post('/set?a=1'))
+    const { logicalId: first } = await ask(client.get('/peek'))
+    clock.advance(11 * MINUTE_MS)
+    const { logicalId: second } = await ask(client.post('/slow-login'))
+    expect((await ask(client.get('/id'))).logicalId).toBe(second)
+    expect(steps(boundaries, { first, second })).toEqual(['timeout: first → second'])
+  })
+
   test('two workflows that one request completes are two', async () => {
     const { app, client, boundaries } = await start({ store: memoryKit().create() })
     app.post('/twice', async (req, res) => {

@@ -70,7 +70,6 @@ export function sessionLogger<L extends ChildLogger>(logger: L): L {
         return writer[name]?.(...args)
       }
     },
-    set: (target, name, value) => Reflect.set(target, name, value, target),
   })
   plainLoggers.set(proxy, logger)
   return proxy
