@@ -337,8 +337,9 @@ export class Session {
 
   /**
    * Begins again: the fields that this request knows of go, `initialFields` are set anew, and the logical ID is a new one. ID,
-   * token and user stay.
-   * @throws {SessionError} as `save()`.
+   * token and user stay. When it fails, everything is as it was.
+   * @throws {SessionError} as `save()`; in a session that is not stored yet, `HEADERS_SENT` or `INSECURE_CONNECTION` when it
+   *   can get no cookie.
    */
   restart(): Promise<void> {
     return unlessIgnored(this[STATE].restart())
@@ -347,7 +348,7 @@ export class Session {
   /**
    * Ends what the logical ID stands for, such as an order that was placed: what comes next has a new one, in the same session
    * with the same fields. Of several requests that do so at once, one does. Resolves to the new logical ID.
-   * @throws {SessionError} as `save()`.
+   * @throws {SessionError} as `restart()`.
    */
   completeWorkflow(): Promise<string> {
     return unlessIgnored(this[STATE].completeWorkflow())
