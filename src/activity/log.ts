@@ -485,6 +485,7 @@ export function recorded(activity: Activity, room: Promise<void> | null): Record
   const done = room === null ? Promise.resolve(activity) : room.then(() => activity)
   const awaitable = Object.create(Object.prototype, Object.getOwnPropertyDescriptors(activity)) as RecordedActivity
   // Not enumerable: it is no part of what is printed, copied or compared.
+  // oxlint-disable-next-line unicorn/no-thenable -- that it can be awaited is what it is for
   Object.defineProperty(awaitable, 'then', { value: done.then.bind(done) })
   return Object.freeze(awaitable)
 }

@@ -40,6 +40,8 @@ export class SinkQueue {
   #running: Promise<void> | null = null
   /** Ends the wait between two attempts. */
   #hurry: (() => void) | undefined
+  /** Ends the wait for the sink. */
+  #giveUp: (() => void) | undefined
   #deadline = Number.POSITIVE_INFINITY
   #isClosed = false
   /** Who waits for room. */
@@ -112,7 +114,7 @@ export class SinkQueue {
     this.#makeRoom()
     try {
       const left = Math.max(this.#deadline - performance.now(), Math.min(timeoutMs, this.#rules.writeTimeoutMs))
-      await withDeadline(() => this.sink.close?.(), left)
+      await this.#withDeadline(() => this.sink.close?.(), left)
     } catch (error) {
       this.failures++
       this.#listener.failed(this, { error, attempt: 1, willRetry: false })
@@ -144,7 +146,7 @@ export class SinkQueue {
     for (let attempt = 1; ; attempt++) {
       try {
         const left = this.#deadline - performance.now()
-        await withDeadline(() => this.sink.write(batch), Math.min(writeTimeoutMs, Math.max(1, left)))
+        await this.#withDeadline(() => this.sink.write(batch), Math.min(writeTimeoutMs, Math.max(1, left)))
         if (this.#batch !== batch) return
         this.written += batch.length
         this.#settle(batch.length)
@@ -188,6 +190,7 @@ export class SinkQueue {
     this.#items = []
     this.#batch = []
     this.#hurry?.()
+    this.#giveUp?.()
     if (count === 0) return
     this.#settle(count)
     const error = new SessionError('STORE_TIMEOUT', 'The log was closed before the sink had taken everything.')
@@ -215,25 +218,22 @@ export class SinkQueue {
     if (this.length >= this.#rules.maxQueue && !this.#isClosed) return
     for (const go of this.#waiting.splice(0)) go()
   }
-}
 
-/** Settles as the task does, or rejects when it takes too long. */
-async function withDeadline(task: () => Promise<void> | void, ms: number): Promise<void> {
-  const done = task()
-  if (!(done instanceof Promise) && typeof (done as PromiseLike<void> | undefined)?.then !== 'function') return
-  await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(() => {
-      reject(new SessionError('STORE_TIMEOUT', `The sink did not answer within ${Math.ceil(ms)} ms.`))
-    }, ms)
-    Promise.resolve(done).then(
-      () => {
-        clearTimeout(timer)
-        resolve()
-      },
-      (error) => {
-        clearTimeout(timer)
-        reject(error)
-      },
-    )
-  })
+  /** Settles as the task does, or rejects when it takes too long. */
+  async #withDeadline(task: () => Promise<void> | void, ms: number): Promise<void> {
+    const done: unknown = task()
+    if (typeof (done as PromiseLike<void> | undefined)?.then !== 'function') return
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      this.#giveUp = () => {
+        reject(new SessionError('STORE_TIMEOUT', `The sink did not answer within ${Math.ceil(ms)} ms.`))
+      }
+      timer = setTimeout(this.#giveUp, ms)
+    })
+    try {
+      await Promise.race([done, late])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
 }
