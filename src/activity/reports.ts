@@ -56,7 +56,7 @@ export interface ActivityReport {
   readonly errorCount: number
   /** Where the logical ID began, changed and went on: the way to the reports before and after this one. */
   readonly boundaries: readonly ReportedBoundary[]
-  /** The sessions that the activities were in, and those that these have replaced, in the order of their appearance. */
+  /** Those that were replaced by these, as at a login, and the sessions that the activities were in, as they appeared. */
   readonly sessionIds: readonly string[]
   /** The logical IDs of the activities, and those of the boundaries, in the order of their appearance. */
   readonly logicalIds: readonly string[]
@@ -162,6 +162,7 @@ export async function reportOf(archive: ActivityArchive, query: ReportQuery): Pr
   const errors: Activity[] = []
   const boundaries: ReportedBoundary[] = []
   const counts = new Map<string, number>()
+  const previousIds = new Set<string>()
   const sessionIds = new Set<string>()
   const logicalIds = new Set<string>()
   const userIds = new Set<string | number>()
@@ -185,7 +186,7 @@ export async function reportOf(archive: ActivityArchive, query: ReportQuery): Pr
     const boundary = boundaryOf(activity)
     if (boundary !== undefined && boundaries.length < limit) boundaries.push(boundary)
     if (ENDINGS.has(type) || (boundary !== undefined && boundary.from === logicalId)) end ??= activity
-    addText(sessionIds, details?.['previousSessionId'])
+    addText(previousIds, details?.['previousSessionId'])
     addText(sessionIds, activity.sessionId)
     addText(logicalIds, boundary?.from)
     addText(logicalIds, activity.logicalId)
@@ -206,7 +207,7 @@ export async function reportOf(archive: ActivityArchive, query: ReportQuery): Pr
     errors,
     errorCount,
     boundaries,
-    sessionIds: [...sessionIds],
+    sessionIds: [...[...previousIds].filter((id) => !sessionIds.has(id)), ...sessionIds],
     logicalIds: [...logicalIds],
     userIds: [...userIds],
   }
@@ -246,7 +247,8 @@ export async function totalsOf(archive: ActivityArchive, query: TotalsQuery, now
   if (since >= until) throw invalid('since is not before until.')
   const periods = by === undefined ? [] : periodsOf(since, until, PERIOD_MS[by])
 
-  const visits: Visit[] = []
+  /** In the order of their beginning. */
+  const begun = new Set<Visit>()
   const visitOf = new Map<string, Visit>()
   const users = new Set<string | number>()
   const usersOfPeriod = periods.map(() => new Set<string | number>())
@@ -267,22 +269,8 @@ export async function totalsOf(archive: ActivityArchive, query: TotalsQuery, now
     if (type === 'session.limit') endAll(details?.['ended'])
     if (sessionId === undefined) continue
 
-    const previousId = details?.['previousSessionId']
-    let visit = visitOf.get(sessionId)
-    if (visit === undefined && typeof previousId === 'string') {
-      visit = visitOf.get(previousId)
-      if (visit !== undefined) {
-        visitOf.delete(previousId)
-        visitOf.set(sessionId, visit)
-      }
-    }
-    if (visit === undefined) {
-      // What only tells of an end is no sign of life.
-      if (isLate || ENDINGS.has(type)) continue
-      visit = { firstAt: at, lastAt: at, isWhole: false, hasEnded: false }
-      visits.push(visit)
-      visitOf.set(sessionId, visit)
-    }
+    const visit = visitAt(at, activity)
+    if (visit === undefined) continue
     // It is stored, and told of, when its first request ends: what that one has logged comes before.
     if (type === 'session.started') visit.isWhole = true
     if (!isLate && !visit.hasEnded) visit.lastAt = Math.max(visit.lastAt, at)
@@ -290,6 +278,7 @@ export async function totalsOf(archive: ActivityArchive, query: TotalsQuery, now
   }
 
   const whole = { since, until }
+  const visits = [...begun]
   const [total, ...parts] = summarise(visits, [whole, ...periods])
   const activeSince = until - activeWithinMs
   return {
@@ -303,6 +292,27 @@ export async function totalsOf(archive: ActivityArchive, query: TotalsQuery, now
       ...part,
       uniqueUsers: (usersOfPeriod[index] as Set<unknown>).size,
     })),
+  }
+
+  /** The visit that an activity belongs to, a new one if need be. */
+  function visitAt(at: number, { sessionId, type, details }: Activity): Visit | undefined {
+    if (sessionId === undefined) return undefined
+    const own = visitOf.get(sessionId)
+    const previousId = details?.['previousSessionId']
+    const previous = typeof previousId === 'string' ? visitOf.get(previousId) : undefined
+    if (previous !== undefined && previous !== own) {
+      // It goes on under this ID, which may have been seen already.
+      if (own !== undefined) begun.delete(own)
+      visitOf.delete(String(previousId))
+      visitOf.set(sessionId, previous)
+      return previous
+    }
+    // What only tells of an end is no sign of life.
+    if (own !== undefined || TOLD_LATE.has(type) || ENDINGS.has(type)) return own
+    const visit = { firstAt: at, lastAt: at, isWhole: false, hasEnded: false }
+    begun.add(visit)
+    visitOf.set(sessionId, visit)
+    return visit
   }
 
   function endAll(ids: unknown): void {
