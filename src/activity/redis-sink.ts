@@ -37,7 +37,7 @@ export interface RedisStreamSinkOptions {
    */
   readonly prefix?: string
   /**
-   * How many activities are kept; the oldest make room. One takes about 0.5 KB and its details.
+   * How many activities are kept; the oldest make room. One takes about 0.7 KB and its details.
    * @default 1_000_000
    */
   readonly maxLength?: number
