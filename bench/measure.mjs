@@ -27,10 +27,11 @@ export class Server {
     this.#child = child
   }
 
-  /** @param {{ redisUrl?: string, packageDirectory: string, isCounted?: boolean }} setting */
-  static async start(name, setting, alias = name) {
+  /** @param {{ redisUrl?: string, packageDirectory: string, isCounted?: boolean, execPath?: string }} setting */
+  static async start(name, { execPath = process.execPath, ...setting }, alias = name) {
     const child = fork(fileURLToPath(new URL('server.mjs', import.meta.url)), [name, JSON.stringify(setting)], {
       env: { ...process.env, NODE_ENV: 'production' },
+      execPath,
       execArgv: ['--max-old-space-size=8192', ...(process.env.BENCH_NODE_ARGS?.split(' ') ?? [])],
     })
     children.add(child)

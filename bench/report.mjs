@@ -55,12 +55,14 @@ function added({ addedUs, addedRange: [low, high] }) {
 }
 
 function contextTable(tasks) {
-  const lines = tasks.map(({ work, rows }) => [
+  const lines = tasks.map(({ node, work, rows }) => [
+    `Node ${node}`,
     WORK[work]('0.2'),
     added(rows['sojourn-memory']),
     added(rows['sojourn-no-context']),
+    (rows['sojourn-memory'].addedUs - rows['sojourn-no-context'].addedUs).toFixed(1),
   ])
-  return table(['work', 'context: true, added µs', 'context: false'], lines)
+  return table(['', 'work', 'context: true, added µs', 'context: false', 'difference'], lines)
 }
 
 function microTable(micro) {

@@ -1,5 +1,5 @@
 // The benchmarks, all of them or some. `node run.mjs --help` says how.
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
@@ -24,6 +24,7 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
   --processes n        how often every contender is started afresh           (default: 3)
   --rounds n           slices of each contender in each process              (default: 3)
   --slice ms           length of a slice                                     (default: 350)
+  --nodes a,b          more Node binaries to measure \`context\` on       (default: the one that runs this)
   --load wrk|autocannon
   --package directory  the built package to measure                          (default: the one around bench/)
   --out file           write the report there as well;  --json file: the numbers
@@ -39,6 +40,7 @@ const { values: flags } = parseArgs({
     processes: { type: 'string' },
     rounds: { type: 'string' },
     slice: { type: 'string' },
+    nodes: { type: 'string' },
     load: { type: 'string' },
     package: { type: 'string', default: fileURLToPath(new URL('..', import.meta.url)) },
     out: { type: 'string' },
@@ -245,17 +247,24 @@ async function fillRedis(client, count) {
   await copyInRedis(client, await client.randomkey(), count)
 }
 
-/** The price of `getSession()` without a request. */
-function context() {
-  return inGenerations({
-    what: 'context',
-    tasks: ['read', 'write'].map((work) => ({ work, size: '0.2' })),
-    start: () => startAll(['bare', 'sojourn-memory', 'sojourn-no-context'], ['0.2']),
-  })
+/** The price of `getSession()` without a request: Node carries the context, and each version does it in its own way. */
+async function context() {
+  const measured = []
+  for (const execPath of [process.execPath, ...(flags.nodes?.split(',') ?? [])]) {
+    const node = execFileSync(execPath, ['--version'], { encoding: 'utf8' }).trim().slice(1)
+    const tasks = await inGenerations({
+      what: `context on Node ${node}`,
+      tasks: ['read', 'write'].map((work) => ({ node, work, size: '0.2' })),
+      start: () => startAll(['bare', 'sojourn-memory', 'sojourn-no-context'], ['0.2'], execPath),
+    })
+    measured.push(...tasks)
+  }
+  return measured
 }
 
-async function startAll(names, sizes) {
-  const servers = await Promise.all(names.map((name) => Server.start(name, { redisUrl: redis.url, packageDirectory })))
+async function startAll(names, sizes, execPath) {
+  const setting = { redisUrl: redis.url, packageDirectory, execPath }
+  const servers = await Promise.all(names.map((name) => Server.start(name, setting)))
   for (const server of servers) {
     for (const size of sizes) if (takesPart(server.name, { work: 'read', size })) await server.seed(size, SESSIONS)
   }

@@ -63,8 +63,8 @@ export function requireSessionId(req?: object): string {
 }
 
 /**
- * Runs `task` with the session of `req` as the current one: for callbacks of libraries that lose it, such as body parsers
- * and connection pools. Does nothing else when the request has no session.
+ * Runs `task` with the session of `req` as the current one: for callbacks that lose it, such as those of connection pools.
+ * Does nothing else when the request has no session.
  *
  * ```ts
  * upload(req, res, (error) => withSession(req, () => next(error)))
@@ -74,7 +74,14 @@ export function withSession<T>(req: object, task: () => T): T {
   return getSession(req) === undefined ? task() : runWithSession(req as SessionHolder, task)
 }
 
-/** A function that runs with the session that is the current one now, whoever calls it and when. */
+/**
+ * A function that runs with the session that is the current one now, whoever calls it and when: for listeners on the request
+ * itself, which Node calls from the connection.
+ *
+ * ```ts
+ * req.on('end', bindSession(() => logger.info('the body is here')))
+ * ```
+ */
 export function bindSession<Args extends unknown[], R>(fn: (...args: Args) => R): (...args: Args) => R {
   return AsyncResource.bind(fn)
 }

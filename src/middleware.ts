@@ -161,7 +161,8 @@ class Exchange implements SessionHost, ResponseHooks {
       const state = this.#state
       recordActivity(this.#engine, {
         type: 'session.request' satisfies SessionActivityType,
-        sessionId: state.id,
+        // An empty session is not stored: its ID names nothing.
+        sessionId: state.record?.id,
         logicalId: state.record?.logicalId,
         userId: state.record?.userId,
         details: {

@@ -240,15 +240,19 @@ export class SessionState {
     })
   }
 
-  /** Tells the activity hook. */
-  recordActivity(type: string, details: Record<string, unknown> | undefined): Activity | undefined {
+  /** Tells the activity hook. Without `keepsLogicalId`, nothing is stored for it. */
+  recordActivity(
+    type: string,
+    details: Record<string, unknown> | undefined,
+    { keepsLogicalId } = { keepsLogicalId: true },
+  ): Activity | undefined {
     checkActivity(type, details)
     const { engine, host, record } = this
     if (engine.options.activity === undefined) return undefined
     return recordActivity(engine, {
       type,
       sessionId: this.id,
-      logicalId: this.logicalId(),
+      logicalId: keepsLogicalId ? this.logicalId() : this.peekLogicalId(),
       userId: record?.userId,
       details,
       request: host.activityRequest(),

@@ -338,8 +338,9 @@ export class Session {
 
   /**
    * Begins again: the fields that this request knows of go, `initialFields` are set anew, and the logical ID is a new one. ID,
-   * token and user stay.
-   * @throws {SessionError} as `save()`.
+   * token and user stay. When it fails, everything is as it was.
+   * @throws {SessionError} as `save()`; in a session that is not stored yet, `HEADERS_SENT` or `INSECURE_CONNECTION` when it
+   *   can get no cookie.
    */
   restart(): Promise<void> {
     return unlessIgnored(this[STATE].restart())
@@ -348,15 +349,19 @@ export class Session {
   /**
    * Ends what the logical ID stands for, such as an order that was placed: what comes next has a new one, in the same session
    * with the same fields. Of several requests that do so at once, one does. Resolves to the new logical ID.
-   * @throws {SessionError} as `save()`.
+   * @throws {SessionError} as `restart()`.
    */
   completeWorkflow(): Promise<string> {
     return unlessIgnored(this[STATE].completeWorkflow())
   }
 
   /** For `logActivity()`, which may be of another copy of this package. */
-  [RECORD_ACTIVITY](type: string, details: Record<string, unknown> | undefined): Activity | undefined {
-    return this[STATE].recordActivity(type, details)
+  [RECORD_ACTIVITY](
+    type: string,
+    details: Record<string, unknown> | undefined,
+    options?: { keepsLogicalId: boolean },
+  ): Activity | undefined {
+    return this[STATE].recordActivity(type, details, options)
   }
 
   /** For loggers: the logical ID, without making the session be stored or the response depend on it. */

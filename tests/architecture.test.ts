@@ -65,7 +65,7 @@ const importsFrom = (file: string): readonly Import[] => imports.get(file) ?? []
 const isStore = (file: string): boolean => file.startsWith('stores/')
 /** A folder other than stores/, or what is published under a subpath of its own. */
 const isFeature = (file: string): boolean =>
-  (file.includes('/') && file !== 'stores/memory.ts') || file === 'testing.ts'
+  (file.includes('/') && file !== 'stores/memory.ts') || file === 'testing.ts' || file === 'metrics.ts'
 const core = files.filter((file) => !isFeature(file) && !isStore(file))
 
 describe('the reader of imports', () => {
@@ -188,10 +188,9 @@ describe('packages', () => {
   })
 
   test('a peer is optional, and loaded only by what needs it, when it needs it', () => {
-    for (const peer of Object.keys(manifest.peerDependencies)) {
-      expect(manifest.peerDependenciesMeta[peer]?.optional).toBe(true)
-    }
-    const uses = packages.filter(({ target, kind }) => target === 'ioredis' && kind !== 'type')
+    const peers = Object.keys(manifest.peerDependencies)
+    for (const peer of peers) expect(manifest.peerDependenciesMeta[peer]?.optional).toBe(true)
+    const uses = packages.filter(({ target, kind }) => peers.includes(target) && kind !== 'type')
     expect(uses.map(({ file, kind }) => `${kind} in ${file}`)).toEqual(['dynamic in stores/redis.ts'])
     expect(packages.filter(({ target }) => target === 'ioredis').map(({ file }) => file)).not.toContain('index.ts')
   })
@@ -221,9 +220,9 @@ describe('what is exported', () => {
   /** The exported names of a public file, with the file that declares each. */
   function exportsOf(file: string): { name: string; from: string }[] {
     const code = readFileSync(join(SRC, file), 'utf8')
-    const own = [...code.matchAll(/^export (?:abstract |async )*(?:class|function|interface|type|const) (\w+)/gm)].map(
-      ([, name = '']) => ({ name, from: file }),
-    )
+    const own = [
+      ...code.matchAll(/^export (?:abstract |async )*(?:class|function\*?|interface|type|const) (\w+)/gm),
+    ].map(([, name = '']) => ({ name, from: file }))
     const passed = [...code.matchAll(/^export\s+(?:type\s+)?\{([^}]*)\}\s+from\s+'([^']+)'/gm)].flatMap(
       ([, names = '', specifier = '']) =>
         names
@@ -240,7 +239,7 @@ describe('what is exported', () => {
     return [...own, ...passed]
   }
 
-  const PUBLIC = ['index.ts', 'stores/redis.ts', 'testing.ts']
+  const PUBLIC = ['index.ts', 'stores/redis.ts', 'activity/index.ts', 'metrics.ts', 'testing.ts']
   const names = PUBLIC.flatMap((file) => exportsOf(file))
 
   test('is found', () => {
@@ -253,7 +252,7 @@ describe('what is exported', () => {
     const code = readFileSync(join(SRC, from), 'utf8')
     const declaration = new RegExp(
       // A comment, perhaps an instruction for the linter, then the declaration.
-      `/\\*\\*(?:[^*]|\\*(?!/))*\\*/\\n(?://.*\\n)*export (?:abstract |async )*(?:class|function|interface|type|const) ${name}\\b`,
+      `/\\*\\*(?:[^*]|\\*(?!/))*\\*/\\n(?://.*\\n)*export (?:abstract |async )*(?:class|function\\*?|interface|type|const) ${name}\\b`,
     )
     expect({ name, from, isDocumented: declaration.test(code) }).toEqual({ name, from, isDocumented: true })
   })

@@ -149,6 +149,11 @@ async function rigOn({
     req.session.set('late', true)
     res.end()
   })
+  app.post('/end-twice', async (req, res) => {
+    await manager.revoke(req.session.id)
+    await req.session.logout()
+    res.end()
+  })
   const onError: ErrorRequestHandler = (error, _req, res, _next) => {
     res.status(isSessionError(error) ? error.status : 500).end()
   }
@@ -407,11 +412,14 @@ describe.each(Object.keys(COLLECTORS) as System[])('%s', (system) => {
   })
 
   test('stops counting when it is detached, and can be attached again', async () => {
-    const rig = await rigOn({ system, metrics: {} })
+    const rig = await rigOn({ system, metrics: { activeSessions: { interval: 0.001 } } })
     const started = system === 'otel' ? 'sojourn.session.started' : 'sojourn_session_started_total'
     await begin(rig)
+    await rig.read()
     rig.detach()
     rig.detach()
+    const scans = rig.faults.calls.scan
+    expect(scans).toBe(1)
     const { events } = rig.middleware
     const names = ['created', 'ended', 'expired', 'login', 'renewed', 'committed', 'conflict', 'lateWrite'] as const
     const more = ['badCookie', 'unknownSession', 'tokenMismatch', 'usedAfterEnd', 'storeCall'] as const
@@ -419,6 +427,7 @@ describe.each(Object.keys(COLLECTORS) as System[])('%s', (system) => {
     await new Client(rig.server).post('/set?a=1')
     // prom-client forgets a metric, a meter keeps what it has.
     expect((await rig.read())[started]).toBe(system === 'otel' ? 1 : undefined)
+    expect(rig.faults.calls.scan).toBe(scans)
     rig.collector.attach(rig.middleware)
     await new Client(rig.server).post('/set?a=1')
     expect((await rig.read())[started]).toBe(system === 'otel' ? 2 : 1)
@@ -636,7 +645,17 @@ describe('sessions that ran out', () => {
 })
 
 describe('endings', () => {
-  test('count once when two end the same session at once', async () => {
+  test('count once when a session is ended again', async () => {
+    const rig = await rigOn()
+    await begin(rig)
+    expect((await rig.client.post('/end-twice')).status).toBe(200)
+    expect(await rig.read()).toMatchObject({
+      'sojourn_session_ended_total{reason="revoked"}': 1,
+      'sojourn_session_ended_total{reason="logout"}': 0,
+    })
+  })
+
+  test('count once when several end the same session at once', async () => {
     const rig = await rigOn({ store: 'Redis' })
     const id = await begin(rig)
     const other = rig.client.clone()
@@ -718,6 +737,36 @@ describe('the number of active sessions', () => {
     rig.faults.repair()
     rig.faults.release()
     await until(async () => (await rig.read())[NAME] === 1)
+  })
+
+  test('is given up when it is detached meanwhile', async () => {
+    let isBegun = false
+    let read = 0
+    let open = (): void => {}
+    const gate = new Promise<void>((resolve) => {
+      open = resolve
+    })
+    class Slow extends MemorySessionStore {
+      override async *scan(): AsyncGenerator<SessionData, void, undefined> {
+        for await (const record of super.scan()) {
+          isBegun = true
+          await gate
+          read++
+          yield record
+        }
+      }
+    }
+    const manager = new SessionManager({ secret: SECRET, store: new Slow() })
+    closing.push(() => manager.close())
+    for (let session = 0; session < 5; session++) await manager.create()
+    const register = new prometheus.Registry()
+    const detach = prometheusMetrics(manager, { client: prometheus, register })
+    const scrape = register.metrics()
+    await until(() => isBegun)
+    detach()
+    open()
+    await scrape
+    expect(read).toBe(1)
   })
 
   test('can be switched off, and is off on a store that cannot be gone through', async () => {

@@ -1,5 +1,5 @@
 // The package as users get it: packed, unpacked into fresh projects, loaded as ESM, as CommonJS, and under Jest.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative, resolve } from 'node:path'
@@ -39,6 +39,14 @@ function run(directory: string, file: string, source: string): string {
   return execFileSync(process.execPath, [file], { cwd: directory, env, encoding: 'utf8' })
 }
 
+/** What is exported beside the core: loaded, and used, with no optional peer there. */
+const FEATURES = `
+if (!isArchive({ name: 'a', write() {}, page() {}, countByType() {}, prune() {} })) throw new Error('activity')
+if (typeof otelMetrics !== 'function') throw new Error('metrics')
+try { prometheusMetrics(session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' }), {}) ; throw new Error('metrics') }
+catch (error) { if (error.code !== 'INVALID_OPTION') throw error }
+`
+
 /** Makes a request to a server with a session, and prints what the second request sees. */
 const MAIN = `
 const app = session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' })
@@ -70,7 +78,9 @@ describe('the packed package', () => {
     const source = `import http from 'node:http'\nimport session, { session as named, SessionStore } from 'sojourn'
       import { RedisSessionStore } from 'sojourn/redis'\nimport { checkStore } from 'sojourn/testing'
       if (session !== named || !(RedisSessionStore.prototype instanceof SessionStore)) throw new Error('exports')
-      if (typeof checkStore !== 'function') throw new Error('testing')\n${MAIN}`
+      if (typeof checkStore !== 'function') throw new Error('testing')
+      import { isArchive } from 'sojourn/activity'\nimport { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
+      ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
   })
 
@@ -79,8 +89,35 @@ describe('the packed package', () => {
     const source = `const http = require('node:http')\nconst { session, default: byDefault, SessionStore } = require('sojourn')
       const { RedisSessionStore } = require('sojourn/redis')\nconst { checkStore } = require('sojourn/testing')
       if (session !== byDefault || !(RedisSessionStore.prototype instanceof SessionStore)) throw new Error('exports')
-      if (typeof checkStore !== 'function') throw new Error('testing')\n${MAIN}`
+      if (typeof checkStore !== 'function') throw new Error('testing')
+      const { isArchive } = require('sojourn/activity')
+      const { otelMetrics, prometheusMetrics } = require('sojourn/metrics')
+      ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
+  })
+
+  test.each([
+    ['ESM', { type: 'module' }, "import * as client from 'prom-client'; import byDefault from 'prom-client'", 'import'],
+    ['CommonJS', {}, "const client = require('prom-client'); const byDefault = client", 'require'],
+  ])('measures sessions with prom-client in %s', (name, manifest, imports, kind) => {
+    const peers = ['prom-client', '@opentelemetry/api', 'tdigest', 'bintrees']
+    const directory = project(`metrics-${name}`, manifest, peers)
+    const from = (module: string, names: string): string =>
+      kind === 'import' ? `import { ${names} } from '${module}'` : `const { ${names} } = require('${module}')`
+    const source = `${imports}
+      ${from('sojourn', 'SessionManager')}
+      ${from('sojourn/metrics', 'prometheusMetrics')}
+      const register = new byDefault.Registry()
+      const sessions = new SessionManager({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' })
+      prometheusMetrics(sessions, { client, register })
+      prometheusMetrics(sessions, { client: byDefault })
+      sessions.create()
+        .then(() => Promise.all([register.metrics(), client.register.metrics()]))
+        .then((texts) => {
+          console.log(texts.map((text) => /started_total (\\d)/.exec(text)[1]).join())
+          return sessions.close()
+        })`
+    expect(run(directory, 'main.js', source)).toBe('1,1\n')
   })
 
   test('works under an ordinary CommonJS Jest', () => {
@@ -90,9 +127,12 @@ describe('the packed package', () => {
       `const { session, SessionData } = require('sojourn')
        const { checkStore } = require('sojourn/testing')
        const { MemorySessionStore } = require('sojourn')
+       const { isArchive } = require('sojourn/activity')
+       const { otelMetrics } = require('sojourn/metrics')
        test('loads and works', async () => {
          expect(typeof session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' })).toBe('function')
          expect(typeof SessionData.fromJSON).toBe('function')
+         expect([typeof isArchive, typeof otelMetrics]).toEqual(['function', 'function'])
          const report = await checkStore({ createStore: () => new MemorySessionStore() })
          expect(report.failed).toEqual([])
        })`,
@@ -124,6 +164,8 @@ describe('the packed package', () => {
        import { createServer } from 'node:http'
        import { session, type Session, SessionStore, SessionData } from 'sojourn'
        import { RedisSessionStore } from 'sojourn/redis'
+       import { type ActivitySink, isArchive } from 'sojourn/activity'
+       import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
        import { checkStore } from 'sojourn/testing'
        declare module 'sojourn' { interface SessionFields { cart?: string[] } }
        class Custom extends SessionStore {
@@ -135,6 +177,8 @@ describe('the packed package', () => {
        express().use(middleware).get('/', (req, res) => { req.session.cart?.push('a'); res.end() })
        createServer((req, res) => middleware(req, res, () => res.end()))
        export const report = checkStore({ createStore: () => new Custom() })
+       export const canRead = (sink: ActivitySink): boolean => isArchive(sink)
+       export const metrics = [prometheusMetrics, otelMetrics]
        export function use(s: Session): string[] | undefined { return s.get('cart') }`,
     )
     writeFileSync(
@@ -152,8 +196,8 @@ describe('the packed package', () => {
       }),
     )
     const tsc = join(root, 'node_modules/typescript/bin/tsc')
-    const result = execFileSync(process.execPath, [tsc, '-p', '.'], { cwd: directory, env, encoding: 'utf8' })
-    expect(result).toBe('')
+    const { stdout } = spawnSync(process.execPath, [tsc, '-p', '.'], { cwd: directory, env, encoding: 'utf8' })
+    expect(stdout).toBe('')
   })
 
   function expressTypes(): string[] {

@@ -38,6 +38,7 @@ export function memorySink({ maxActivities = DEFAULT_MAX }: MemorySinkOptions = 
 
   return {
     name: 'memory',
+    isImmediate: true,
 
     get size() {
       return all.length

@@ -6,6 +6,12 @@ export interface ActivitySink {
   /** Names the sink in errors and counters. */
   readonly name: string
   /**
+   * Whether it wants activities at the end of each turn of the event loop, rather than a batch or `flushInterval` later:
+   * for what costs no more in small pieces.
+   * @default false
+   */
+  readonly isImmediate?: boolean
+  /**
    * Keeps activities. A batch that it rejects is written again as a whole, so what it kept of it must be recognised by
    * `activity.id`, or come twice.
    */

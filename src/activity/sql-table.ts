@@ -56,7 +56,10 @@ export interface Tables {
   activities: ActivityRow
 }
 
-/** The table in its database. */
+/**
+ * The table in its database.
+ * @internal The types of an optional peer must not reach those who do not have it.
+ */
 export interface ActivityTable {
   readonly db: Kysely<Tables>
   readonly dialect: SqlDialect
@@ -115,6 +118,7 @@ export function activityMigration(options: SqlTableOptions = {}): SqlMigration {
 /**
  * Finds the table in a user's database; nothing is asked of the database yet.
  * @throws {SessionError} `INVALID_OPTION`
+ * @internal
  */
 export function activityTable(db: SqlDatabase, { table = DEFAULT_TABLE }: SqlTableOptions): ActivityTable {
   if (typeof table !== 'string' || !TABLE_NAME.test(table)) {
@@ -141,7 +145,10 @@ export function activityTable(db: SqlDatabase, { table = DEFAULT_TABLE }: SqlTab
   return { db: plain, dialect, label: table, name: table as 'activities' }
 }
 
-/** Runs what is done with the table; what the database throws becomes an error of ours, without SQL or values. */
+/**
+ * Runs what is done with the table; what the database throws becomes an error of ours, without SQL or values.
+ * @internal
+ */
 export async function explained<T>(table: ActivityTable, verb: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()

@@ -1,6 +1,7 @@
 // An Express app whose routes do what there is to do with a logical ID, for this process and for others (logical-process.ts).
 import express, { type Express } from 'express'
 import {
+  bindSession,
   getSession,
   getSessionId,
   type SessionEvent,
@@ -20,9 +21,9 @@ export interface LogicalApp {
 }
 
 /**
- * Every route of a session answers `{ logicalId, id }`, with the logical ID as `peek` sees it, unless it asks for one.
- * `?with=n` has a request wait, its session loaded, until there are n of them. `GET /boundaries` and `POST
- * /advance?ms=` know nothing of sessions.
+ * Every route of a session answers `{ logicalId, id }`, with the logical ID as `peek` sees it, unless it asks for one. With
+ * `?wait` a request waits, its session loaded: `GET /waiting?n=` answers once n of them do, and `POST /go` lets them go
+ * on. These, `GET /boundaries` and `POST /advance?ms=` know nothing of sessions.
  */
 export function logicalApp(options: Partial<SessionOptions> = {}): LogicalApp {
   const app = express()
@@ -32,6 +33,7 @@ export function logicalApp(options: Partial<SessionOptions> = {}): LogicalApp {
   const middleware = session({ secret: SECRET, clock: clock.now, ...options })
   middleware.events.on('boundary', (boundary) => boundaries.push(boundary))
   const waiting: (() => void)[] = []
+  const gatherings: { size: number; answer: () => void }[] = []
 
   app.get('/boundaries', (_req, res) => {
     res.json(boundaries)
@@ -40,15 +42,23 @@ export function logicalApp(options: Partial<SessionOptions> = {}): LogicalApp {
     clock.advance(Number(req.query['ms']))
     res.json({})
   })
+  app.get('/waiting', (req, res) => {
+    const size = Number(req.query['n'])
+    if (waiting.length >= size) res.json({})
+    else gatherings.push({ size, answer: () => res.headersSent || res.json({}) })
+  })
+  app.post('/go', (_req, res) => {
+    for (const go of waiting.splice(0)) go()
+    res.json({})
+  })
   app.use(middleware)
-  app.use(async (req, _res, next) => {
-    const { with: size } = req.query
-    if (size !== undefined) {
-      const gathered = new Promise<void>((resolve) => waiting.push(resolve))
-      if (waiting.length >= Number(size)) for (const go of waiting.splice(0)) go()
-      await gathered
+  app.use((req, _res, next) => {
+    if (req.query['wait'] === undefined) {
+      next()
+      return
     }
-    next()
+    waiting.push(bindSession(() => next()))
+    for (const { size, answer } of gatherings) if (waiting.length >= size) answer()
   })
   app.get('/plain', (_req, res) => {
     res.json({})
@@ -60,7 +70,7 @@ export function logicalApp(options: Partial<SessionOptions> = {}): LogicalApp {
     res.json({ logicalId: peek() })
   })
   app.post('/set', (req, res) => {
-    for (const [name, value] of Object.entries(req.query)) if (name !== 'with') req.session.set(name, value)
+    for (const [name, value] of Object.entries(req.query)) if (name !== 'wait') req.session.set(name, value)
     answer(req, res)
   })
   app.post('/login', async (req, res) => {
@@ -80,7 +90,7 @@ export function logicalApp(options: Partial<SessionOptions> = {}): LogicalApp {
   app.post('/regenerate', async (req, res) => {
     const { keep } = req.query
     const before = peek()
-    await req.session.regenerate({ keep: keep === 'true' || (keep !== undefined && [String(keep)]) })
+    await req.session.regenerate({ keep: keep === 'true' || (typeof keep === 'string' && [keep]) })
     res.json({ before, logicalId: peek(), id: req.session.id })
   })
   app.post('/restart', async (req, res) => {
