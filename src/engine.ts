@@ -91,12 +91,18 @@ export class SessionEngine {
   #epoch = 0
   #epochReadAt = Number.NEGATIVE_INFINITY
   #epochReading: Promise<void> | null = null
+  /**
+   * Whether anybody in this process has looked at a logical ID: only then one that was seen, and not kept, is worth its bytes
+   * when the session ID that it follows from changes.
+   */
+  usesLogicalIds: boolean
   /** Commits that go on after their response. */
   readonly #late = new Set<Promise<unknown>>()
 
   constructor(options: ResolvedSessionOptions) {
     this.options = options
     this.events = new SessionEvents(options.clock)
+    this.usesLogicalIds = options.activity !== undefined
     recordEvents(this)
   }
 

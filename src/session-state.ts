@@ -196,6 +196,7 @@ export class SessionState {
 
   /** As `logicalId()`, for those who must not change anything: the same ID, kept or not. */
   peekLogicalId(): string {
+    this.engine.usesLogicalIds = true
     return this.#boundaries.at(-1)?.to ?? this.record?.logicalId ?? this.#derived()
   }
 
@@ -752,7 +753,8 @@ export class SessionState {
     const set = new Map([...changes.set].filter(([name]) => isKept(name)))
     const record = (this.record as SessionData).with(this.#metadata)
     // One that follows from the session ID would change with it.
-    const logicalId = record.logicalId === undefined ? this.#derived() : undefined
+    const isStarting = record.logicalId === undefined && this.engine.usesLogicalIds
+    const logicalId = isStarting ? this.#derived() : undefined
     const issued = await this.engine.regenerate(record, { ...parts, set, delete: changes.delete, logicalId })
     if (issued === null) throw this.#ended()
     this.#metadata = {}
