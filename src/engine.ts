@@ -608,14 +608,20 @@ export class SessionEngine {
     const { store } = this.options
     if (!store.scan) throw notSupported('This needs a store that can be gone through ("scan")')
     await this.#firstEpoch()
-    const records = store.scan()[Symbol.asyncIterator]()
+    let step: NodeJS.Timeout | undefined
+    const records = store.scan(() => step?.refresh())[Symbol.asyncIterator]()
     try {
       for (;;) {
-        const { done, value } = await this.#call('scan', undefined, () => records.next())
+        const { done, value } = await this.#call('scan', undefined, (deadline) => {
+          step = deadline
+          return records.next()
+        })
+        step = undefined
         if (done) return
         yield value
       }
     } finally {
+      step = undefined
       // Nobody waits for it: behind a step that missed its deadline it would come as late.
       records.return?.().catch(() => {})
     }
@@ -716,7 +722,7 @@ export class SessionEngine {
   }
 
   /** One store call with its deadline. What the store does after the deadline is nobody's answer any more. */
-  #call<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+  #call<T>(operation: string, id: string | undefined, start: (deadline: NodeJS.Timeout) => Promise<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const timeoutMs = this.options.storeTimeoutMs
       const fail = (error: unknown): void => {
@@ -734,7 +740,7 @@ export class SessionEngine {
         )
       }, timeoutMs)
       try {
-        start().then((value) => {
+        start(timer).then((value) => {
           clearTimeout(timer)
           timer = undefined
           resolve(value)

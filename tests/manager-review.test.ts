@@ -11,6 +11,7 @@ import {
   type Ground,
   idOf,
   partsOf,
+  RedisGround,
   Rig,
   type RigOptions,
   refusal,
@@ -281,4 +282,67 @@ test('a clean-up keeps its lease while it goes through a store in which nothing 
   }
   // Taken, prolonged before it can run out, given back.
   expect(lease.mock.calls.map(([, , ttlMs]) => ttlMs)).toEqual([30_000, ...Array<number>(10).fill(30_000), 1])
+})
+
+describe('going through a store in which sessions are far apart', () => {
+  /** Takes `pages` steps of `pageMs` to find its one session. */
+  class SparseStore extends MemorySessionStore {
+    pages = 10
+    pageMs = 900
+    tellsProgress = true
+
+    override async *scan(progress?: () => void): AsyncGenerator<SessionData, void, undefined> {
+      for (let page = 0; page < this.pages; page++) {
+        jest.advanceTimersByTime(this.pageMs)
+        await null
+        if (this.tellsProgress) progress?.()
+      }
+      yield* super.scan()
+    }
+  }
+
+  async function countIn(store: SparseStore): Promise<number> {
+    const manager = new SessionManager({ secret: SECRET, store, storeTimeout: '1s' })
+    manager.events.on('storeError', () => {})
+    await manager.create()
+    jest.useFakeTimers({ doNotFake: ['nextTick', 'queueMicrotask', 'performance', 'setImmediate', 'Date'] })
+    try {
+      return await manager.count()
+    } finally {
+      // A step that missed its deadline goes on behind it.
+      store.pages = 0
+      jest.useRealTimers()
+      await manager.close()
+    }
+  }
+
+  test('takes as long as it takes, while the store gets on', async () => {
+    expect(await countIn(new SparseStore({ cleanupInterval: 0 }))).toBe(1)
+  })
+
+  test('fails when the store does not get on for longer than the deadline', async () => {
+    const silent = new SparseStore({ cleanupInterval: 0 })
+    silent.tellsProgress = false
+    const slow = new SparseStore({ cleanupInterval: 0 })
+    slow.pageMs = 1_100
+    for (const store of [silent, slow]) {
+      expect(await refusal(countIn(store))).toMatchObject({ code: 'STORE_TIMEOUT' })
+    }
+  })
+
+  test('is told of by a Redis with nothing of ours, through FaultyStore, too', async () => {
+    const ground = new RedisGround()
+    await ground.start()
+    try {
+      const others = Array.from({ length: 3_000 }, (_, index) => [`other:${index}`, '1']).flat()
+      await ground.raw.mset(others)
+      let pages = 0
+      const store = new FaultyStore(ground.store())
+      for await (const _ of store.scan?.(() => pages++) ?? []) throw new Error('There is nothing.')
+      expect(pages).toBeGreaterThan(3)
+    } finally {
+      await ground.reset()
+      await ground.stop()
+    }
+  })
 })
