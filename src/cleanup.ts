@@ -16,6 +16,8 @@ export interface CleanUpResult {
 
 /** The right to clean up, until this long after its last prolongation: a process that dies is replaced after it. */
 const LEASE_MS = 30_000
+/** Less than the rest of the lease, by what one `archive` and the store may take. */
+const PROLONG_AFTER_MS = 5_000
 /** For what part of the interval the turn is taken: less than the whole, so that the next timer finds it free. */
 const TURN_SHARE = 0.9
 /** Sessions that are archived at once. */
@@ -82,10 +84,14 @@ export class CleanUp {
 
   async #sweep(tally: { removed: number; failed: number }): Promise<void> {
     const underWay = new Set<Promise<void>>()
-    let prolongAt = performance.now() + LEASE_MS / 3
+    let prolongAt = performance.now() + PROLONG_AFTER_MS
     try {
       for await (const record of this.#engine.scan()) {
         if (this.#isStopped) break
+        if (performance.now() >= prolongAt) {
+          prolongAt = performance.now() + PROLONG_AFTER_MS
+          if (!(await this.#engine.lease('cleanup', this.#owner, LEASE_MS))) break
+        }
         if (record.ended || this.#engine.endOf(record) === null) continue
         const task: Promise<void> = this.#remove(record.id)
           .then((isRemoved) => {
@@ -97,9 +103,6 @@ export class CleanUp {
           .finally(() => underWay.delete(task))
         underWay.add(task)
         if (underWay.size >= PARALLEL) await Promise.race(underWay)
-        if (performance.now() < prolongAt) continue
-        prolongAt = performance.now() + LEASE_MS / 3
-        if (!(await this.#engine.lease('cleanup', this.#owner, LEASE_MS))) break
       }
     } finally {
       await Promise.all(underWay)
@@ -113,7 +116,6 @@ export class CleanUp {
     if (found === null) return false
     const { record, end } = found
     const { reason } = end
-    const { userId, logicalId } = record
     if (reason !== 'idle' && reason !== 'absolute') {
       // All sessions were revoked, and this one is among them.
       return this.#engine.end(record, { reason: 'revoked' })
@@ -123,9 +125,7 @@ export class CleanUp {
       // The request of the last moment may have been stored meanwhile.
       if ((await this.#findOver(id)) === null) return false
     }
-    const isRemoved = await this.#engine.end(record, { reason }, end.at)
-    if (isRemoved) this.#engine.events.emit('expired', { id, userId, logicalId, reason })
-    return isRemoved
+    return this.#engine.expire(record, { ...end, reason })
   }
 
   /** The record of a session that is over and not yet ended, with its end. */

@@ -16,18 +16,37 @@ type ClientRequest = (IncomingMessage | Http2ServerRequest) & {
 export function ipOf(req: ClientRequest, wanted: WantedFacts): string | undefined {
   if (!wanted.ip) return undefined
   const ip = typeof req.ip === 'string' ? req.ip : req.socket?.remoteAddress
-  return ip === undefined ? undefined : printable(unmapped(ip), 64)
+  return cleanAddress(ip)
+}
+
+function cleanAddress(ip: string | undefined): string | undefined {
+  return ip === undefined ? undefined : printable(unmapped(ip), MAX_SHORT_TEXT)
 }
 
 /** What is kept of the client that begins a session: what it says of itself, cut and without control characters. */
 export function contextOf(req: ClientRequest, wanted: WantedFacts): SessionContext | undefined {
   const { userAgent, referrer, locale } = wanted
   const { headers } = req
+  return cleanContext({
+    ip: ipOf(req, wanted),
+    userAgent: userAgent ? headers['user-agent'] : undefined,
+    referrer: referrer ? headers.referer : undefined,
+    locale: locale ? preferredLanguage(headers['accept-language']) : undefined,
+  })
+}
+
+/** A context as it is kept, wherever it comes from; `undefined` when nothing is left of it. */
+export function cleanContext({
+  ip,
+  userAgent,
+  referrer,
+  locale,
+}: Partial<Record<keyof SessionContext, string | undefined>>): SessionContext | undefined {
   const facts: [keyof SessionContext, string | undefined][] = [
-    ['ip', ipOf(req, wanted)],
-    ['userAgent', userAgent ? printable(headers['user-agent'], MAX_TEXT) : undefined],
-    ['referrer', referrer ? printable(withoutQuery(headers.referer), MAX_TEXT) : undefined],
-    ['locale', locale ? preferredLanguage(headers['accept-language']) : undefined],
+    ['ip', cleanAddress(ip)],
+    ['userAgent', printable(userAgent, MAX_TEXT)],
+    ['referrer', printable(withoutQuery(referrer), MAX_TEXT)],
+    ['locale', printable(locale, MAX_SHORT_TEXT)],
   ]
   const known = facts.filter(([, text]) => text !== undefined && text !== '')
   return known.length === 0 ? undefined : Object.freeze(Object.fromEntries(known))
@@ -59,7 +78,11 @@ function networkOf(address: string): string {
   // "::" stands for as many zero groups as are missing (RFC 4291 2.2).
   const [head = '', tail] = ip.split('%')[0]?.split('::') ?? []
   const groups = head === '' ? [] : head.split(':')
-  if (tail !== undefined) while (groups.length < 3) groups.push('0')
+  if (tail !== undefined) {
+    const rest = tail === '' ? [] : tail.split(':')
+    while (groups.length + rest.length < 8) groups.push('0')
+    groups.push(...rest)
+  }
   return groups
     .slice(0, 3)
     .map((group) => Number.parseInt(group, 16).toString(16))
@@ -77,6 +100,7 @@ function unmapped(ip: string): string {
 
 /** Bounds of what a client says of itself. */
 const MAX_TEXT = 256
+const MAX_SHORT_TEXT = 64
 
 /** For lists and logs: no line breaks, terminal escapes or lone surrogates, and no more than so many characters. */
 function printable(text: string | undefined, length: number): string | undefined {

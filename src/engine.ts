@@ -9,6 +9,7 @@ import type { ResolvedSessionOptions } from './options.js'
 import {
   applyChange,
   type EndReason,
+  type EndResult,
   type ExpiryReason,
   type MetadataChange,
   type Regeneration,
@@ -70,6 +71,9 @@ export interface RegenerationParts {
 /** How a session is ended; the time is that of the call. */
 export type Ending = Omit<SessionEnd, 'at' | 'reason'> & { readonly reason: Exclude<EndReason, 'regenerated'> }
 
+/** One call of the store. What takes longer, and shows that it goes on, may refresh the deadline. */
+type StoreCall<T> = (deadline: NodeJS.Timeout) => Promise<T>
+
 const MAX_ID_ATTEMPTS = 3
 /** Requests that merge may exceed the size limit together; a record beyond so many times the limit was not made by us. */
 const OVERSIZE_FACTOR = 4
@@ -80,6 +84,8 @@ const MAX_SUCCESSORS = 20
 const MAX_ROUNDS = 10
 /** How long a process goes by the last epoch that it read. `revokeAll()` waits it out. */
 export const EPOCH_LEASE_MS = 1_000
+/** How far the clocks of two processes may be apart. */
+const CLOCK_SKEW_MS = 10_000
 /** Store calls of one operation that are under way at once. */
 const PARALLEL = 50
 
@@ -379,25 +385,42 @@ export class SessionEngine {
    * Ends a session for good, and what it became if it was regenerated in the meantime. Ending one that is over already is
    * no error. Resolves to whether this call ended anything.
    */
-  async end(session: Pick<SessionData, 'id' | 'userId'>, ending: Ending, at = this.now()): Promise<boolean> {
-    const end: SessionEnd = { ...ending, at }
+  async end(session: Pick<SessionData, 'id' | 'userId'>, ending: Ending): Promise<boolean> {
+    const end: SessionEnd = { ...ending, at: this.now() }
     const ids: string[] = []
     let id: string | undefined = session.id
     let hasEnded = false
     for (let step = 0; id !== undefined && step < MAX_SUCCESSORS; step++) {
       const current: string = id
       ids.push(current)
-      const result = await this.#call('end', current, () =>
-        this.options.store.end(current, end, this.options.retentionSeconds),
-      )
-      if (result.status === 'ended') {
-        hasEnded = true
-        this.#tellEnded(current, ending.reason)
-      }
+      const result = await this.#endOne(current, end)
+      hasEnded ||= result.status === 'ended'
       id = result.status === 'over' ? result.successor : undefined
     }
     if (session.userId !== undefined) await this.#forgetEntries(session.userId, ids)
     return hasEnded
+  }
+
+  /**
+   * Ends a session that ran out, but not what it became in its last moment. Resolves to whether this call ended it.
+   */
+  async expire(record: SessionData, end: SessionEnd & { readonly reason: ExpiryReason }): Promise<boolean> {
+    const hasEnded = await this.#expireOne(record, end)
+    if (record.userId !== undefined) await this.#forgetEntries(record.userId, [record.id])
+    return hasEnded
+  }
+
+  async #expireOne(record: SessionData, end: SessionEnd & { readonly reason: ExpiryReason }): Promise<boolean> {
+    const { status } = await this.#endOne(record.id, end)
+    if (status === 'ended') this.events.emit('expired', { ...nameOf(record), reason: end.reason })
+    return status === 'ended'
+  }
+
+  async #endOne(id: string, end: SessionEnd): Promise<EndResult> {
+    const { store, retentionSeconds } = this.options
+    const result = await this.#call('end', id, () => store.end(id, end, retentionSeconds))
+    if (result.status === 'ended') this.#tellEnded(id, end.reason)
+    return result
   }
 
   #tellEnded(id: string, reason: EndReason): void {
@@ -445,12 +468,12 @@ export class SessionEngine {
     await new Promise((resolve) => setTimeout(resolve, EPOCH_LEASE_MS))
   }
 
-  /** The records of these IDs that can be read. */
-  async loadAll(ids: readonly string[]): Promise<Map<string, SessionData>> {
+  /** The records of these IDs that can be read, without their fields: a list must not take the memory of them all. */
+  async #loadAll(ids: readonly string[]): Promise<Map<string, SessionData>> {
     const found = new Map<string, SessionData>()
     await inParallel(ids, async (id) => {
       const record = await this.load(id)
-      if (record !== null && record !== 'corrupt') found.set(id, record)
+      if (record !== null && record !== 'corrupt') found.set(id, record.with({ fields: [] }))
     })
     return found
   }
@@ -538,13 +561,27 @@ export class SessionEngine {
     const now = this.now()
     const live: SessionData[] = []
     const dead: string[] = []
-    const records = await this.loadAll(entries.map(({ id }) => id))
-    for (const { id, pendingUntil } of entries) {
+    const records = await this.#loadAll(entries.map(({ id }) => id))
+    await inParallel(entries, async ({ id, pendingUntil }) => {
       const record = records.get(id)
-      if (record !== undefined && this.endOf(record) === null) live.push(record)
-      else if (record !== undefined || now >= pendingUntil) dead.push(id)
-    }
+      const end = record && this.endOf(record)
+      if (record === undefined) {
+        if (now >= pendingUntil) dead.push(id)
+      } else if (!end) live.push(record)
+      else if (record.ended || end.reason !== 'idle' || (await this.#isIdleForAll(record, end.at))) dead.push(id)
+    })
     return { live, dead }
+  }
+
+  /**
+   * Sees to it that a session which is idle for too long here is so for every process: one whose clock is behind could go on
+   * with it, and it would be on no list then. Resolves to `false` if that cannot be said.
+   */
+  async #isIdleForAll(record: SessionData, at: number): Promise<boolean> {
+    // What is to be archived keeps its fields until then.
+    if (this.options.archive !== undefined) return this.now() - at >= CLOCK_SKEW_MS
+    await this.#expireOne(record, { reason: 'idle', at })
+    return true
   }
 
   /** Ends the sessions of entries and takes them off the list. Resolves to how many ended; rejects if any could not. */
@@ -600,14 +637,19 @@ export class SessionEngine {
     const { store } = this.options
     if (!store.scan) throw notSupported('This needs a store that can be gone through ("scan")')
     await this.#firstEpoch()
-    const records = store.scan()[Symbol.asyncIterator]()
     let startedAt = 0
     let durationMs = 0
     let error: SessionErrorCode | undefined
+    let step: NodeJS.Timeout | undefined
+    const records = store.scan(() => step?.refresh())[Symbol.asyncIterator]()
     try {
       for (;;) {
         startedAt = performance.now()
-        const { done, value } = await this.#withinDeadline('scan', undefined, () => records.next())
+        const { done, value } = await this.#withinDeadline('scan', undefined, (deadline) => {
+          step = deadline
+          return records.next()
+        })
+        step = undefined
         durationMs += performance.now() - startedAt
         if (done) return
         yield value
@@ -619,6 +661,7 @@ export class SessionEngine {
     } finally {
       // Once, not for each record.
       if (this.events.isHeard('storeCall')) this.events.emit('storeCall', { operation: 'scan', durationMs, error })
+      step = undefined
       // Nobody waits for it: behind a step that missed its deadline it would come as late.
       records.return?.().catch(() => {})
     }
@@ -721,13 +764,13 @@ export class SessionEngine {
   }
 
   /** One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. */
-  #call<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+  #call<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
     return this.events.isHeard('storeCall')
       ? this.#timed(operation, id, start)
       : this.#withinDeadline(operation, id, start)
   }
 
-  async #timed<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+  async #timed<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
     const startedAt = performance.now()
     let error: SessionErrorCode | undefined
     try {
@@ -741,7 +784,7 @@ export class SessionEngine {
   }
 
   /** What the store does after the deadline is nobody's answer any more. */
-  #withinDeadline<T>(operation: string, id: string | undefined, start: () => Promise<T>): Promise<T> {
+  #withinDeadline<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const timeoutMs = this.options.storeTimeoutMs
       const fail = (error: unknown): void => {
@@ -759,7 +802,7 @@ export class SessionEngine {
         )
       }, timeoutMs)
       try {
-        start().then((value) => {
+        start(timer).then((value) => {
           clearTimeout(timer)
           timer = undefined
           resolve(value)

@@ -1,6 +1,6 @@
 // `SessionManager`: sessions without a request, for scripts, jobs and admin pages, and the middleware made of the same.
 import { CleanUp, type CleanUpResult } from './cleanup.js'
-import { type ClientFacts, differenceOf } from './client-context.js'
+import { type ClientFacts, cleanContext, differenceOf } from './client-context.js'
 import { SessionEngine } from './engine.js'
 import { SessionError } from './errors.js'
 import type { SessionEvents } from './events.js'
@@ -61,7 +61,7 @@ export interface CreateOptions {
   userId?: string | number
   /** @default none; `initialFields` is for requests */
   fields?: Record<string, unknown>
-  /** What to note of the client. */
+  /** What to note of the client, cut and cleaned as it is for requests. */
   context?: SessionContext
 }
 
@@ -378,14 +378,14 @@ const MAX_REASON = 500
 const NOBODY = { userId: undefined, logicalId: undefined }
 
 /** What is no text could be stored, and never be read again. */
-function checkContext(context: SessionContext): SessionContext {
+function checkContext(context: SessionContext): SessionContext | undefined {
   requireObject(context, 'context')
   const { ip, userAgent, referrer, locale } = context
-  const known = Object.entries({ ip, userAgent, referrer, locale }).filter(([, text]) => text !== undefined)
-  for (const [name, text] of known) {
-    if (typeof text !== 'string') throw new SessionError('INVALID_ARGUMENT', `context.${name} is not text.`)
+  for (const [name, text] of Object.entries({ ip, userAgent, referrer, locale })) {
+    if (text === undefined || typeof text === 'string') continue
+    throw new SessionError('INVALID_ARGUMENT', `context.${name} is not text.`)
   }
-  return Object.freeze(Object.fromEntries(known))
+  return cleanContext(context)
 }
 
 function requireObject(value: unknown, name: string): void {
@@ -394,7 +394,10 @@ function requireObject(value: unknown, name: string): void {
 }
 
 function matcherOf(filter: SessionFilter): (info: SessionInfo) => boolean {
-  const { userId, status = 'live', createdSince, createdBefore, activeSince, activeBefore } = filter
+  const { userId, status = 'live', createdSince, createdBefore, activeSince, activeBefore, ...others } = filter
+  // A condition that is passed over would let all sessions through, to whatever is done with them.
+  const [unknown] = Object.keys(others)
+  if (unknown !== undefined) throw new SessionError('INVALID_ARGUMENT', `There is no filter "${unknown}".`)
   if (!['live', 'ended', 'all'].includes(status)) {
     throw new SessionError('INVALID_ARGUMENT', `status is ${String(status)}; use 'live', 'ended' or 'all'.`)
   }

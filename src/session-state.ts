@@ -78,7 +78,7 @@ export class SessionState {
   /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
   session: Session | undefined
 
-  /** The secret of the cookie to set; unknown when the request came with the token before a renewal. */
+  /** The secret of the cookie to set; unknown once another request has renewed it. */
   #token: string | undefined
   #promised: ReturnType<typeof newToken> | undefined
   #promisedEnd: number | undefined
@@ -276,6 +276,7 @@ export class SessionState {
       this.#requireWritable()
       const record = this.record && (await this.engine.reload(this.record.id))
       if (this.record !== null && record === null) throw this.#ended()
+      if (record?.tokenHash !== this.record?.tokenHash) this.#token = undefined
       this.record = record
       this.#metadata = {}
       const stored = record?.logicalId
@@ -303,8 +304,7 @@ export class SessionState {
       await this.#store()
       const renewed = await this.engine.renew(this.record, this.host.isPassive)
       if (renewed === 'ended') throw this.#ended()
-      // Another request renewed it a moment ago, and its response carries the new cookie.
-      if (renewed !== null) this.#issued(renewed)
+      this.#renewed(renewed)
     })
   }
 
@@ -710,7 +710,13 @@ export class SessionState {
     this.#mayRenew = false
     const renewed = await this.engine.renew(this.record as SessionData, this.host.isPassive)
     if (renewed === 'ended') throw this.#ended()
-    if (renewed !== null) this.#issued(renewed)
+    this.#renewed(renewed)
+  }
+
+  #renewed(issued: IssuedSession | null): void {
+    if (issued !== null) this.#issued(issued)
+    // Another request renewed it a moment ago, and its response carries the new cookie, which the old must not follow.
+    else this.#token = undefined
   }
 
   /** Brings this request's view up to date with a change that the store has applied. */

@@ -133,9 +133,10 @@ export abstract class SessionStore {
 
   /**
    * Every record, expired ones and tombstones included, in no order. One that is made, ended or replaced meanwhile may be
-   * missed or come twice; one that cannot be read is passed over.
+   * missed or come twice; one that cannot be read is passed over. What may take long until it finds one calls `progress`
+   * on its way, or the caller takes it for a store that does not answer.
    */
-  scan?(): AsyncIterable<SessionData>
+  scan?(progress?: () => void): AsyncIterable<SessionData>
 
   /** Which sessions a user has. */
   readonly users?: UserIndex

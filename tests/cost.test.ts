@@ -13,6 +13,7 @@ import {
 import { RedisSessionStore } from 'sojourn/redis'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
 import { Client, listen, OTHER_SECRET, SECRET, type TestServer, until } from './support/http.js'
+import { commandsWhile } from './support/monitor.js'
 import { RedisServer } from './support/redis.js'
 
 const MINUTE_MS = 60_000
@@ -628,26 +629,11 @@ function newCalls(before: Record<string, number>, after: Record<string, number>)
  * and the name of any other command. What scripts call inside of Redis is no round trip.
  */
 async function tripsDuring(observer: Redis, task: () => Promise<unknown>): Promise<string[]> {
-  const monitor = await observer.monitor()
-  const END = `end-${Math.random()}`
-  const trips: string[] = []
-  const ended = new Promise<void>((resolve) => {
-    monitor.on('monitor', (_time: string, args: string[], source: string) => {
-      if (args[1] === END) resolve()
-      else if (source !== 'lua') trips.push(tripOf(args))
-    })
-  })
-  try {
-    await task()
-    await observer.echo(END)
-    await ended
-    return trips
-  } finally {
-    monitor.disconnect()
-  }
+  const commands = await commandsWhile(observer, task)
+  return commands.filter(({ source }) => source !== 'lua').map(({ args }) => tripOf(args))
 }
 
-function tripOf([command = '', , , key = '']: string[]): string {
+function tripOf([command = '', , , key = '']: readonly string[]): string {
   const name = command.toLowerCase()
   if (name === 'hgetall') return 'read'
   if (name !== 'evalsha') return name

@@ -98,6 +98,8 @@ describe('the README', () => {
       limits: true,
       trustProxy: true,
       context: true,
+      activity: true,
+      logicalIdTimeout: true,
       clock: true,
     }
     expect(namesIn('## Options').toSorted()).toEqual(expect.arrayContaining(Object.keys(options)))
@@ -129,6 +131,9 @@ describe('the README', () => {
       storeError: true,
       archiveFailed: true,
       cleaned: true,
+      boundary: true,
+      ended: true,
+      storeCall: true,
     }
     expect(namesIn('## Events').toSorted()).toEqual(Object.keys(events).toSorted())
   })

@@ -19,6 +19,7 @@ import { type RedisClient, RedisSessionStore, type RedisSessionStoreOptions } fr
 import { checkStore } from 'sojourn/testing'
 import { testApp } from './support/app.js'
 import { Client, listen, type TestServer, until } from './support/http.js'
+import { commandsWhile } from './support/monitor.js'
 import { freePort, RedisServer } from './support/redis.js'
 
 const HOUR_MS = 3_600_000
@@ -64,21 +65,12 @@ async function commandsOf(
   redis: Redis,
   action: () => Promise<unknown>,
 ): Promise<{ sent: string[][]; byScripts: string[][] }> {
-  const monitor = await redis.monitor()
-  const sent: string[][] = []
-  const byScripts: string[][] = []
-  const end = randomUUID()
-  const isOver = new Promise<void>((resolve) => {
-    monitor.on('monitor', (_time: string, [name = '', ...args]: string[], source: string) => {
-      if (args[0] === end) resolve()
-      else (source === 'lua' ? byScripts : sent).push([name.toLowerCase(), ...args])
-    })
-  })
-  await action()
-  await redis.echo(end)
-  await isOver
-  monitor.disconnect()
-  return { sent, byScripts }
+  const commands = await commandsWhile(redis, action)
+  const named = (isByScript: boolean): string[][] =>
+    commands
+      .filter(({ source }) => (source === 'lua') === isByScript)
+      .map(({ args: [name = '', ...args] }) => [name.toLowerCase(), ...args])
+  return { sent: named(false), byScripts: named(true) }
 }
 
 let server: RedisServer

@@ -179,6 +179,9 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   storeError: true,
   archiveFailed: true,
   cleaned: true,
+  boundary: true,
+  ended: true,
+  storeCall: true,
 }
 
 interface Told {

@@ -450,7 +450,7 @@ describe('names', () => {
   const MEMBERS = (
     'get set delete has clear keys values entries update typed ' +
     'id createdAt expiresAt isNew isModified metadata cookie ' +
-    'save reload touch renew regenerate destroy setExpiry login reauthenticate logout'
+    'save reload touch renew regenerate destroy setExpiry login reauthenticate logout logicalId restart completeWorkflow'
   ).split(' ')
   /** What applications and libraries put in sessions today. */
   const FREE = (

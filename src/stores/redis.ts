@@ -233,8 +233,8 @@ export class RedisSessionStore extends SessionStore {
    * Every record, by `SCAN` on every primary, a few at a time. In a cluster, what moves to another node meanwhile may be
    * missed.
    */
-  override async *scan(): AsyncGenerator<SessionData, void, undefined> {
-    const ids = this.#scanIds()
+  override async *scan(progress?: () => void): AsyncGenerator<SessionData, void, undefined> {
+    const ids = this.#scanIds(progress)
     for await (const batch of ids) {
       for (const record of await Promise.all(batch.map((id) => this.get(id).catch(nullIfCorrupt)))) {
         if (record !== null) yield record
@@ -243,7 +243,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   /** The IDs that have a key, in batches. */
-  async *#scanIds(): AsyncGenerator<string[], void, undefined> {
+  async *#scanIds(progress?: () => void): AsyncGenerator<string[], void, undefined> {
     const { scanners, keyPrefix } = await this.#connection.run(async (client) => ({
       scanners: client.nodes?.('master') ?? (client.scan ? [client as RedisScanner] : null),
       keyPrefix: client.options?.keyPrefix ?? '',
@@ -262,6 +262,8 @@ export class RedisSessionStore extends SessionStore {
           scanner.scan(cursor, 'MATCH', pattern, 'COUNT', SCAN_COUNT),
         )
         cursor = next
+        // In a database that others fill, ours may be far apart.
+        progress?.()
         const ids = keys.map((key) => key.slice(prefix.length).replace(/^\{(.*?)\}/, '$1'))
         for (let index = 0; index < ids.length; index += batchSize) yield ids.slice(index, index + batchSize)
       } while (cursor !== '0')

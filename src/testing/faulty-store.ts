@@ -91,7 +91,7 @@ export class FaultyStore extends SessionStore {
       }
     }
     const { scan, epoch, lease } = inner
-    if (scan) this.scan = () => this.#scan(scan.bind(inner))
+    if (scan) this.scan = (progress) => this.#scan(() => scan.call(inner, progress))
     if (epoch) this.epoch = (...args) => this.#disturb('epoch', () => epoch.apply(inner, args))
     if (lease) this.lease = (...args) => this.#disturb('lease', () => lease.apply(inner, args))
   }
