@@ -217,15 +217,17 @@ const server = app.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', (err
 })
 
 process.once('SIGTERM', () => {
-  server.close(async () => {
-    // Writes what is still queued.
-    await log.close()
-    await sessions.manager.close()
-    redis?.disconnect()
-  })
+  server.close(() => void finish())
   // Browsers open connections ahead of need, and those count as busy.
   setTimeout(() => server.closeAllConnections(), 1_000).unref()
 })
+
+async function finish(): Promise<void> {
+  // Writes what is still queued.
+  await log.close()
+  await sessions.manager.close()
+  redis?.disconnect()
+}
 
 /** A text of a form; empty when it is missing. */
 function field(body: unknown, name: string): string {
