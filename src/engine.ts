@@ -499,24 +499,30 @@ export class SessionEngine {
     }
     const user = userKey(userId)
     const evictedEntries = await this.#takePlace(users, record, isLogin, isSameUser)
-    const outcome = await store()
-    if (outcome === 'not stored') {
-      await this.#forgetEntries(userId, [record.id])
-      return outcome
+    try {
+      const outcome = await store()
+      if (outcome === 'not stored') {
+        await this.#forgetEntries(userId, [record.id])
+        return outcome
+      }
+      const replaced = isSameUser ? [previous.id] : []
+      const isSettled = await this.#call('users.settle', record.id, () => users.settle(user, record.id, replaced))
+      const ended: string[] = []
+      await this.#endEntries(userId, evictedEntries, async (id) => {
+        const hasEnded = await this.end({ id, userId: undefined }, { reason: 'limit' })
+        if (hasEnded) ended.push(id)
+        return hasEnded
+      })
+      if (ended.length > 0) this.events.emit('limit', { ...nameOf(record), userId, outcome: 'ended-oldest', ended })
+      if (!isSameUser && previous?.userId !== undefined) await this.#forgetEntries(previous.userId, [previous.id])
+      if (isSettled) return 'stored'
+      await this.end(record, { reason: 'limit' })
+      return 'evicted'
+    } catch (error) {
+      // If it is there, nobody will ever hold its token, and it must not count as one of the user's.
+      this.track(this.end(record, { reason: 'destroyed' }).catch(() => {}))
+      throw error
     }
-    const replaced = isSameUser ? [previous.id] : []
-    const isSettled = await this.#call('users.settle', record.id, () => users.settle(user, record.id, replaced))
-    const ended: string[] = []
-    await this.#endEntries(userId, evictedEntries, async (id) => {
-      const hasEnded = await this.end({ id, userId: undefined }, { reason: 'limit' })
-      if (hasEnded) ended.push(id)
-      return hasEnded
-    })
-    if (ended.length > 0) this.events.emit('limit', { ...nameOf(record), userId, outcome: 'ended-oldest', ended })
-    if (!isSameUser && previous?.userId !== undefined) await this.#forgetEntries(previous.userId, [previous.id])
-    if (isSettled) return 'stored'
-    await this.end(record, { reason: 'limit' })
-    return 'evicted'
   }
 
   /** Puts a session that is about to be stored on its user's list. Resolves to the entries that have to go for it. */

@@ -28,6 +28,8 @@ let passportLogin: Program
 let plainHttp: Program
 let socketIo: Program
 let streaming: Program
+let supportDesk: Program
+let supportDeskWithoutRedis: Program
 let typedSession: Program
 
 beforeAll(async () => {
@@ -43,6 +45,8 @@ beforeAll(async () => {
     plainHttp,
     socketIo,
     streaming,
+    supportDesk,
+    supportDeskWithoutRedis,
     typedSession,
   ] = await Promise.all([
     start('app'),
@@ -54,9 +58,12 @@ beforeAll(async () => {
     start('plain-http'),
     start('socket-io'),
     start('streaming'),
+    start('support-desk'),
+    start('support-desk', { REDIS_URL: `redis://127.0.0.1:${closedPort}` }),
     start('typed-session'),
   ])
-})
+  // Each is a compiler and a program, and a machine may do much else at the same time.
+}, 120_000)
 
 afterAll(async () => {
   await Promise.all(started.map((program) => program.stop()))
@@ -458,6 +465,76 @@ describe('streaming', () => {
     await client.get('/events')
     await client.get('/too-late')
     expect((await client.get('/')).json()).toMatchObject({ fields: { tooLate: true } })
+  })
+})
+
+// In a browser: support-desk.test.ts.
+describe('support-desk', () => {
+  const vehicle = { name: 'Ann', plate: 'AB 123' }
+  const login = { name: 'robin', password: 'north star' }
+
+  test('a form of another site changes nothing', async () => {
+    const browser = new Browser(supportDesk.url)
+    await browser.submit('/', vehicle)
+    for (const [path, fields] of Object.entries({
+      '/': vehicle,
+      '/payment': {},
+      '/restart': {},
+      '/support/login': login,
+    })) {
+      for (const sender of ['cross-site', 'same-site']) {
+        expect((await browser.submit(path, fields, { 'sec-fetch-site': sender })).status).toBe(403)
+      }
+    }
+    expect((await browser.get('/')).body).toContain('value="AB 123"')
+    expect((await browser.get('/support')).status).toBe(303)
+  })
+
+  test('what the page loads is there, nothing is inline, and who only looks has no session', async () => {
+    const browser = new Browser(supportDesk.url)
+    const { body, headers } = await browser.get('/')
+    expect(headers['content-security-policy']).toContain("default-src 'self'")
+    expect(body).not.toMatch(/<style|<script| style=| on\w+=/)
+    for (const path of ['/icon.svg', '/style.css']) {
+      expect(body).toContain(`href="${path}"`)
+      expect((await browser.get(path)).status).toBe(200)
+    }
+    expect(browser.cookies.size).toBe(0)
+  })
+
+  test('a login gives a new session, and the cookie from before it sees nothing', async () => {
+    const browser = new Browser(supportDesk.url)
+    await browser.submit('/', vehicle)
+    const before = new Browser(supportDesk.url, browser.cookies)
+    expect((await browser.submit('/support/login', login)).headers['location']).toBe('/support')
+    expect((await browser.get('/support')).status).toBe(200)
+    expect((await before.get('/support')).status).toBe(303)
+  })
+
+  test('on Redis, what happened is known to a program that is started later', async () => {
+    const env = { REDIS_URL: redis.url, SESSION_SECRET: SECRET }
+    const before = await start('support-desk', env)
+    const browser = new Browser(before.url)
+    await browser.submit('/', vehicle)
+    await browser.submit('/proof', { kind: 'Utility bill', documentNumber: '42' })
+    const failure = await browser.submit('/payment')
+    expect(failure.status).toBe(502)
+    const [, id] = /id="session-id">([^<]+)/.exec(failure.body) as unknown as [string, string]
+    // At once: what is still queued is written on the way out.
+    await before.stop()
+    const after = await start('support-desk', env)
+    const supporter = new Browser(after.url, browser.cookies)
+    await supporter.submit('/support/login', login)
+    const report = await supporter.get(`/support?id=${id}`)
+    expect(report.status).toBe(200)
+    expect(report.body).toContain('payment.failed')
+    expect((await supporter.submit('/payment')).headers['location']).toBe('/receipt')
+  })
+
+  test('without its Redis it answers 503', async () => {
+    const answer = await new Browser(supportDeskWithoutRedis.url).submit('/', vehicle)
+    expect(answer).toMatchObject({ status: 503, setCookies: [] })
+    expect(answer.headers['retry-after']).toBeDefined()
   })
 })
 

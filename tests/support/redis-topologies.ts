@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
 import { until } from './http.js'
-import { freePort, RedisServer } from './redis.js'
+import { freePort, RedisServer, withFreePorts } from './redis.js'
 
 /** After so long without an answer a node counts as lost. */
 const LOST_AFTER_MS = 500
@@ -84,8 +84,6 @@ export async function startCluster(): Promise<RedisCluster> {
 }
 
 async function startNode(): Promise<RedisServer> {
-  // The bus has a port of its own; the default, ten thousand above, is beyond the last port as often as not.
-  const bus = String(await freePort())
   // A replica is told of only once it has had something to copy, and a ping is enough.
   const limits = [
     '--cluster-node-timeout',
@@ -95,7 +93,11 @@ async function startNode(): Promise<RedisServer> {
     '--repl-ping-replica-period',
     '1',
   ]
-  return RedisServer.start('--cluster-enabled', 'yes', '--cluster-port', bus, ...limits)
+  return withFreePorts(async () => {
+    // The bus has a port of its own; the default, ten thousand above, is beyond the last port as often as not.
+    const bus = String(await freePort())
+    return RedisServer.start('--cluster-enabled', 'yes', '--cluster-port', bus, ...limits)
+  })
 }
 
 /** Every slot is served, and every primary has its replica, in the eyes of this node. */

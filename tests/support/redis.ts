@@ -22,10 +22,17 @@ export class RedisServer {
   }
 
   /** Starts a server on a free port. */
-  static async start(...args: string[]): Promise<RedisServer> {
-    const server = new RedisServer(await freePort(), args)
-    await server.restart()
-    return server
+  static start(...args: string[]): Promise<RedisServer> {
+    return withFreePorts(async () => {
+      const server = new RedisServer(await freePort(), args)
+      try {
+        await server.restart()
+        return server
+      } catch (error) {
+        await server.stop()
+        throw error
+      }
+    })
   }
 
   /** Starts the process, again if it was killed; empty, since nothing is kept on disk. */
@@ -75,6 +82,17 @@ export class RedisServer {
 export async function sharedRedis(): Promise<{ url: string; stop(): Promise<void> }> {
   const url = process.env['REDIS_URL']
   return url ? { url, stop: async () => {} } : RedisServer.start()
+}
+
+/** Tries a few times: a port that was free may be taken by somebody else before it is used. */
+export async function withFreePorts<T>(start: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await start()
+    } catch (error) {
+      if (attempt === 3) throw error
+    }
+  }
 }
 
 export async function freePort(): Promise<number> {

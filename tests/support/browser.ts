@@ -1,0 +1,32 @@
+// A real browser for tests: Chromium, which tests/run.mjs finds or installs for the runs that import this file.
+import { type Browser, chromium } from 'playwright-core'
+
+declare global {
+  // The types of playwright-core name these of a page, whose lib would bring the rest of a browser into our code.
+  interface Node {
+    readonly nodeType: number
+  }
+  interface HTMLElement extends Node {
+    readonly tagName: string
+  }
+  interface SVGElement extends Node {
+    readonly tagName: string
+  }
+  type HTMLElementTagNameMap = Record<string, HTMLElement>
+}
+
+const ARGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
+
+export async function startBrowser(): Promise<Browser> {
+  const executablePath = process.env['CHROMIUM_PATH']
+  if (!executablePath) throw new Error('CHROMIUM_PATH names no browser: run the tests with npm test.')
+  return chromium.launch({ executablePath, args: ARGS, timeout: 90_000 })
+}
