@@ -112,28 +112,24 @@ export class CleanUp {
   /** Archives first: whoever dies in between leaves the session for the next run. */
   async #remove(id: string): Promise<boolean> {
     // A store reads many at a time, and the session may have been used since.
-    const found = await this.#findOver(id)
-    if (found === null) return false
-    const { record, end } = found
-    const { reason } = end
-    if (reason !== 'idle' && reason !== 'absolute') {
-      // All sessions were revoked, and this one is among them.
-      return this.#engine.end(record, { reason: 'revoked' })
-    }
+    const record = await this.#findOver(id)
+    if (record === null) return false
+    // One that ran out may have done so before all sessions were revoked.
+    const end = this.#engine.expiryOf(record)
+    if (end === null) return this.#engine.end(record, { reason: 'revoked' })
     if (this.#engine.options.archive !== undefined) {
       await this.#archive(record, end)
       // The request of the last moment may have been stored meanwhile.
       if ((await this.#findOver(id)) === null) return false
     }
-    return this.#engine.expire(record, { ...end, reason })
+    return this.#engine.expire(record, end)
   }
 
-  /** The record of a session that is over and not yet ended, with its end. */
-  async #findOver(id: string): Promise<{ record: SessionData; end: SessionEnd } | null> {
+  /** The record of a session that is over and not yet ended. */
+  async #findOver(id: string): Promise<SessionData | null> {
     const record = await this.#engine.peek(id)
     if (record === null || record === 'corrupt' || record.ended) return null
-    const end = this.#engine.endOf(record)
-    return end && { record, end }
+    return this.#engine.endOf(record) && record
   }
 
   async #archive(record: SessionData, end: SessionEnd): Promise<void> {

@@ -71,6 +71,9 @@ export interface RegenerationParts {
 /** How a session is ended; the time is that of the call. */
 export type Ending = Omit<SessionEnd, 'at' | 'reason'> & { readonly reason: Exclude<EndReason, 'regenerated'> }
 
+/** How a session ran out. */
+export type Expiry = SessionEnd & { readonly reason: ExpiryReason }
+
 /** One call of the store. What takes longer, and shows that it goes on, may refresh the deadline. */
 type StoreCall<T> = (deadline: NodeJS.Timeout) => Promise<T>
 
@@ -172,15 +175,16 @@ export class SessionEngine {
   endOf(record: SessionData): SessionEnd | null {
     if (record.ended) return record.ended
     if (record.epoch < this.#epoch) return { reason: 'revoked', at: record.lastAccessedAt }
-    const reason = this.expiryOf(record)
-    return reason && { reason, at: reason === 'absolute' ? record.absoluteExpiresAt : record.expiresAt }
+    return this.expiryOf(record)
   }
 
-  /** By the record's own times, and by the idle timeout in force, which may be shorter than when it was written. */
-  expiryOf(record: SessionData): ExpiryReason | null {
+  /** How it ran out, by the record's own times and by the idle timeout in force, which may be shorter than when it was written. */
+  expiryOf(record: SessionData): Expiry | null {
     const now = this.now()
     const idleMs = record.idleTimeoutMs ?? this.options.idleTimeoutMs
-    return record.expiryReason(now) ?? (now - record.lastAccessedAt >= idleMs ? 'idle' : null)
+    const reason = record.expiryReason(now) ?? (now - record.lastAccessedAt >= idleMs ? 'idle' : null)
+    if (reason === 'absolute') return { reason, at: record.absoluteExpiresAt }
+    return reason && { reason, at: Math.min(record.expiresAt, record.lastAccessedAt + idleMs) }
   }
 
   /** Stores a new session under a new token. */
@@ -404,13 +408,13 @@ export class SessionEngine {
   /**
    * Ends a session that ran out, but not what it became in its last moment. Resolves to whether this call ended it.
    */
-  async expire(record: SessionData, end: SessionEnd & { readonly reason: ExpiryReason }): Promise<boolean> {
+  async expire(record: SessionData, end: Expiry): Promise<boolean> {
     const hasEnded = await this.#expireOne(record, end)
     if (record.userId !== undefined) await this.#forgetEntries(record.userId, [record.id])
     return hasEnded
   }
 
-  async #expireOne(record: SessionData, end: SessionEnd & { readonly reason: ExpiryReason }): Promise<boolean> {
+  async #expireOne(record: SessionData, end: Expiry): Promise<boolean> {
     const { status } = await this.#endOne(record.id, end)
     if (status === 'ended') this.events.emit('expired', { ...nameOf(record), reason: end.reason })
     return status === 'ended'

@@ -1,7 +1,14 @@
 // What a second look at users, renewal and clean-up found: clocks that differ, requests that cross, calls that are late.
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
 import type { Response } from 'express'
-import { MemorySessionStore, type RegenerateResult, type Session, type SessionData, SessionManager } from 'sojourn'
+import {
+  MemorySessionStore,
+  type RegenerateResult,
+  type Session,
+  type SessionData,
+  SessionManager,
+  type StoredSession,
+} from 'sojourn'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
 import { type Client, SECRET } from './support/http.js'
 import {
@@ -213,6 +220,31 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
     expect(rig.heard('expired')).toEqual([])
   })
 
+  test('what ran out before all sessions were revoked is archived with its fields', async () => {
+    const before = await Rig.start(ground)
+    const idle = await before.manager.create({ fields: { note: 'idle' } })
+    before.clock.advance(31 * MINUTE)
+    await before.manager.create({ fields: { note: 'revoked' } })
+    await before.store.epoch?.(1)
+
+    const archived: unknown[] = []
+    const archive = ({ id, fields, end }: StoredSession): void => {
+      archived.push({ id, fields, reason: end?.reason })
+    }
+    const rig = await Rig.start(ground, { archive, cleanupInterval: 0 }, before.clock)
+    expect(await rig.manager.cleanUp()).toEqual({ removed: 2, failed: 0 })
+    expect(archived).toEqual([{ id: idle.id, fields: { note: 'idle' }, reason: 'idle' }])
+  })
+
+  test('one that is over by a shorter idle timeout than it began with ended at that time, not later', async () => {
+    const before = await Rig.start(ground, { idleTimeout: '30m' })
+    const { id, lastAccessedAt } = await before.manager.create()
+    before.clock.advance(6 * MINUTE)
+    const rig = await Rig.start(ground, { idleTimeout: '5m' }, before.clock)
+    const end = { reason: 'idle', at: lastAccessedAt.getTime() + 5 * MINUTE }
+    expect(await rig.manager.validate(id)).toEqual({ isValid: false, reason: 'idle', end })
+  })
+
   describe('the context that create() is given', () => {
     test('is cut and cleaned as that of a request', async () => {
       const { manager } = await Rig.start(ground)
@@ -294,7 +326,7 @@ describe('going through a store in which sessions are far apart', () => {
     override async *scan(progress?: () => void): AsyncGenerator<SessionData, void, undefined> {
       for (let page = 0; page < this.pages; page++) {
         jest.advanceTimersByTime(this.pageMs)
-        await null
+        await Promise.resolve()
         if (this.tellsProgress) progress?.()
       }
       yield* super.scan()

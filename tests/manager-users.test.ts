@@ -96,6 +96,18 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       },
     )
 
+    test.each(['regenerate', 'users.settle'] as const)(
+      'leave nothing that counts behind when the answer to %s is lost',
+      async (operation) => {
+        const rig = await Rig.start(ground, { maxSessionsPerUser: 1, onSessionLimit: 'refuse', storeTimeout: '10s' })
+        await rig.ask((session) => session.set('a', 1))
+        rig.store.fail({ kind: 'lost-reply', operations: [operation], times: 1 })
+        expect((await refusal(rig.ask((session) => session.login('ann')))).code).toBe('STORE_UNAVAILABLE')
+        await until(async () => (await liveOf(rig, 'ann')).length === 0)
+        expect(await rig.whoIs(await rig.login('ann'))).toBe('ann')
+      },
+    )
+
     test('leave exactly one of old and new alive whenever one looks', async () => {
       const rig = await Rig.start(ground, { storeTimeout: '10s' })
       rig.client = await rig.login('ann')
