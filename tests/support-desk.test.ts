@@ -1,6 +1,6 @@
 // The example examples/support-desk as people use it, in a real browser.
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
-import type { Browser, Page } from 'playwright-core'
+import type { Browser, BrowserContext, BrowserContextOptions, Page } from 'playwright-core'
 import { startBrowser } from './support/browser.js'
 import { SECRET } from './support/http.js'
 import { type Program, startProgram } from './support/processes.js'
@@ -120,8 +120,7 @@ describe('the support desk', () => {
     const third = await applicant.fail('THIRD 3')
     expect(new Set([first, second, third]).size).toBe(3)
 
-    const supporter = await person(deskInMemory)
-    await supporter.logIn()
+    const supporter = await supporterOf(deskInMemory)
     await supporter.lookUp(second)
     await supporter.sees('What happened')
     const report = await supporter.report()
@@ -141,8 +140,7 @@ describe('the support desk', () => {
   test('two people at the same time do not mix', async () => {
     const both = await Promise.all([person(deskInMemory), person(deskInMemory)])
     const ids = await Promise.all(both.map((applicant, n) => applicant.fail(`CAR ${n}`)))
-    const supporter = await person(deskInMemory)
-    await supporter.logIn()
+    const supporter = await supporterOf(deskInMemory)
     for (const [n, id] of ids.entries()) {
       await supporter.lookUp(id)
       await supporter.sees('What happened', `CAR ${n}`)
@@ -166,16 +164,14 @@ describe('the support desk', () => {
     await applicant.click('Pay')
     await applicant.sees('Something went wrong', SCRIPT)
 
-    const supporter = await person(deskInMemory)
-    await supporter.logIn()
+    const supporter = await supporterOf(deskInMemory)
     await supporter.lookUp(await applicant.shownId())
     await supporter.sees('What happened', IMAGE)
     for (const { page } of [applicant, supporter]) expect(await page.locator('script, img, b').count()).toBe(0)
   })
 
   test('an ID that is none, or that nobody has, gets an answer that says so', async () => {
-    const supporter = await person(deskInMemory)
-    await supporter.logIn()
+    const supporter = await supporterOf(deskInMemory)
     for (const [id, answer] of [
       ['', 'Enter a session ID.'],
       ['   ', 'Enter a session ID.'],
@@ -242,12 +238,31 @@ async function start(env: Record<string, string>): Promise<Program> {
 
 /** Somebody who has the first page open, in a browser of their own. */
 async function person(desk: Program, userAgent?: string): Promise<Person> {
-  const context = await browser.newContext(userAgent === undefined ? {} : { userAgent })
+  const found = await newPerson(desk, userAgent === undefined ? {} : { userAgent })
+  await found.page.goto(desk.url)
+  await found.sees('Apply for a permit')
+  return found
+}
+
+/** Somebody who has the support desk open: logs in the first time, and comes with the same cookie later. */
+async function supporterOf(desk: Program): Promise<Person> {
+  const known = logins.get(desk)
+  const found = await newPerson(desk, known === undefined ? {} : { storageState: known })
+  if (known === undefined) {
+    await found.logIn()
+    logins.set(desk, await found.page.context().storageState())
+  } else await found.page.goto(`${desk.url}/support`)
+  await found.sees('Support desk')
+  return found
+}
+
+const logins = new Map<Program, Awaited<ReturnType<BrowserContext['storageState']>>>()
+
+async function newPerson(desk: Program, options: BrowserContextOptions): Promise<Person> {
+  const context = await browser.newContext(options)
   context.setDefaultTimeout(WAIT_MS)
   const found = new Person(await context.newPage(), desk.url)
   people.push(found)
-  await found.page.goto(desk.url)
-  await found.sees('Apply for a permit')
   return found
 }
 
