@@ -258,11 +258,14 @@ export class SessionEngine {
   /** Applies a change. That the session has ended is told as `lateWrite`. */
   async update(record: SessionData, change: SessionChange): Promise<UpdateResult> {
     const end = change.metadata?.absoluteExpiresAt
-    if (end !== undefined && end > record.absoluteExpiresAt) await this.#prolongEntry(record, end)
+    const isProlonged = end !== undefined && end > record.absoluteExpiresAt
+    if (isProlonged) await this.#prolongEntry(record, end)
     const ttl = this.#ttl(change, change.at)
     const result = await this.#call('update', record.id, () => this.options.store.update(record.id, change, ttl))
-    if (result.status === 'ended') this.events.emit('lateWrite', nameOf(record))
-    else if (result.status === 'updated' && change.renew === undefined && this.events.isHeard('committed')) {
+    if (result.status === 'ended') {
+      this.events.emit('lateWrite', nameOf(record))
+      if (isProlonged && record.userId !== undefined) await this.#forgetEntries(record.userId, [record.id])
+    } else if (result.status === 'updated' && change.renew === undefined && this.events.isHeard('committed')) {
       this.events.emit('committed', nameOf(record))
     }
     return result
@@ -338,9 +341,13 @@ export class SessionEngine {
     const startsAfresh = parts.isLogin || parts.isFresh === true
     const keepsSettings = parts.keep === 'all' || parts.keep.length > 0
     const idleTimeoutMs = keepsSettings ? record.idleTimeoutMs : undefined
+    const { renewAfterMs, renewGraceMs } = this.options
+    // The age of a token is told by the one before it, and a new session's by its creation: this has neither.
+    const isBornLater = !startsAfresh && Number.isFinite(renewAfterMs)
     let next = new SessionData({
       id: newSessionId(record.id),
       tokenHash,
+      previousToken: isBornLater ? { hash: tokenHash, until: now + renewGraceMs } : undefined,
       generation: record.generation + 1,
       createdAt: startsAfresh ? now : record.createdAt,
       updatedAt: now,

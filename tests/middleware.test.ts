@@ -462,6 +462,27 @@ describe('the commit table', () => {
       expect((await before.get('/')).json()).toEqual({})
     })
 
+    test('a token that regenerate() made is as young as that', async () => {
+      const { client, clock } = await serve(
+        async (req, res) => {
+          if (req.path === '/begin') req.session.set('begun', true)
+          if (req.path === '/regenerate') await req.session.regenerate({ keep: true })
+          res.json(req.session)
+        },
+        { renewAfter: '5m' },
+      )
+      await client.get('/begin')
+      clock.advance(4 * MINUTE)
+      await client.get('/regenerate')
+      const before = client.cookieHeader
+      clock.advance(5 * MINUTE - 1)
+      await client.get('/')
+      expect(client.cookieHeader).toBe(before)
+      clock.advance(1)
+      await client.get('/')
+      expect(client.cookieHeader).not.toBe(before)
+    })
+
     test('of requests that come at once, one gets a new token, and all are answered', async () => {
       const { client, clock } = await serve(handler, { renewAfter: '5m' })
       await client.get('/begin')

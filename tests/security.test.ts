@@ -153,8 +153,8 @@ async function site(
   return { ...built, server, store, client: new Client(server) }
 }
 
-/** Every event there is; the compiler asks for new ones. */
-const NAMES: Readonly<Record<SessionEventName, true>> = {
+/** Every event there is; the compiler asks for new ones. That of store calls names no session. */
+const NAMES: Readonly<Record<Exclude<SessionEventName, 'storeCall'>, true>> = {
   created: true,
   loaded: true,
   committed: true,
@@ -181,7 +181,6 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   cleaned: true,
   boundary: true,
   ended: true,
-  storeCall: true,
 }
 
 interface Told {
