@@ -10,7 +10,8 @@ export interface RecentAuthOptions {
    * Called when the user has to prove who they are, or nobody is logged in: the place to send them to the login page.
    * @default an error with status 401 goes to `next`
    */
-  onRequired?: (req: HttpRequest, res: object, next: (error?: unknown) => void) => void
+  // A method, so that Express's own types of request and response fit.
+  onRequired?(req: HttpRequest, res: object, next: (error?: unknown) => void): void
 }
 
 /**

@@ -178,7 +178,7 @@ support.post('/login', async (req, res) => {
 
 // Everything below is for who has logged in within the last hour. Nobody but support has an account here; where customers
 // have one, check the role of the user, too.
-const toLogin = (_req: unknown, res: object): void => (res as Response).redirect(303, '/support/login')
+const toLogin = (_req: Request, res: Response): void => res.redirect(303, '/support/login')
 support.use(requireRecentAuth('1h', { onRequired: toLogin }))
 
 support.get('/', async (req, res) => {

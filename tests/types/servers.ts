@@ -6,6 +6,7 @@ import connect from 'connect'
 import express, { type NextFunction, type Request, type RequestHandler, type Response, Router } from 'express'
 import sessionByDefault, {
   getSession,
+  requireRecentAuth,
   requireSession,
   type Session,
   type SessionMiddleware,
@@ -35,6 +36,9 @@ app.get('/:id', sessions, async (req, res) => {
   await req.session.login(req.params.id)
   res.redirect('/')
 })
+app.post('/password', requireRecentAuth('10m'), (_req, res) => void res.sendStatus(204))
+const toLogin = (_req: Request, res: Response): void => res.redirect('/login')
+app.post('/email', requireRecentAuth('10m', { onRequired: toLogin }), (_req, res) => void res.sendStatus(204))
 app.use((_error: unknown, req: Request, _res: Response, next: NextFunction) => {
   exactly<Session>()(req.session)
   next()
