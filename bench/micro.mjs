@@ -9,7 +9,7 @@ const [, , packageDirectory, ms] = process.argv
 const SECRET = 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe'
 const library = await load(packageDirectory, 'dist/esm/index.js')
 const { readCookie } = await load(packageDirectory, 'dist/esm/cookie.js')
-const { SessionManager } = await load(packageDirectory, 'dist/esm/manager.js')
+const { SessionEngine } = await load(packageDirectory, 'dist/esm/engine.js')
 const { resolveOptions } = await load(packageDirectory, 'dist/esm/options.js')
 const { SessionState } = await load(packageDirectory, 'dist/esm/session-state.js')
 const { sessionOf } = await load(packageDirectory, 'dist/esm/session.js')
@@ -23,23 +23,23 @@ console.log(JSON.stringify(result))
 async function steps(size) {
   const options = { secret: SECRET, cookie: { secure: false }, store: new library.MemorySessionStore() }
   const middleware = library.session(options)
-  const manager = new SessionManager(resolveOptions(options))
+  const engine = new SessionEngine(resolveOptions(options))
   const cookie = await exchange(middleware, {
     handler: (req) => Object.assign(req.session, sessionData(size, 1)),
   })
-  const { keys } = manager.options.cookie
+  const { keys } = engine.options.cookie
   const { claims } = readCookie(cookie, 'sid', keys)
-  const found = await manager.find(claims)
-  const begin = () => sessionOf(new SessionState(manager, host, found))
+  const found = await engine.find(claims)
+  const begin = () => sessionOf(new SessionState(engine, host, found))
   let views = 0
   const changed = () => {
-    const state = new SessionState(manager, host, found)
+    const state = new SessionState(engine, host, found)
     state.set('views', ++views)
     return state
   }
   return {
     'cookie verify': await time(() => readCookie(cookie, 'sid', keys)),
-    load: await time(() => manager.find(claims)),
+    load: await time(() => engine.find(claims)),
     'begin, read one field': await time(() => begin().views),
     'begin, change one field': await time(() => changed()),
     'begin, change one field, commit': await time(() => changed().commit()),
