@@ -102,11 +102,13 @@ async function matrix() {
   const measured = []
   // In processes of their own: what a process did with large sessions shows in what small ones cost it later.
   for (const size of new Set(tasks.map((task) => task.size))) {
+    const ofSize = tasks.filter((task) => task.size === size)
+    const taking = names.filter((name) => ofSize.some((task) => takesPart(name, task)))
     measured.push(
       ...(await inGenerations({
         what: `matrix, ${size} KB`,
-        tasks: tasks.filter((task) => task.size === size),
-        start: () => startAll(names, [size]),
+        tasks: ofSize,
+        start: () => startAll(taking, [size]),
         takesPart: (server, task) => takesPart(server.name, task),
       })),
     )
