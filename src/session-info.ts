@@ -44,7 +44,8 @@ export interface UserSession extends SessionInfo {
   readonly isCurrent: boolean
 }
 
-const NO_CONTEXT: SessionContext = Object.freeze({})
+/** What is known of a client of which nothing is recorded. */
+export const NO_CONTEXT: SessionContext = Object.freeze({})
 
 export function infoOf(record: SessionData, end: SessionEnd | null): SessionInfo {
   return {

@@ -5,6 +5,7 @@ import type { SessionEngine } from './engine.js'
 import { SessionError } from './errors.js'
 import { type Duration, LONGEST_MS } from './options.js'
 import type { SessionContext, SessionEnd } from './session-data.js'
+import { NO_CONTEXT } from './session-info.js'
 import type { SessionState } from './session-state.js'
 import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
 
@@ -54,8 +55,6 @@ export interface SessionMetadata {
   /** When the session ends whatever happens. */
   readonly absoluteExpiresAt: Date
 }
-
-const NO_CONTEXT: SessionContext = Object.freeze({})
 
 /** On the prototype of sessions, shared by all copies of this package. */
 const BRAND: unique symbol = Symbol.for('sojourn.session')

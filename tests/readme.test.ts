@@ -3,7 +3,8 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterAll, describe, expect, test } from '@jest/globals'
-import type { SessionErrorCode, SessionEventName, SessionOptions } from 'sojourn'
+import type { SessionErrorCode, SessionOptions } from 'sojourn'
+import { ALL_EVENT_NAMES } from './support/event-names.js'
 
 const readme = readFileSync('README.md', 'utf8')
 const blocks = [...readme.matchAll(/^```ts\n([\s\S]*?)^```/gm)].map(([, code]) => code as string)
@@ -106,36 +107,7 @@ describe('the README', () => {
   })
 
   test('the table of events names every event, and no other', () => {
-    const events: Record<SessionEventName, true> = {
-      created: true,
-      loaded: true,
-      committed: true,
-      renewed: true,
-      regenerated: true,
-      login: true,
-      reauthenticated: true,
-      logout: true,
-      destroyed: true,
-      revoked: true,
-      allRevoked: true,
-      limit: true,
-      expired: true,
-      usedAfterEnd: true,
-      badCookie: true,
-      unknownSession: true,
-      tokenMismatch: true,
-      corruptRecord: true,
-      conflict: true,
-      lateWrite: true,
-      lateChange: true,
-      storeError: true,
-      archiveFailed: true,
-      cleaned: true,
-      boundary: true,
-      ended: true,
-      storeCall: true,
-    }
-    expect(namesIn('## Events').toSorted()).toEqual(Object.keys(events).toSorted())
+    expect(namesIn('## Events').toSorted()).toEqual(ALL_EVENT_NAMES.toSorted())
   })
 
   test('the table of errors names every code, and no other', () => {

@@ -23,6 +23,7 @@ import { RedisSessionStore } from 'sojourn/redis'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
 import { newSessionId, newToken } from '../src/ids.js'
 import { testApp } from './support/app.js'
+import { ALL_EVENT_NAMES } from './support/event-names.js'
 import { type Answer, Client, listen, OTHER_SECRET, SECRET, type TestServer, until } from './support/http.js'
 import { startProgram } from './support/processes.js'
 import { RedisServer } from './support/redis.js'
@@ -153,36 +154,6 @@ async function site(
   return { ...built, server, store, client: new Client(server) }
 }
 
-/** Every event there is; the compiler asks for new ones. That of store calls names no session. */
-const NAMES: Readonly<Record<Exclude<SessionEventName, 'storeCall'>, true>> = {
-  created: true,
-  loaded: true,
-  committed: true,
-  renewed: true,
-  regenerated: true,
-  login: true,
-  reauthenticated: true,
-  logout: true,
-  destroyed: true,
-  revoked: true,
-  allRevoked: true,
-  limit: true,
-  expired: true,
-  usedAfterEnd: true,
-  badCookie: true,
-  unknownSession: true,
-  tokenMismatch: true,
-  corruptRecord: true,
-  conflict: true,
-  lateWrite: true,
-  lateChange: true,
-  storeError: true,
-  archiveFailed: true,
-  cleaned: true,
-  boundary: true,
-  ended: true,
-}
-
 interface Told {
   name: SessionEventName
   event: object
@@ -190,7 +161,8 @@ interface Told {
 
 function eventsOf(middleware: SessionMiddleware): Told[] {
   const events: Told[] = []
-  for (const name of Object.keys(NAMES) as SessionEventName[]) {
+  // That of store calls names no session.
+  for (const name of ALL_EVENT_NAMES.filter((each) => each !== 'storeCall')) {
     middleware.events.on(name, (event) => void events.push({ name, event }))
   }
   return events

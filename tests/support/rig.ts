@@ -16,6 +16,7 @@ import {
 } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
+import { ALL_EVENT_NAMES } from './event-names.js'
 import { type Answer, Client, listen, SECRET } from './http.js'
 import { RedisServer } from './redis.js'
 
@@ -87,35 +88,10 @@ export const GROUNDS: readonly (readonly [name: string, make: () => Ground])[] =
 ]
 
 /** Not those that come with others: metrics.test.ts and logical-id.test.ts listen to them. */
-const NAMES: Readonly<Record<Exclude<SessionEventName, 'storeCall' | 'ended' | 'boundary'>, true>> = {
-  created: true,
-  loaded: true,
-  committed: true,
-  renewed: true,
-  regenerated: true,
-  login: true,
-  reauthenticated: true,
-  logout: true,
-  destroyed: true,
-  revoked: true,
-  allRevoked: true,
-  limit: true,
-  expired: true,
-  usedAfterEnd: true,
-  badCookie: true,
-  unknownSession: true,
-  tokenMismatch: true,
-  corruptRecord: true,
-  conflict: true,
-  lateWrite: true,
-  lateChange: true,
-  storeError: true,
-  archiveFailed: true,
-  cleaned: true,
-}
+const BESIDE_OTHERS: readonly SessionEventName[] = ['storeCall', 'ended', 'boundary']
 
-/** The names of all events. */
-export const EVENT_NAMES = Object.keys(NAMES) as SessionEventName[]
+/** The names of the events that stand for themselves. */
+export const EVENT_NAMES = ALL_EVENT_NAMES.filter((name) => !BESIDE_OTHERS.includes(name))
 
 /** An event as it was told, with its name. */
 export type Told<Name extends SessionEventName = SessionEventName> = {
