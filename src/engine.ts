@@ -325,7 +325,7 @@ export class SessionEngine {
     const result = await this.update(record, change)
     if (result.status !== 'updated') return result.status === 'ended' ? 'ended' : null
     this.events.emit('renewed', nameOf(record))
-    return { record: applyChange(record, change).record ?? record, token }
+    return { record: result.record ?? applyChange(record, change).record ?? record, token }
   }
 
   /** Ends `record` and begins a session in its place, in one step. Resolves to `null` when it had ended already. */

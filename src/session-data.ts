@@ -105,8 +105,8 @@ export type Expectation =
 
 /** What became of a change. */
 export type UpdateResult =
-  /** Applied as a whole. */
-  | { readonly status: 'updated' }
+  /** Applied as a whole. `record` is what the session is now, if the store knows. */
+  | { readonly status: 'updated'; readonly record?: SessionData }
   /** Not applied: there is no live record of that ID and generation. */
   | { readonly status: 'ended' }
   /** Not applied: `expect` did not hold; `text` is what the field or the logical ID is now. */

@@ -602,7 +602,7 @@ export class SessionState {
       const change = this.engine.change(record, { ...write, expect, isPassive: this.host.isPassive })
       const result = await this.engine.update(record, change)
       if (result.status === 'updated') {
-        this.#applied(change)
+        this.#applied(change, result.record)
         return value
       }
       if (result.status !== 'conflict') throw this.#ended()
@@ -625,7 +625,7 @@ export class SessionState {
     const change = this.engine.change(this.record, { set: changes?.set, delete: changes?.delete, metadata, isPassive })
     const result = await this.engine.update(this.record, change)
     if (result.status !== 'updated') throw this.#ended()
-    this.#applied(change)
+    this.#applied(change, result.record)
   }
 
   /** Stores a logical ID that began with this request, unless another request was quicker: one store call more. */
@@ -651,7 +651,7 @@ export class SessionState {
       const change = this.engine.change(record, { ...parts, isPassive: this.host.isPassive })
       const result = await this.engine.update(record, change)
       if (result.status === 'updated') {
-        this.record = applyChange(record, change).record ?? record
+        this.record = result.record ?? applyChange(record, change).record ?? record
         if (this.engine.movesCookie(record, this.record)) this.#moveCookie()
         this.#tellBoundary({ from, to, cause })
         return
@@ -720,9 +720,9 @@ export class SessionState {
   }
 
   /** Brings this request's view up to date with a change that the store has applied. */
-  #applied(change: SessionChange): void {
+  #applied(change: SessionChange, after: SessionData | undefined): void {
     const before = this.record as SessionData
-    this.record = applyChange(before, change).record ?? before
+    this.record = after ?? applyChange(before, change).record ?? before
     if (change.metadata === this.#metadata) this.#metadata = {}
     const { set = NO_CHANGES.set, delete: removed = NO_CHANGES.delete } = change
     this.fields.committed({ set, delete: removed }, this.record.fields)

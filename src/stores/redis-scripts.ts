@@ -1,7 +1,8 @@
-// What the Redis store does to a session in one step: scripts that run inside Redis. Each touches one slot.
+// What the Redis store does to a session in one step: scripts that run inside Redis. Each touches one slot. How a record
+// is written stands at the top of redis.ts; KEYS are always the session's two keys, the large one behind the other.
 //
 // Redis refuses writes when it is out of memory, but not those that can only free some, and not what a script writes
-// after one of these. So a script that must work then, because it ends sessions, begins with a `DEL` or `HDEL`.
+// after one of these. So a script that must work then, because it ends sessions, begins with a `DEL`.
 import { createHash } from 'node:crypto'
 
 /** The text of a script, and the hash that calls it. */
@@ -14,29 +15,72 @@ export function script(lua: string): Script {
   return { lua, sha: createHash('sha1').update(lua).digest('hex') }
 }
 
+/** The longest text that a script leaves among the small ones of a session that has large ones: see redis.ts. */
+export const SMALL_TEXT = 256
+
 /**
- * `live(key, now)` reads a record's metadata if it is alive at `now` (ms since the epoch), with times relative to its
- * creation; `write(key, record, ttl, ...)` puts the times back, with further names and texts, and keeps the key for `ttl`
- * seconds.
+ * `read(key)` takes a key's lines apart: `names` in their order, `texts` by name. `store(key, lines, ttl)` writes them.
+ *
+ * `live(lines, now)` is the times of a record if it is alive at `now` (ms since the epoch), relative to its creation;
+ * `setTimes(lines, times)` puts them back, as those of the next revision.
  */
-const PRELUDE = `
-local TIMES = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)( ?%d*)$'
-local function live(key, now)
-  local stored = redis.call('HMGET', key, 'm', 't', 'i', 'x')
-  if not stored[1] then
-    if redis.call('EXISTS', key) == 1 then error({err = 'CORRUPT session record'}) end
-    return nil
+const PRELUDE = String.raw`
+local function corrupt() error({err = 'CORRUPT session record'}) end
+local function read(key)
+  local text = redis.call('GET', key)
+  if not text then return nil end
+  local lines, at = { names = {}, texts = {} }, 1
+  while at <= #text do
+    local stop, tab = string.find(text, '\n', at, true), string.find(text, '\t', at, true)
+    if not stop or not tab or tab > stop then corrupt() end
+    local name = string.sub(text, at, tab - 1)
+    if not lines.texts[name] then table.insert(lines.names, name) end
+    lines.texts[name] = string.sub(text, tab + 1, stop - 1)
+    at = stop + 1
   end
-  local g, c, u, a, e, z, rest = string.match(stored[1], TIMES)
-  if not g or not stored[2] then error({err = 'CORRUPT session record'}) end
-  if stored[4] then return nil end
-  local r = { generation = g, created = tonumber(c), updated = tonumber(u), accessed = tonumber(a),
-              expires = tonumber(e), absolute = tonumber(z), rest = rest, token = stored[2] }
+  return lines
+end
+local function put(lines, name, text)
+  if text and not lines.texts[name] then table.insert(lines.names, name) end
+  lines.texts[name] = text
+end
+local function store(key, lines, ttl)
+  local text, seen = {}, {}
+  for _, name in ipairs(lines.names) do
+    if lines.texts[name] and not seen[name] then
+      seen[name] = true
+      table.insert(text, name .. '\t' .. lines.texts[name] .. '\n')
+    end
+  end
+  redis.call('SET', key, table.concat(text), 'EX', ttl)
+end
+local TIMES = '^(%w+) (%w+) (%w+) (%w+) (%w+) (%w+) (%w+)( ?%w*)$'
+local function number(text)
+  return tonumber(text, 36) or corrupt()
+end
+local DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
+local function base36(n)
+  local text = ''
+  n = math.max(0, math.floor(n + 0.5))
+  repeat
+    local digit = n % 36
+    text = string.sub(DIGITS, digit + 1, digit + 1) .. text
+    n = (n - digit) / 36
+  until n == 0
+  return text
+end
+local function live(lines, now)
+  local texts = lines.texts
+  local g, c, u, a, e, z, revision, epoch = string.match(texts.m or '', TIMES)
+  if not g or not texts.t then corrupt() end
+  if texts.x then return nil end
+  local r = { generation = number(g), created = number(c), updated = number(u), accessed = number(a),
+              expires = number(e), absolute = number(z), revision = number(revision), epoch = epoch }
   r.at = tonumber(now) - r.created
   if r.at >= r.expires or r.at >= r.absolute then return nil end
-  if stored[3] then
-    local idle = tonumber(stored[3])
-    if not idle then error({err = 'CORRUPT session record'}) end
+  if texts.i then
+    local idle = tonumber(texts.i)
+    if not idle then corrupt() end
     if r.at - r.accessed >= idle then return nil end
   end
   r.now = math.max(r.at, r.accessed)
@@ -45,181 +89,199 @@ end
 local function left(r)
   return math.max(1, math.ceil((r.expires - r.at) / 1000))
 end
-local function write(key, r, ttl, ...)
-  redis.call('HSET', key, 'm', string.format('%s %.0f %.0f %.0f %.0f %.0f%s',
-    r.generation, r.created, r.updated, r.accessed, r.expires, r.absolute, r.rest), ...)
-  redis.call('EXPIRE', key, ttl)
+local function setTimes(lines, r)
+  lines.texts.m = table.concat({ base36(r.generation), base36(r.created), base36(r.updated), base36(r.accessed),
+    base36(r.expires), base36(r.absolute), base36(r.revision + 1) }, ' ') .. r.epoch
 end
 `
 
-/**
- * Where the context is kept, in pieces: a text of more than 64 bytes would make Redis keep the whole hash in a form that takes
- * three times the memory (`hash-max-listpack-value`).
- */
-export const CONTEXT_KEYS: readonly string[] = ['c', ...Array.from({ length: 15 }, (_, index) => `c${index + 1}`)]
-
-/** `bury(key, texts, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. */
+/** `bury(key, lines, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. */
 const BURY = `
-local LASTING = { 't', 'm', 'u', 'i', 's', 'l' }
-local function bury(key, texts, ended, ttl)
-  redis.call('HSET', key, 'x', ended)
-  for i, name in ipairs(LASTING) do
-    if texts[i] then redis.call('HSET', key, name, texts[i]) end
+local function bury(key, lines, ended, ttl)
+  local tombstone = { names = { 'x', 'm', 't', 'u', 'i', 's', 'l' }, texts = { x = ended } }
+  for i = 2, 7 do
+    local name = tombstone.names[i]
+    tombstone.texts[name] = lines.texts[name]
   end
-  redis.call('EXPIRE', key, ttl)
+  store(key, tombstone, ttl)
 end
 `
 
-/** ARGV: 'set' or 'create', ttl in seconds, then name and text of every hash field. */
+/** ARGV: 'set' or 'create', ttl in seconds, text, text of the large fields or ''. */
 export const SET = script(`
 if ARGV[1] == 'create' then
   if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 else
-  redis.call('DEL', KEYS[1])
+  redis.call('DEL', KEYS[1], KEYS[2])
 end
-for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[2])
+if ARGV[4] ~= '' then redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[2]) end
 return 1
 `)
 
 /** ARGV: now, ms to the new end, seconds to keep the record beyond it. */
 export const TOUCH = script(`${PRELUDE}
-local r = live(KEYS[1], ARGV[1])
+local lines = read(KEYS[1])
+local r = lines and live(lines, ARGV[1])
 if not r then return 0 end
 r.accessed = r.now
 r.expires = math.max(r.expires, math.min(r.now + tonumber(ARGV[2]), r.absolute))
-write(KEYS[1], r, left(r) + tonumber(ARGV[3]))
+setTimes(lines, r)
+local ttl = left(r) + tonumber(ARGV[3])
+store(KEYS[1], lines, ttl)
+if lines.texts.b then redis.call('EXPIRE', KEYS[2], ttl) end
 return 1
 `)
 
 /**
- * ARGV: "generation now end ttl count flags", then, with the flag `r`, seven that are rare: new absolute end or '', token to
- * replace or '', token to set, 'p' to set, expectation ('any', 'absent' or 'text'), its field, its text. Then names and
- * texts of `count` hash fields to write, and the names of those to remove. Each argument and each command costs, so the
- * usual change has as few as there can be.
+ * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: '=',
+ * the line of times that was read, the text that follows, ttl, and what becomes of the large fields: '' there are none,
+ * '=' nothing, '-' there are none any more, or their text. Replies 1, or 'stale' if that is all there is in ARGV.
  *
+ * Any other change is applied here. ARGV, or the rest of it: "generation now end ttl count flags", then, with the flag `r`,
+ * seven that are rare: new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any',
+ * 'absent' or 'text'), its name, its text. Then names and texts of `count` lines to write, and the names of those to remove.
  * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
- *
- * The usual change of a session that nobody else has written to begins otherwise, and is done in a third of the time: with
- * `=`, the metadata that the caller has read, those that follow from it, and the ttl; then comes what is above.
  */
 export const UPDATE = script(`
 local base = 0
 if ARGV[1] == '=' then
-  local held = redis.call('HMGET', KEYS[1], 'm', 'x')
-  if held[1] == ARGV[2] and not held[2] then
-    redis.call('HSET', KEYS[1], 'm', ARGV[3], unpack(ARGV, 6))
-    redis.call('EXPIRE', KEYS[1], ARGV[4])
+  if redis.call('GETRANGE', KEYS[1], 0, #ARGV[2] - 1) == ARGV[2] then
+    redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[4])
+    local large = ARGV[5]
+    if large == '=' then redis.call('EXPIRE', KEYS[2], ARGV[4])
+    elseif large == '-' then redis.call('DEL', KEYS[2])
+    elseif large ~= '' then redis.call('SET', KEYS[2], large, 'EX', ARGV[4]) end
     return 1
   end
-  base = 4
+  if #ARGV == 5 then return {'stale'} end
+  base = 5
 end
 ${PRELUDE}
 local generation, now, ends, ttl, count, flags = string.match(ARGV[base + 1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
-local key, first = KEYS[1], base + 2
-local r = live(key, now)
-if not r or r.generation ~= generation then return {'ended'} end
+local small = read(KEYS[1])
+local r = small and live(small, now)
+if not r or r.generation ~= tonumber(generation) then return {'ended'} end
+local large, isLargeChanged = nil, false
+-- Where a name stands. What is in neither place is looked for in both.
+local function home(name)
+  if small.texts[name] or not small.texts.b or string.sub(name, 1, 1) ~= '.' then return small end
+  large = large or read(KEYS[2]) or corrupt()
+  return large.texts[name] and large or small
+end
+local first = base + 2
 if string.find(flags, 'r', 1, true) then
-  first = 9
-  if ARGV[6] ~= 'any' then
-    local held = redis.call('HGET', key, ARGV[7])
-    if ARGV[6] == 'absent' and held then return {'conflict', held} end
-    if ARGV[6] == 'text' and held ~= ARGV[8] then
-      if held then return {'conflict', held} end
-      return {'conflict'}
-    end
+  local absolute, from, to, previous, kind, name, wanted = unpack(ARGV, first, first + 6)
+  first = first + 7
+  if kind ~= 'any' then
+    local held = home(name).texts[name]
+    if kind == 'absent' and held then return {'conflict', held} end
+    if kind == 'text' and held ~= wanted then return held and {'conflict', held} or {'conflict'} end
   end
-  if ARGV[3] ~= '' then
-    if r.token ~= ARGV[3] and r.token ~= ARGV[4] then return {'renewed'} end
-    redis.call('HSET', key, 't', ARGV[4], 'p', ARGV[5])
+  if from ~= '' then
+    if small.texts.t ~= from and small.texts.t ~= to then return {'renewed'} end
+    small.texts.t = to
+    put(small, 'p', previous)
   end
-  if ARGV[2] ~= '' then r.absolute = tonumber(ARGV[2]) - r.created end
+  if absolute ~= '' then r.absolute = tonumber(absolute) - r.created end
 end
 local last = first + 2 * tonumber(count) - 1
-while last - first >= 200 do
-  redis.call('HSET', key, unpack(ARGV, first, first + 199))
-  first = first + 200
+for i = first, last, 2 do
+  local name, text = ARGV[i], ARGV[i + 1]
+  local place = home(name)
+  if large and not place.texts[name] and #text > ${SMALL_TEXT} then place = large end
+  put(place, name, text)
+  isLargeChanged = isLargeChanged or place == large
 end
-for i = last + 1, #ARGV do redis.call('HDEL', key, ARGV[i]) end
+for i = last + 1, #ARGV do
+  local place = home(ARGV[i])
+  put(place, ARGV[i], nil)
+  isLargeChanged = isLargeChanged or place == large
+end
 if string.find(flags, 'f', 1, true) then r.updated = r.now end
 local isPassive = string.find(flags, 'p', 1, true)
 if not isPassive then r.accessed = r.now end
 local expires = tonumber(ends) - r.created
 if string.find(flags, 's', 1, true) or (not isPassive and expires > r.expires) then r.expires = expires end
 r.expires = math.min(r.expires, r.absolute)
-write(key, r, math.max(left(r), tonumber(ttl)), unpack(ARGV, first, last))
+setTimes(small, r)
+ttl = math.max(left(r), tonumber(ttl))
+store(KEYS[1], small, ttl)
+if isLargeChanged then store(KEYS[2], large, ttl)
+elseif small.texts.b then redis.call('EXPIRE', KEYS[2], ttl) end
 return {'updated'}
 `)
 
 /**
- * KEYS: old, new. ARGV: generation, now, ttl in seconds, the end of the old one as JSON, ttl of its tombstone, 'all' or
- * 'some', number of fields to keep, their names, number of fields to leave behind, their names, then name and text of
- * every hash field of the new record.
+ * KEYS: those of the old session, those of the new one. ARGV: generation, now, ttl in seconds, the end of the old one as JSON,
+ * ttl of its tombstone, 'all' or 'some', number of fields to keep, their names, number of fields to leave behind, their names,
+ * then name and text of every line of the new record.
  *
  * A client that lost the reply with its connection may send the same once more: no other end names this successor.
  */
 export const REGENERATE = script(`${PRELUDE}${BURY}
-local r = live(KEYS[1], ARGV[2])
-if not r or r.generation ~= ARGV[1] then
-  if redis.call('HGET', KEYS[1], 'x') == ARGV[4] and redis.call('EXISTS', KEYS[2]) == 1 then
-    return {'regenerated', redis.call('HGETALL', KEYS[2])}
+local old = read(KEYS[1])
+local r = old and live(old, ARGV[2])
+if not r or r.generation ~= tonumber(ARGV[1]) then
+  if old and old.texts.x == ARGV[4] and redis.call('EXISTS', KEYS[3]) == 1 then
+    return {'regenerated', redis.call('MGET', KEYS[3], KEYS[4])}
   end
   return {'ended'}
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
-local lasting = redis.call('HMGET', KEYS[1], unpack(LASTING))
+if redis.call('EXISTS', KEYS[3]) == 1 then return {'taken'} end
+local large = old.texts.b and (read(KEYS[2]) or corrupt()) or { names = {}, texts = {} }
+local new = { names = { 'm' }, texts = {} }
 local kept = tonumber(ARGV[7])
+if ARGV[6] == 'all' then
+  put(new, 'l', old.texts.l)
+  for _, lines in ipairs({ old, large }) do
+    for _, name in ipairs(lines.names) do
+      if string.sub(name, 1, 1) == '.' then put(new, name, lines.texts[name]) end
+    end
+  end
+else
+  for i = 8, 7 + kept do put(new, ARGV[i], old.texts[ARGV[i]] or large.texts[ARGV[i]]) end
+end
 local next = 8 + kept
 local removed = tonumber(ARGV[next])
-if ARGV[6] == 'all' then
-  redis.call('RENAME', KEYS[1], KEYS[2])
-  redis.call('HDEL', KEYS[2], 'p', 'u', 'i', 's', ${CONTEXT_KEYS.map((key) => `'${key}'`).join(', ')})
-else
-  local texts = {}
-  for i = 8, 7 + kept do texts[i] = redis.call('HGET', KEYS[1], ARGV[i]) end
-  redis.call('DEL', KEYS[1])
-  for i = 8, 7 + kept do
-    if texts[i] then redis.call('HSET', KEYS[2], ARGV[i], texts[i]) end
-  end
-end
-bury(KEYS[1], lasting, ARGV[4], ARGV[5])
-for i = next + 1, next + removed do redis.call('HDEL', KEYS[2], ARGV[i]) end
-for i = next + removed + 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-return {'regenerated', redis.call('HGETALL', KEYS[2])}
+for i = next + 1, next + removed do put(new, ARGV[i], nil) end
+for i = next + removed + 1, #ARGV, 2 do put(new, ARGV[i], ARGV[i + 1]) end
+redis.call('DEL', KEYS[1], KEYS[2])
+bury(KEYS[1], old, ARGV[4], ARGV[5])
+store(KEYS[3], new, ARGV[3])
+return {'regenerated', redis.call('MGET', KEYS[3], KEYS[4])}
 `)
 
 /** ARGV: the end as JSON, ttl of the tombstone. Replies 'ended', 'removed' (unreadable) or 'over', perhaps with the end. */
-export const END = script(`${PRELUDE}${BURY}
+export const END = script(String.raw`${PRELUDE}${BURY}
 local function fromJson(text)
   -- What JavaScript writes of a lone surrogate is more than cjson reads.
-  text = string.gsub(string.gsub(text, '\\\\\\\\', ''), '\\\\u[dD][89a-fA-F]%x%x', '')
+  text = string.gsub(string.gsub(text, '\\\\', ''), '\\u[dD][89a-fA-F]%x%x', '')
   return pcall(cjson.decode, text)
 end
-local held = redis.pcall('HMGET', KEYS[1], 'x', unpack(LASTING))
-if held.err then
-  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
-  redis.call('DEL', KEYS[1])
+local function removed()
+  redis.call('DEL', KEYS[1], KEYS[2])
   return {'removed'}
 end
-if not held[1] and not held[2] and not held[3] and redis.call('EXISTS', KEYS[1]) == 0 then return {'over'} end
-local isReadable = held[2] and held[3] and string.match(held[3], TIMES)
-if held[4] then isReadable = isReadable and fromJson(held[4]) end
-if held[1] then
-  local isJson, before = fromJson(held[1])
-  if isReadable and isJson and type(before) == 'table' then return {'over', held[1]} end
-  isReadable = false
+local isRead, lines = pcall(read, KEYS[1])
+if not isRead then return removed() end
+if not lines then return {'over'} end
+local texts = lines.texts
+if not texts.t or not string.match(texts.m or '', TIMES) then return removed() end
+if texts.u and not fromJson(texts.u) then return removed() end
+if texts.x then
+  local isJson, before = fromJson(texts.x)
+  if isJson and type(before) == 'table' then return {'over', texts.x} end
+  return removed()
 end
-redis.call('DEL', KEYS[1])
-if not isReadable then return {'removed'} end
-table.remove(held, 1)
-bury(KEYS[1], held, ARGV[1], ARGV[2])
+redis.call('DEL', KEYS[1], KEYS[2])
+bury(KEYS[1], lines, ARGV[1], ARGV[2])
 return {'ended'}
 `)
 
 /** Writes a tombstone again, as it is, for replicas to acknowledge. Replies whether there is one. */
-export const REWRITE_END = `
-if not redis.call('HGET', KEYS[1], 'x') then return 0 end
+export const REWRITE_END = String.raw`
+if redis.call('GETRANGE', KEYS[1], 0, 1) ~= 'x\t' then return 0 end
 local ttl = redis.call('PTTL', KEYS[1])
 redis.call('PEXPIRE', KEYS[1], ttl > 0 and ttl or 60000)
 return 1

@@ -1,20 +1,26 @@
 // Sessions in Redis or Valkey, for programs that run as several processes. Needs ioredis only to open a connection of
 // its own; a client of yours is described by the few members that are called.
 //
-// A session is one hash. Metadata sits under one-letter names, the application's field `x` under `.x`:
-//   t  token hash
-//   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt", the last four relative to createdAt,
-//      and behind them the epoch when it is not 0
-//   p  "hash until" of the token before the last renewal     u  user ID as JSON
-//   i  this session's own idle timeout in ms                  s  this session's own persistence, 0 or 1
-//   c  context as JSON, in pieces: c, c1 …                  l  logical ID
-//   x  the end as JSON: the record is a tombstone
-// Each operation is one command or one script on one slot: the key's hash tag is the part of the session ID that
+// A session is one string: lines of a name, a tab and a text. Metadata has names of one letter, the application's field `x`
+// the name `.x`. What would break a line is escaped (see `escaped`), which no JSON needs.
+//   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt revision", in base 36, the four in the
+//      middle relative to createdAt; behind them the epoch when it is not 0. The first line. Each write makes it another.
+//   t  token hash                                            p  "hash until" of the token before the last renewal
+//   u  user ID as JSON                                       l  logical ID
+//   i  this session's own idle timeout in ms                 s  this session's own persistence, 0 or 1
+//   c  context as JSON                                       b  1 when there are large fields
+//   x  the end as JSON: the record is a tombstone, and this is its first line
+// In a session of more than `SMALL_RECORD` characters the texts above `SMALL_TEXT` are large fields, in lines like these at a
+// key of their own (the session's and `+`), so that a change of the others is not a matter of their size.
+//
+// Each operation is one command or one script on one slot: the keys' hash tag is the part of the session ID that
 // regenerating keeps. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
 // epoch at `epoch`.
+import { randomInt } from 'node:crypto'
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
 import {
+  applyChange,
   type EndResult,
   type Expectation,
   endOfRegenerated,
@@ -26,8 +32,8 @@ import {
   type SessionChange,
   type SessionContext,
   SessionData,
+  type SessionDataInit,
   type SessionEnd,
-  timesAfter,
   type UpdateResult,
 } from '../session-data.js'
 import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
@@ -40,7 +46,6 @@ import {
 } from './redis-connection.js'
 import { RedisReplication, type RedisWaitOptions } from './redis-replication.js'
 import {
-  CONTEXT_KEYS,
   END,
   EPOCH,
   LEASE,
@@ -48,6 +53,7 @@ import {
   REWRITE_END,
   type Script,
   SET,
+  SMALL_TEXT,
   TOUCH,
   UPDATE,
 } from './redis-scripts.js'
@@ -135,7 +141,7 @@ export class RedisSessionStore extends SessionStore {
         `RedisSessionStore: wait must be { replicas, timeoutMs? }: at least 1, and 1 to ${LONGEST_WAIT_MS} ms.`,
       )
     }
-    const needed = ['hgetall', 'del', 'evalsha', 'eval', 'once', ...(wait === undefined ? [] : ['duplicate'])]
+    const needed = ['mget', 'hgetall', 'del', 'evalsha', 'eval', 'once', ...(wait === undefined ? [] : ['duplicate'])]
     const missing = needed.filter(
       (name) =>
         client !== undefined && typeof (client as unknown as Record<string, unknown> | null)?.[name] !== 'function',
@@ -158,45 +164,47 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async get(id: string): Promise<SessionData | null> {
-    let hash: Record<string, string>
-    try {
-      hash = await this.#connection.read((client) => client.hgetall(this.#key(id)))
-    } catch (error) {
-      if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('not a hash', error)
-      throw error
-    }
-    return decodeRecord(id, hash)
+    const [text, large] = await this.#connection.read((client) => client.mget(...this.#keys(id)))
+    return decodeRecord(id, text, large)
   }
 
   async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
-    await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, ...encodeRecord(data)])
+    // What a process has read of the record before is not what it is then.
+    const { text, large } = encodeRecord(data, randomInt(FIRST_REVISION, 2 * FIRST_REVISION))
+    await this.#script(SET, this.#keys(id), ['set', ttlSeconds, text, large])
   }
 
   async delete(id: string): Promise<void> {
-    await this.#connection.run((client) => client.del(this.#key(id)))
+    await this.#connection.run((client) => client.del(...this.#keys(id)))
   }
 
   override async touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
-    return (await this.#script(TOUCH, [this.#key(id)], [Math.floor(now), ttlSeconds * 1000, retainSeconds])) === 1
+    return (await this.#script(TOUCH, this.#keys(id), [Math.floor(now), ttlSeconds * 1000, retainSeconds])) === 1
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
-    return (await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, ...encodeRecord(data)])) === 1
+    const { text, large } = encodeRecord(data, 1)
+    return (await this.#script(SET, this.#keys(id), ['create', ttlSeconds, text, large])) === 1
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    const reply = await this.#script(UPDATE, [this.#key(id)], encodeChange(change, ttlSeconds))
-    if (reply === 1) return UPDATED
-    const [status, text] = reply as [string, string?]
-    return (status === 'conflict' ? { status, text: text ?? undefined } : { status }) as UpdateResult
+    const keys = this.#keys(id)
+    const next = successorOf(change, ttlSeconds)
+    if (next !== null) {
+      const reply = await this.#script(UPDATE, keys, next.args)
+      if (reply === 1) return { status: 'updated', record: next.record }
+      if (!isStale(reply)) return decodeUpdate(reply)
+    }
+    return decodeUpdate(await this.#script(UPDATE, keys, encodeChange(change, ttlSeconds)))
   }
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
     const { generation, at, next, keep, delete: remove = [], tombstoneSeconds } = regeneration
-    const kept = keep === 'all' ? [] : keep.map(fieldKey)
+    const kept = keep === 'all' ? [] : keep.map(lineName)
+    const lines = [...metadataLines(next, 1), ...fieldLines(next.fields)]
     const reply = await this.#script(
       REGENERATE,
-      [this.#key(id), this.#key(next.id)],
+      [...this.#keys(id), ...this.#keys(next.id)],
       [
         generation,
         at,
@@ -207,24 +215,22 @@ export class RedisSessionStore extends SessionStore {
         kept.length,
         ...kept,
         remove.length,
-        ...remove.map(fieldKey),
-        ...encodeRecord(next),
+        ...remove.map(lineName),
+        ...lines.flat(),
       ],
     )
-    const [status, flat] = reply as ['ended'] | ['taken'] | ['regenerated', string[]]
+    const [status, texts] = reply as ['ended'] | ['taken'] | ['regenerated', [string, string | null]]
     if (status !== 'regenerated') return { status }
-    await this.#confirmEnd(this.#key(id))
-    const record = decodeRecord(next.id, Object.fromEntries(pairs(flat as string[])))
-    return { status, record: record as SessionData }
+    await this.#confirmEnd(id)
+    return { status, record: decodeRecord(next.id, ...(texts as [string, string | null])) as SessionData }
   }
 
   /** Works also when Redis is out of memory. */
   override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
-    const key = this.#key(id)
-    const reply = await this.#script(END, [key], [encodeEnd(ended), tombstoneSeconds])
+    const reply = await this.#script(END, this.#keys(id), [encodeEnd(ended), tombstoneSeconds])
     const [status, before] = reply as ['ended' | 'removed' | 'over', string?]
     // What was removed could not be read, and cannot be on a replica either.
-    if (status === 'ended' || before !== undefined) await this.#confirmEnd(key)
+    if (status === 'ended' || before !== undefined) await this.#confirmEnd(id)
     if (status !== 'over') return { status: 'ended' }
     return { status, successor: decodeEnd(before)?.successor }
   }
@@ -264,7 +270,8 @@ export class RedisSessionStore extends SessionStore {
         cursor = next
         // In a database that others fill, ours may be far apart.
         progress?.()
-        const ids = keys.map((key) => key.slice(prefix.length).replace(/^\{(.*?)\}/, '$1'))
+        const own = keys.filter((key) => !key.endsWith(LARGE))
+        const ids = own.map((key) => key.slice(prefix.length).replace(/^\{(.*?)\}/, '$1'))
         for (let index = 0; index < ids.length; index += batchSize) yield ids.slice(index, index + batchSize)
       } while (cursor !== '0')
     }
@@ -294,9 +301,11 @@ export class RedisSessionStore extends SessionStore {
     await Promise.all([this.#connection.close(), this.#replication?.close()])
   }
 
-  #key(id: string): string {
+  /** Where a session is, and where its large fields are if it has any. */
+  #keys(id: string): [string, string] {
     const slot = slotOf(id)
-    return `${this.#prefix}{${slot}}${id.slice(slot.length)}`
+    const key = `${this.#prefix}{${slot}}${id.slice(slot.length)}`
+    return [key, key + LARGE]
   }
 
   async #script(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
@@ -307,7 +316,8 @@ export class RedisSessionStore extends SessionStore {
   }
 
   /** Waits until a tombstone is on replicas, if that is wanted. */
-  async #confirmEnd(key: string): Promise<void> {
+  async #confirmEnd(id: string): Promise<void> {
+    const [key] = this.#keys(id)
     await this.#replication?.confirm({ key, script: REWRITE_END, args: [], isThere: (reply) => reply === 1 })
   }
 }
@@ -340,82 +350,207 @@ function isWhole(value: unknown, least: number, most: number): boolean {
   return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most
 }
 
-function fieldKey(name: string): string {
-  return `.${name}`
-}
+/** What the key of the large fields ends with. */
+const LARGE = '+'
+/** Up to so many characters a session has no large fields: a key takes more than they do. */
+const SMALL_RECORD = 4_096
+/** What `set()` begins to count revisions at, more or less. */
+const FIRST_REVISION = 36 ** 6
 
-/** Names and texts of a record's hash fields, in turn. */
-function encodeRecord(data: SessionData): string[] {
-  const flat = ['t', data.tokenHash, 'm', encodeTimes(data, data)]
-  if (data.previousToken) flat.push('p', `${data.previousToken.hash} ${data.previousToken.until}`)
-  if (data.userId !== undefined) flat.push('u', JSON.stringify(data.userId))
-  if (data.idleTimeoutMs !== undefined) flat.push('i', String(data.idleTimeoutMs))
-  if (data.persistent !== undefined) flat.push('s', data.persistent ? '1' : '0')
-  if (data.logicalId !== undefined) flat.push('l', data.logicalId)
-  if (data.context) pushContext(flat, data.context)
-  if (data.ended) flat.push('x', encodeEnd(data.ended))
-  for (const [name, text] of data.fields) flat.push(fieldKey(name), text)
-  return flat
-}
+/** A record as it has been read, or as it must be then: so that a change made on it is quickly done. */
+class StoredData extends SessionData {
+  /** The line of times, which is another one after each write. */
+  readonly #line: string
+  readonly #revision: number
+  /** Names of the large fields. */
+  readonly #large: ReadonlySet<string>
 
-/** In pieces when that saves memory: see `CONTEXT_KEYS`. */
-function pushContext(flat: string[], context: SessionContext): void {
-  const json = JSON.stringify(context)
-  const pieces = Math.ceil(json.length / PIECE_BYTES)
-  if (pieces > CONTEXT_KEYS.length || Buffer.byteLength(json) !== json.length) {
-    flat.push('c', json)
-    return
+  constructor(init: SessionDataInit, stored: { line: string; revision: number; large: ReadonlySet<string> }) {
+    super(init)
+    this.#line = stored.line
+    this.#revision = stored.revision
+    this.#large = stored.large
   }
-  for (let index = 0; index < pieces; index++) {
-    flat.push(CONTEXT_KEYS[index] as string, json.slice(index * PIECE_BYTES, (index + 1) * PIECE_BYTES))
+
+  /** Private to the instance: a copy by `with()` is not what is stored. */
+  static of(record: SessionData | undefined): { line: string; revision: number; large: ReadonlySet<string> } | null {
+    if (record === undefined || !(#line in record)) return null
+    return { line: record.#line, revision: record.#revision, large: record.#large }
   }
 }
 
-/** The longest text that Redis packs by default. */
-const PIECE_BYTES = 64
+/** How a record is written: its text, the line of times in it, and its large fields, names and text. */
+interface EncodedRecord {
+  readonly text: string
+  readonly line: string
+  readonly largeNames: ReadonlySet<string>
+  readonly large: string
+}
 
-type Times = Pick<SessionData, 'updatedAt' | 'lastAccessedAt' | 'expiresAt' | 'absoluteExpiresAt'>
+function encodeRecord(data: SessionData, revision: number): EncodedRecord {
+  const isSmall = sizeOf(data) <= SMALL_RECORD
+  let text = ''
+  let line = ''
+  for (const [name, value] of metadataLines(data, revision)) {
+    text += `${name}\t${value}\n`
+    if (name === 'm') line = text
+  }
+  let large = ''
+  let largeNames = NO_NAMES
+  for (const [name, value] of data.fields) {
+    const fieldLine = `${lineName(name)}\t${escaped(value)}\n`
+    if (isSmall || value.length <= SMALL_TEXT) text += fieldLine
+    else {
+      large += fieldLine
+      if (largeNames === NO_NAMES) largeNames = new Set()
+      ;(largeNames as Set<string>).add(name)
+    }
+  }
+  if (large !== '') text += 'b\t1\n'
+  return { text, line, largeNames, large }
+}
 
-/** What stands under `m`, with other times if need be. */
-function encodeTimes({ generation, createdAt, epoch }: SessionData, times: Times): string {
-  const since = (time: number): number => Math.max(0, Math.round(time - createdAt))
-  const { updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt } = times
-  const relative = `${since(updatedAt)} ${since(lastAccessedAt)} ${since(expiresAt)} ${since(absoluteExpiresAt)}`
-  return `${generation} ${createdAt} ${relative}${epoch === 0 ? '' : ` ${epoch}`}`
+const NO_NAMES: ReadonlySet<string> = new Set()
+
+function sizeOf({ fields }: SessionData): number {
+  let size = 0
+  for (const [name, text] of fields) size += name.length + text.length
+  return size
+}
+
+/** Names and texts of the metadata, as they are written. Of a tombstone the end comes first, of a live record the times. */
+function metadataLines(data: SessionData, revision: number): [string, string][] {
+  const lines: [string, string][] = data.ended ? [['x', encodeEnd(data.ended)]] : []
+  lines.push(['m', encodeTimes(data, revision)], ['t', escaped(data.tokenHash)])
+  if (data.previousToken) lines.push(['p', escaped(`${data.previousToken.hash} ${data.previousToken.until}`)])
+  if (data.userId !== undefined) lines.push(['u', JSON.stringify(data.userId)])
+  if (data.idleTimeoutMs !== undefined) lines.push(['i', String(data.idleTimeoutMs)])
+  if (data.persistent !== undefined) lines.push(['s', data.persistent ? '1' : '0'])
+  if (data.logicalId !== undefined) lines.push(['l', escaped(data.logicalId)])
+  if (data.context) lines.push(['c', encodeContext(data.context)])
+  return lines
+}
+
+function fieldLines(fields: Iterable<readonly [string, string]>): [string, string][] {
+  return Array.from(fields, ([name, text]) => [lineName(name), escaped(text)])
+}
+
+function lineName(name: string): string {
+  return `.${escaped(name)}`
+}
+
+/** The same text in a line: what ends a name or a line, and the mark itself, as a mark and a letter. */
+function escaped(text: string): string {
+  return BREAKS.test(text) ? text.replace(ALL_BREAKS, (character) => `\u001b${ESCAPES[character]}`) : text
+}
+
+function unescaped(text: string): string {
+  return text.includes('\u001b') ? text.replace(ALL_ESCAPES, (_all, letter: string) => UNESCAPES[letter] ?? '') : text
+}
+
+const ESCAPES: Record<string, string> = { '\n': 'n', '\t': 't', '\u001b': 'e' }
+const UNESCAPES: Record<string, string> = { n: '\n', t: '\t', e: '\u001b' }
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
+const BREAKS = /[\n\t\u001b]/
+const ALL_BREAKS = new RegExp(BREAKS.source, 'g')
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
+const ALL_ESCAPES = /\u001b(.?)/gs
+
+/** What stands under `m`. */
+function encodeTimes(data: SessionData, revision: number): string {
+  const { generation, createdAt, updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt, epoch } = data
+  const since = (time: number): string => base36(time - createdAt)
+  return `${base36(generation)} ${base36(createdAt)} ${since(updatedAt)} ${since(lastAccessedAt)} ${since(
+    expiresAt,
+  )} ${since(absoluteExpiresAt)} ${base36(revision)}${epoch === 0 ? '' : ` ${base36(epoch)}`}`
+}
+
+function base36(count: number): string {
+  return Math.max(0, Math.round(count)).toString(36)
+}
+
+/** A list, shorter than an object. */
+function encodeContext({ ip, userAgent, referrer, locale }: SessionContext): string {
+  const texts = [ip, userAgent, referrer, locale].map((text) => text ?? null)
+  while (texts.at(-1) === null) texts.pop()
+  return JSON.stringify(texts)
 }
 
 function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
   return JSON.stringify({ reason, at, by, detail, successor })
 }
 
+/**
+ * What a change makes of the record that it was made on, and what the script needs to put it there if that record is still
+ * what is stored. `null` when the record was not read here, or is not one that the change applies to.
+ */
+function successorOf(
+  change: SessionChange,
+  ttlSeconds: number,
+): { record: SessionData; args: (string | number)[] } | null {
+  const before = StoredData.of(change.madeOn)
+  if (before === null) return null
+  const { record } = applyChange(change.madeOn as SessionData, change)
+  if (record === null || record === change.madeOn) return null
+  const revision = before.revision + 1
+  const { text, line, largeNames, large } = encodeRecord(record, revision)
+  const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
+  const args = ['=', before.line, text, ttl, largeChange(before.large, largeNames, change) ?? large]
+  // Long texts are worth a second call in the rare case that another request was quicker.
+  if (lengthOf(change.set) <= SMALL_RECORD) args.push(...encodeChange(change, ttlSeconds))
+  return { record: new StoredData(record, { line, revision, large: largeNames }), args }
+}
+
+/** What becomes of the key of the large fields, unless it is written. */
+function largeChange(
+  before: ReadonlySet<string>,
+  after: ReadonlySet<string>,
+  { set, delete: removed }: SessionChange,
+): string | null {
+  if (after.size === 0) return before.size === 0 ? '' : '-'
+  if (after.size !== before.size) return null
+  for (const name of after) if (!before.has(name) || set?.has(name) || removed?.includes(name)) return null
+  return '='
+}
+
+function lengthOf(texts: ReadonlyMap<string, string> = new Map()): number {
+  let length = 0
+  for (const text of texts.values()) length += text.length
+  return length
+}
+
+function isStale(reply: unknown): boolean {
+  return Array.isArray(reply) && reply[0] === 'stale'
+}
+
+function decodeUpdate(reply: unknown): UpdateResult {
+  const [status, text] = reply as [string, string?]
+  return (
+    status === 'conflict' ? { status, text: text == null ? undefined : unescaped(text) } : { status }
+  ) as UpdateResult
+}
+
+/** A change of whatever is stored. */
 function encodeChange(change: SessionChange, ttlSeconds: number): (string | number)[] {
   const { expect, renew, metadata = NO_METADATA, isPassive } = change
   const write: string[] = []
   const remove: string[] = []
   if (metadata !== NO_METADATA) encodeMetadata(metadata, write, remove)
   const ofMetadata = write.length + remove.length
-  if (change.set) for (const [name, text] of change.set) write.push(fieldKey(name), text)
-  if (change.delete) for (const name of change.delete) remove.push(fieldKey(name))
+  if (change.set) for (const [name, text] of change.set) write.push(lineName(name), escaped(text))
+  if (change.delete) for (const name of change.delete) remove.push(lineName(name))
 
   const isRare = expect !== undefined || renew !== undefined || metadata.absoluteExpiresAt !== undefined
   const changesFields = write.length + remove.length > ofMetadata
   const flags = `${isRare ? 'r' : ''}${changesFields ? 'f' : ''}${isPassive ? 'p' : ''}${'idleTimeoutMs' in metadata ? 's' : ''}`
   const head = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${write.length / 2} ${flags}`
-  if (!isRare) {
-    const { madeOn } = change
-    // Few enough for one HSET, and nothing that the short way does not do.
-    const isUsual = ofMetadata === 0 && remove.length === 0 && write.length > 0 && write.length <= SHORT_WRITE
-    if (!isUsual || madeOn === undefined || madeOn.isExpired(change.at)) return [head, ...write, ...remove]
-    const times = timesAfter(madeOn, change)
-    const ttl = Math.max(ttlSeconds, secondsLeft(times, change.at))
-    return ['=', encodeTimes(madeOn, madeOn), encodeTimes(madeOn, times), ttl, head, ...write]
-  }
+  if (!isRare) return [head, ...write, ...remove]
   return [
     head,
     metadata.absoluteExpiresAt ?? '',
-    renew?.from ?? '',
-    renew?.to ?? '',
-    renew ? `${renew.from} ${renew.graceUntil}` : '',
+    renew ? escaped(renew.from) : '',
+    renew ? escaped(renew.to) : '',
+    renew ? escaped(`${renew.from} ${renew.graceUntil}`) : '',
     ...encodeExpectation(expect),
     ...write,
     ...remove,
@@ -424,14 +559,9 @@ function encodeChange(change: SessionChange, ttlSeconds: number): (string | numb
 
 function encodeExpectation(expect: Expectation | undefined): string[] {
   if (expect === undefined) return ['any', '', '']
-  const [key, text] = 'field' in expect ? [fieldKey(expect.field), expect.text] : ['l', expect.logicalId]
-  return text === undefined ? ['absent', key, ''] : ['text', key, text]
+  const [name, text] = 'field' in expect ? [lineName(expect.field), expect.text] : ['l', expect.logicalId]
+  return text === undefined ? ['absent', name, ''] : ['text', name, escaped(text)]
 }
-
-/** Names and texts that a change writes at once. */
-const SHORT_WRITE = 200
-
-const UPDATED: UpdateResult = { status: 'updated' }
 
 const NO_METADATA: MetadataChange = {}
 const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent', l: 'logicalId' } as const
@@ -442,7 +572,7 @@ function encodeMetadata(metadata: MetadataChange, write: string[], remove: strin
     u: userId === undefined ? undefined : JSON.stringify(userId),
     i: idleTimeoutMs === undefined ? undefined : String(idleTimeoutMs),
     s: persistent === undefined ? undefined : persistent ? '1' : '0',
-    l: logicalId,
+    l: logicalId === undefined ? undefined : escaped(logicalId),
   }
   for (const key of ['u', 'i', 's', 'l'] as const) {
     const text = texts[key]
@@ -451,36 +581,73 @@ function encodeMetadata(metadata: MetadataChange, write: string[], remove: strin
   }
 }
 
-const TIMES = /^(\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15})(?: (\d{1,15}))?$/
-
-function decodeRecord(id: string, hash: Record<string, string>): SessionData | null {
-  const names = Object.keys(hash)
-  if (names.length === 0) return null
-  const [, generation, created, updated, accessed, expires, absolute, epoch] = TIMES.exec(hash['m'] ?? '') ?? []
-  const tokenHash = hash['t']
-  if (generation === undefined || tokenHash === undefined) throw corrupt('metadata is missing')
-  const createdAt = Number(created)
-  const fields: [string, string][] = []
-  for (const name of names) if (name.charCodeAt(0) === 46 /* . */) fields.push([name.slice(1), hash[name] as string])
-  return new SessionData({
+function decodeRecord(
+  id: string,
+  text: string | null | undefined,
+  large: string | null | undefined,
+): SessionData | null {
+  if (text === null || text === undefined) return null
+  const metadata: Metadata = {}
+  const fields = new Map<string, string>()
+  decodeLines(text, metadata, fields)
+  const [generation, createdAt, updated, accessed, expires, absolute, revision, epoch] = decodeTimes(metadata.m)
+  if (metadata.t === undefined) throw corrupt('metadata is missing')
+  let largeNames = NO_NAMES
+  if (metadata.b !== undefined) {
+    // Redis has taken one of the two keys, to make room.
+    if (large === null || large === undefined) throw corrupt('the large fields are missing')
+    const largeFields = new Map<string, string>()
+    decodeLines(large, {}, largeFields)
+    for (const [name, value] of largeFields) fields.set(name, value)
+    largeNames = new Set(largeFields.keys())
+  }
+  const init: SessionDataInit = {
     id,
-    tokenHash,
-    generation: Number(generation),
+    tokenHash: metadata.t,
+    generation,
     createdAt,
-    updatedAt: createdAt + Number(updated),
-    lastAccessedAt: createdAt + Number(accessed),
-    expiresAt: createdAt + Number(expires),
-    absoluteExpiresAt: createdAt + Number(absolute),
-    previousToken: decodePrevious(hash['p']),
-    userId: decodeUser(hash['u']),
-    idleTimeoutMs: hash['i'] === undefined ? undefined : Number(hash['i']),
-    persistent: hash['s'] === undefined ? undefined : hash['s'] === '1',
-    logicalId: hash['l'],
-    context: decodeContext(hash),
-    epoch: epoch === undefined ? 0 : Number(epoch),
-    ended: decodeEnd(hash['x']),
+    updatedAt: createdAt + updated,
+    lastAccessedAt: createdAt + accessed,
+    expiresAt: createdAt + expires,
+    absoluteExpiresAt: createdAt + absolute,
+    previousToken: decodePrevious(metadata.p),
+    userId: decodeUser(metadata.u),
+    idleTimeoutMs: metadata.i === undefined ? undefined : Number(metadata.i),
+    persistent: metadata.s === undefined ? undefined : metadata.s === '1',
+    logicalId: metadata.l,
+    context: decodeContext(metadata.c),
+    epoch: epoch ?? 0,
+    ended: decodeEnd(metadata.x),
     fields,
-  })
+  }
+  return new StoredData(init, { line: `m\t${metadata.m}\n`, revision, large: largeNames })
+}
+
+type Metadata = { [name in 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x']?: string }
+
+/** Takes lines apart. */
+function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): void {
+  const isEscaped = text.includes('\u001b')
+  for (let at = 0; at < text.length; ) {
+    const end = text.indexOf('\n', at)
+    const tab = text.indexOf('\t', at)
+    if (end === -1 || tab === -1 || tab > end) throw corrupt('a line is broken')
+    const value = isEscaped ? unescaped(text.slice(tab + 1, end)) : text.slice(tab + 1, end)
+    if (text.charCodeAt(at) === 46 /* . */) {
+      const name = text.slice(at + 1, tab)
+      fields.set(isEscaped ? unescaped(name) : name, value)
+    } else metadata[text.slice(at, tab) as keyof Metadata] = value
+    at = end + 1
+  }
+}
+
+const TIMES = /^[\da-z]{1,10}( [\da-z]{1,10}){6,7}$/
+
+type Times = [number, number, number, number, number, number, number, number?]
+
+function decodeTimes(text: string | undefined): Times {
+  if (text === undefined || !TIMES.test(text)) throw corrupt('metadata is missing')
+  return text.split(' ').map((digits) => Number.parseInt(digits, 36)) as Times
 }
 
 function decodePrevious(text: string | undefined): { hash: string; until: number } | undefined {
@@ -495,15 +662,12 @@ function decodeUser(text: string | undefined): string | number | undefined {
   return userId
 }
 
-function decodeContext(hash: Record<string, string>): SessionContext | undefined {
-  let json = hash['c']
-  if (json === undefined) return undefined
-  for (let index = 1; index < CONTEXT_KEYS.length; index++) {
-    const piece = hash[CONTEXT_KEYS[index] as string]
-    if (piece === undefined) break
-    json += piece
-  }
-  return readContext(parse(json))
+function decodeContext(text: string | undefined): SessionContext | undefined {
+  if (text === undefined) return undefined
+  const texts = parse(text)
+  if (!Array.isArray(texts)) throw corrupt('the context is not a list')
+  const [ip, userAgent, referrer, locale] = texts.map((each: unknown) => each ?? undefined)
+  return readContext({ ip, userAgent, referrer, locale })
 }
 
 function decodeEnd(text: string | undefined): SessionEnd | undefined {
@@ -521,14 +685,6 @@ function parse(json: string): unknown {
 function nullIfCorrupt(error: unknown): null {
   if (isSessionError(error, 'CORRUPT_RECORD')) return null
   throw error
-}
-
-function pairs(flat: string[]): [string, string][] {
-  const result: [string, string][] = []
-  for (let index = 0; index < flat.length; index += 2) {
-    result.push([flat[index] as string, flat[index + 1] as string])
-  }
-  return result
 }
 
 function corrupt(reason: string, cause?: unknown): SessionError {
