@@ -9,6 +9,7 @@ import { type RedisClient, RedisSessionStore } from 'sojourn/redis'
 import { newSessionId, newToken, userKey } from '../src/ids.js'
 import { testApp } from './support/app.js'
 import { Client, listen, SECRET, type TestServer, until } from './support/http.js'
+import { putLines } from './support/lines.js'
 import { Load } from './support/load.js'
 import { type Program, startProgram } from './support/processes.js'
 import { RedisServer } from './support/redis.js'
@@ -397,9 +398,10 @@ describe('a session of the version before', () => {
     const { token, tokenHash } = newToken()
     const createdAt = Date.now() - 60_000
     const key = `${prefix}{${id.slice(0, 4)}}${id.slice(4)}`
-    await redis.hset(key, {
+    const times = [1, createdAt, 0, 0, HOUR_MS / 2, 12 * HOUR_MS, 1].map((count) => count.toString(36))
+    await putLines(redis, key, {
+      m: times.join(' '),
       t: tokenHash,
-      m: `1 ${createdAt} 0 0 ${HOUR_MS / 2} ${12 * HOUR_MS}`,
       ...(user !== undefined && { u: JSON.stringify(user) }),
       '.cart': '["book"]',
     })

@@ -332,7 +332,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       const { id } = await manager.create()
       const broken = await manager.create()
       if (!(ground instanceof RedisGround)) return expect(await store.get(broken.id)).not.toBeNull()
-      await ground.raw.hset(`${ground.prefix}{${broken.id.slice(0, 4)}}${broken.id.slice(4)}`, 'm', 'junk')
+      await ground.raw.set(`${ground.prefix}{${broken.id.slice(0, 4)}}${broken.id.slice(4)}`, 'm\tjunk\n')
       expect((await collect(manager.list())).map((info) => info.id)).toEqual([id])
       expect(await manager.validate(broken.id)).toEqual({
         isValid: false,

@@ -19,6 +19,7 @@ import { type RedisClient, RedisSessionStore, type RedisSessionStoreOptions } fr
 import { checkStore } from 'sojourn/testing'
 import { testApp } from './support/app.js'
 import { Client, listen, type TestServer, until } from './support/http.js'
+import { linesAt } from './support/lines.js'
 import { commandsWhile } from './support/monitor.js'
 import { freePort, RedisServer } from './support/redis.js'
 
@@ -98,7 +99,7 @@ async function withStore<T>(
 }
 
 describe('keys', () => {
-  test('a session is one hash, named by prefix, slot and ID, with its fields under a dot', () =>
+  test('a session is one string, named by prefix, slot and ID, with its fields under a dot', () =>
     withStore(async (store) => {
       const record = sample({
         userId: 7,
@@ -108,9 +109,9 @@ describe('keys', () => {
         ],
       })
       await store.create(record.id, record, 60)
-      const hash = await redis.hgetall(keyOf(record.id))
-      expect(hash).toMatchObject({ t: record.tokenHash, u: '7', '.cart': '["pear"]', '.m': '"mine"' })
-      expect(Object.keys(hash).sort()).toEqual(['.cart', '.m', 'm', 't', 'u'])
+      const lines = await linesAt(redis, keyOf(record.id))
+      expect(lines).toMatchObject({ t: record.tokenHash, u: '7', '.cart': '["pear"]', '.m': '"mine"' })
+      expect(Object.keys(lines)).toEqual(['m', 't', 'u', '.cart', '.m'])
       expect(await store.get(record.id)).toEqual(record)
     }))
 
@@ -148,7 +149,7 @@ describe('keys', () => {
       })
       const scripts = sent.filter(([name]) => name === 'evalsha')
       expect(scripts).toHaveLength(80)
-      expect(scripts.filter(([, , keys]) => keys === '2')).toHaveLength(20)
+      expect(scripts.filter(([, , keys]) => keys === '4')).toHaveLength(20)
       for (const [, , count, ...keys] of scripts) {
         const slots = await Promise.all(keys.slice(0, Number(count)).map((key) => counter.cluster('KEYSLOT', key)))
         expect(new Set(slots).size).toBe(1)
@@ -239,20 +240,20 @@ describe('commands', () => {
       .map(([name = '', , , key]) => (key?.startsWith('soj:u:') ? `${name} user` : name))
 
   test.each([
-    ['reads', 'GET', '/peek', ['hgetall']],
-    ['leaves the session alone', 'GET', '/plain', ['hgetall']],
-    ['writes', 'POST', '/set?a=1', ['hgetall', 'evalsha']],
+    ['reads', 'GET', '/peek', ['mget']],
+    ['leaves the session alone', 'GET', '/plain', ['mget']],
+    ['writes', 'POST', '/set?a=1', ['mget', 'evalsha']],
     [
       'writes 50 fields',
       'POST',
       `/set?${Array.from({ length: 50 }, (_v, i) => `f${i}=1`).join('&')}`,
-      ['hgetall', 'evalsha'],
+      ['mget', 'evalsha'],
     ],
-    ['updates', 'POST', '/update', ['hgetall', 'evalsha']],
-    ['logs in', 'POST', '/login', ['hgetall', 'evalsha user', 'evalsha', 'evalsha user']],
-    ['renews', 'POST', '/renew', ['hgetall', 'evalsha']],
-    ['regenerates', 'POST', '/regenerate?keep=true', ['hgetall', 'evalsha']],
-    ['logs out', 'POST', '/logout', ['hgetall', 'evalsha']],
+    ['updates', 'POST', '/update', ['mget', 'evalsha']],
+    ['logs in', 'POST', '/login', ['mget', 'evalsha user', 'evalsha', 'evalsha user']],
+    ['renews', 'POST', '/renew', ['mget', 'evalsha']],
+    ['regenerates', 'POST', '/regenerate?keep=true', ['mget', 'evalsha']],
+    ['logs out', 'POST', '/logout', ['mget', 'evalsha']],
   ])('a request that %s', async (_what, method, path, expected) => {
     const client = new Client(app)
     await client.post('/set?kept=1')
@@ -269,27 +270,44 @@ describe('commands', () => {
     expect((await commandsOf(redis, () => new Client(app).post('/logout'))).sent).toEqual([])
   })
 
-  test('a touch moves times and TTL and rewrites no field', async () => {
-    const record = sample({ fields: [['big', JSON.stringify('x'.repeat(1000))]] })
+  const LARGE = JSON.stringify('x'.repeat(5_000))
+
+  test('a touch moves times and TTL and leaves large fields alone', async () => {
+    const record = sample({ fields: [['large', LARGE]] })
     await store.create(record.id, record, 60)
     const { byScripts } = await commandsOf(redis, () => store.touch(record.id, 7200))
     const key = keyOf(record.id)
-    expect(byScripts.map((command) => command.slice(0, 3))).toEqual([
-      ['hmget', key, 'm'],
-      ['hset', key, 'm'],
-      ['expire', key, expect.stringMatching(/^\d+$/)],
+    expect(byScripts.map((command) => command.slice(0, 2))).toEqual([
+      ['get', key],
+      ['set', key],
+      ['expire', `${key}+`],
     ])
   })
 
-  test('a write touches the changed field alone', async () => {
-    const record = sample({ fields: [['big', JSON.stringify('x'.repeat(1000))]] })
+  test('a write sends no large field but the one that it changes', async () => {
+    const record = sample({ fields: [['large', LARGE]] })
     await store.create(record.id, record, 60)
-    const { sent, byScripts } = await commandsOf(redis, () => store.update(record.id, changeOf(record), 60))
+    const key = keyOf(record.id)
+    const madeOn = (await store.get(record.id)) as SessionData
+    const { sent, byScripts } = await commandsOf(redis, () => store.update(record.id, changeOf(record, { madeOn }), 60))
     expect(JSON.stringify([sent, byScripts])).not.toContain('xxxx')
-    expect(byScripts.flat()).not.toContain('.big')
-    expect(byScripts.map(([name]) => name)).toEqual(['hmget', 'hset', 'expire'])
-    // Name, script, number of keys, key, what is usual in one, and the field.
-    expect(sent[0]).toHaveLength(7)
+    expect(byScripts.map((command) => command.slice(0, 2))).toEqual([
+      ['getrange', key],
+      ['set', key],
+      ['expire', `${key}+`],
+    ])
+    // The same of a record that another request has written to: nothing is sent twice.
+    const other = changeOf(record, { madeOn, set: new Map([['b', '1']]) })
+    const again = await commandsOf(redis, () => store.update(record.id, other, 60))
+    expect(again.sent.map(([name]) => name)).toEqual(['evalsha'])
+    expect(again.byScripts.map((command) => command.slice(0, 2))).toEqual([
+      ['getrange', key],
+      ['get', key],
+      // The field might have been a large one by now.
+      ['get', `${key}+`],
+      ['set', key],
+      ['expire', `${key}+`],
+    ])
   })
 
   test.each([1, 199, 200, 201, 5_000])('a change of %i fields is written whole', async (count) => {
@@ -378,7 +396,7 @@ describe('a client that is handed in', () => {
     await store.regenerate(record.id, regenerationOf(record, next), 60)
     expect((await store.get(next.id))?.fields.get('a')).toBe('1')
     expect(await store.end(next.id, LOGOUT, 60)).toEqual({ status: 'ended' })
-    expect(await redis.hexists(keyOf(next.id, 'app:soj:'), 'x')).toBe(1)
+    expect(await redis.get(keyOf(next.id, 'app:soj:'))).toMatch(/^x\t/)
     client.disconnect()
   })
 
@@ -404,6 +422,7 @@ describe('a client that is handed in', () => {
     expect([fromRedis, fromCluster]).toHaveLength(2)
     const least: RedisClient = {
       hgetall: async () => ({}),
+      mget: async () => [null, null],
       del: async () => 0,
       evalsha: async () => 0,
       eval: async () => 0,
@@ -416,10 +435,11 @@ describe('a client that is handed in', () => {
 test('what is sent in one turn of the event loop goes out in one write, and the next in another', async () => {
   const seen: string[] = []
   const client: RedisClient = {
-    hgetall: async () => {
+    mget: async () => {
       seen.push('call')
-      return {}
+      return [null, null]
     },
+    hgetall: async () => ({}),
     del: async () => 0,
     evalsha: async () => 0,
     eval: async () => 0,
@@ -528,7 +548,7 @@ describe('a connection by URL', () => {
       console.log(JSON.stringify({ code: error.code, message: error.message }))
       await store.close()
       const none = async () => 0
-      const least = { hgetall: async () => ({}), del: none, evalsha: none, eval: none, once: none }
+      const least = { mget: async () => [], hgetall: none, del: none, evalsha: none, eval: none, once: none }
       console.log(await new RedisSessionStore({ client: least }).get('${randomUUID()}'))
     `)
     expect(stderr).toBe('')
@@ -577,7 +597,7 @@ describe('options', () => {
 })
 
 describe('the end of a session', () => {
-  test('leaves a hash of what lasts, without fields, for as long as it is told to', () =>
+  test('leaves what lasts, without fields, for as long as it is told to', () =>
     withStore(async (store) => {
       const record = sample({
         userId: 'ann',
@@ -589,7 +609,7 @@ describe('the end of a session', () => {
       await store.create(record.id, record, 60)
       const ended: SessionEnd = { reason: 'revoked', at: Date.now(), by: 'admin', detail: 'stolen' }
       expect(await store.end(record.id, ended, 600)).toEqual({ status: 'ended' })
-      expect(Object.keys(await redis.hgetall(keyOf(record.id))).sort()).toEqual(['i', 'm', 't', 'u', 'x'])
+      expect(Object.keys(await linesAt(redis, keyOf(record.id)))).toEqual(['x', 'm', 't', 'u', 'i'])
       expect(await store.get(record.id)).toEqual(
         record.with({ ended, previousToken: undefined, context: undefined, fields: [] }),
       )
@@ -601,17 +621,18 @@ describe('the end of a session', () => {
       expect(await redis.ttl(keyOf(record.id))).toBeLessThanOrEqual(600)
     }))
 
-  test.each<[string, (key: string) => Promise<unknown>]>([
-    ['text', (key) => redis.set(key, 'text')],
-    ['a list', (key) => redis.lpush(key, 'text')],
-    ['a hash without metadata', (key) => redis.hset(key, '.a', '1')],
-    ['a hash without a token', (key) => redis.hset(key, 'm', '1 1700000000000 0 0 1000 1000')],
-    ['a hash with broken times', (key) => redis.hset(key, 't', 'hash', 'm', '1 2 3')],
-    ['a tombstone that is no JSON', (key) => redis.hset(key, 't', 'h', 'm', '1 1700000000000 0 0 1 1', 'x', '{')],
-    ['a user that is no JSON', (key) => redis.hset(key, 't', 'h', 'm', '1 1700000000000 0 0 1 1', 'u', '{')],
-  ])('of one that is unreadable, %s, removes it', async (_what, write) => {
+  test.each([
+    ['text', 'text'],
+    ['lines without metadata', '.a\t1\n'],
+    ['lines without a token', 'm\t1 zzzzzzzz 0 0 rs rs 1\n'],
+    ['lines with broken times', 'm\t1 2 3\nt\thash\n'],
+    ['a line without an end', 'm\t1 zzzzzzzz 0 0 rs rs 1\nt\thash\n.a\t1'],
+    ['a line without a name', 'm\t1 zzzzzzzz 0 0 rs rs 1\nt\thash\nname\n.a\t1\n'],
+    ['a tombstone that is no JSON', 'x\t{\nm\t1 zzzzzzzz 0 0 1 1 1\nt\th\n'],
+    ['a user that is no JSON', 'm\t1 zzzzzzzz 0 0 1 1 1\nt\th\nu\t{\n'],
+  ])('of one that is unreadable, %s, removes it', async (_what, text) => {
     const id = randomUUID()
-    await write(keyOf(id))
+    await redis.set(keyOf(id), text)
     await withStore(async (store) => {
       await expect(store.get(id)).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
       expect(await store.end(id, LOGOUT, 60)).toEqual({ status: 'ended' })
@@ -623,12 +644,14 @@ describe('the end of a session', () => {
   test('a record of before there were epochs, contexts and ends is read as ever', () =>
     withStore(async (store) => {
       const record = sample({ fields: [['a', '1']] })
-      const times = [0, 0, HOUR_MS, 12 * HOUR_MS].join(' ')
-      await redis.hset(keyOf(record.id), { t: record.tokenHash, m: `1 ${record.createdAt} ${times}`, '.a': '1' })
+      const times = [1, record.createdAt, 0, 0, HOUR_MS, 12 * HOUR_MS, 1].map((count) => count.toString(36)).join(' ')
+      const text = `m\t${times}\nt\t${record.tokenHash}\n.a\t1\n`
+      await redis.set(keyOf(record.id), text)
       expect(await store.get(record.id)).toEqual(record)
       // And takes no more room today.
-      await store.set(record.id, record, 60)
-      expect(await redis.hget(keyOf(record.id), 'm')).toBe(`1 ${record.createdAt} ${times}`)
+      await store.delete(record.id)
+      await store.create(record.id, record, 60)
+      expect(await redis.get(keyOf(record.id))).toBe(text)
       expect(await store.update(record.id, changeOf(record), 60)).toEqual({ status: 'updated' })
       const later = record.with({ epoch: 12 })
       await store.set(record.id, later, 60)
@@ -636,6 +659,122 @@ describe('the end of a session', () => {
       expect((await store.get(record.id))?.epoch).toBe(12)
     }))
 })
+
+describe('large fields', () => {
+  const text = (length: number): string => JSON.stringify('x'.repeat(length))
+  const largeOf = async (id: string): Promise<string[]> => Object.keys(await linesAt(redis, `${keyOf(id)}+`))
+
+  /** Writes fields on what is stored now, as a request would. */
+  async function write(store: RedisSessionStore, id: string, fields: Record<string, string>, remove: string[] = []) {
+    const madeOn = (await store.get(id)) as SessionData
+    const change = changeOf(madeOn, { set: new Map(Object.entries(fields)), delete: remove, madeOn })
+    expect(await store.update(id, change, 60)).toMatchObject({ status: 'updated' })
+    return (await store.get(id)) as SessionData
+  }
+
+  test('have a key of their own in a session above 4 KB, and only there', () =>
+    withStore(async (store) => {
+      const record = sample({ fields: [['a', text(3_000)]] })
+      await store.create(record.id, record, 60)
+      expect(await largeOf(record.id)).toEqual([])
+      await write(store, record.id, { b: text(3_000), c: '1', d: text(100) })
+      expect(await largeOf(record.id)).toEqual(['.a', '.b'])
+      expect(Object.keys(await linesAt(redis, keyOf(record.id)))).toEqual(['m', 't', '.c', '.d', 'b'])
+      await write(store, record.id, { b: text(2_000), e: text(300) })
+      expect(await largeOf(record.id)).toEqual(['.a', '.b', '.e'])
+      const last = await write(store, record.id, { c: '2' }, ['a'])
+      expect(await redis.exists(`${keyOf(record.id)}+`)).toBe(0)
+      expect(Object.fromEntries(last.fields)).toEqual({ b: text(2_000), c: '2', d: text(100), e: text(300) })
+    }))
+
+  test('live and die with the session', () =>
+    withStore(async (store) => {
+      const record = sample({ fields: [['a', text(5_000)]] })
+      const keys = [keyOf(record.id), `${keyOf(record.id)}+`]
+      const ends = (): Promise<number[]> => Promise.all(keys.map((key) => redis.pexpiretime(key)))
+      const same = async (): Promise<void> => expect(new Set(await ends()).size).toBe(1)
+      await store.create(record.id, record, 60)
+      await same()
+      await write(store, record.id, { b: '1' })
+      await same()
+      await store.touch(record.id, 7_200)
+      await same()
+      await store.update(record.id, changeOf(record, { set: new Map([['c', '1']]) }), 9_000)
+      await same()
+      expect(await redis.exists(...keys)).toBe(2)
+      const next = successorOf(record)
+      await store.regenerate(record.id, regenerationOf(record, next), 60)
+      expect(await redis.exists(`${keyOf(record.id)}+`)).toBe(0)
+      expect((await store.get(next.id))?.fields.get('a')).toBe(text(5_000))
+      await write(store, next.id, { b: '2' })
+      expect(await largeOf(next.id)).toEqual(['.a'])
+      await store.end(next.id, LOGOUT, 60)
+      expect(await redis.exists(`${keyOf(next.id)}+`)).toBe(0)
+      for (const remove of ['delete', 'set'] as const) {
+        await store.set(record.id, record, 60)
+        expect(await largeOf(record.id)).toEqual(['.a'])
+        if (remove === 'delete') await store.delete(record.id)
+        else await store.set(record.id, record.with({ fields: [] }), 60)
+        expect(await redis.exists(`${keyOf(record.id)}+`)).toBe(0)
+      }
+    }))
+
+  test('that Redis has thrown out make the record one that cannot be read, not one without them', () =>
+    withStore(async (store) => {
+      const record = sample({ fields: [['a', text(5_000)]] })
+      await store.create(record.id, record, 60)
+      await redis.del(`${keyOf(record.id)}+`)
+      await expect(store.get(record.id)).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
+      expect(await store.end(record.id, LOGOUT, 60)).toEqual({ status: 'ended' })
+    }))
+
+  test('are found once by scan()', () =>
+    withStore(
+      async (store) => {
+        const record = sample({ fields: [['a', text(5_000)]] })
+        await store.create(record.id, record, 60)
+        const found: SessionData[] = []
+        for await (const each of store.scan()) found.push(each)
+        expect(found).toEqual([record])
+      },
+      { url: server.url, prefix: 'large:' },
+    ))
+
+  test('of two requests at once are both kept, and sent again only by the later one', () =>
+    withStore(async (store) => {
+      const record = sample({ fields: [['a', text(5_000)]] })
+      await store.create(record.id, record, 60)
+      const madeOn = (await store.get(record.id)) as SessionData
+      const change = (name: string): SessionChange => changeOf(record, { set: new Map([[name, text(6_000)]]), madeOn })
+      const { sent } = await commandsOf(redis, () =>
+        Promise.all(['b', 'c'].map((name) => store.update(record.id, change(name), 60))),
+      )
+      expect(sent.filter(([name]) => name === 'evalsha')).toHaveLength(3)
+      const fields = (await store.get(record.id))?.fields
+      expect(Object.fromEntries(fields ?? [])).toEqual({ a: text(5_000), b: text(6_000), c: text(6_000) })
+    }))
+})
+
+test('names and texts may hold what ends a line or a name', () =>
+  withStore(async (store) => {
+    const awkward = ['\n', '\t', '\u001b', 'a\nb\t\u001bn', '\u001be', 'b', 'm', '+', '']
+    const record = sample({ fields: awkward.map((name) => [name, `${name}\n.evil\t${name}`]), logicalId: 'a\tb' })
+    await store.create(record.id, record, 60)
+    expect(await store.get(record.id)).toEqual(record)
+    const change = changeOf(record, { set: new Map(awkward.map((name) => [name, `1${name}`])) })
+    for (const expected of ['1\n.evil', '\n\n.evil\t\n']) {
+      const expect1 = { field: '\n', text: expected }
+      const result = await store.update(record.id, { ...change, expect: expect1 }, 60)
+      if (expected === '1\n.evil') expect(result).toEqual({ status: 'conflict', text: '\n\n.evil\t\n' })
+      else expect(result.status).toBe('updated')
+    }
+    const next = successorOf(record)
+    const kept = regenerationOf(record, next)
+    const regenerated = await store.regenerate(record.id, { ...kept, keep: awkward, delete: ['\t'] }, 60)
+    expect(regenerated.status).toBe('regenerated')
+    const wanted = awkward.filter((name) => name !== '\t').map((name) => [name, `1${name}`])
+    expect(Object.fromEntries((await store.get(next.id))?.fields ?? [])).toEqual(Object.fromEntries(wanted))
+  }))
 
 describe('out of memory', () => {
   let full: RedisServer
@@ -768,7 +907,7 @@ describe('scan()', () => {
         await store.epoch(1)
         await store.lease('sweep', 'me', 60_000)
         await redis.set(keyOf(randomUUID(), prefix), 'text')
-        await redis.hset(keyOf(randomUUID(), prefix), 'm', 'broken')
+        await redis.hset(keyOf(randomUUID(), prefix), 'm', 'another type')
         for (const other of ['sojourn:', 's:', 'sx:', `x${prefix}`, `${prefix}x:`]) {
           const theirs = sample()
           await withStore((second) => second.create(theirs.id, theirs, 60), { url: server.url, prefix: other })
@@ -801,6 +940,7 @@ describe('scan()', () => {
   test('asks for a client that can scan', async () => {
     const least = {
       hgetall: async () => ({}),
+      mget: async () => [null, null],
       del: async () => 0,
       evalsha: async () => 0,
       eval: async () => 0,
@@ -828,6 +968,7 @@ describe('rights and secrets', () => {
   const USED = [
     'info',
     'hgetall',
+    'mget',
     'del',
     'evalsha',
     'eval',
@@ -837,8 +978,8 @@ describe('rights and secrets', () => {
     'hdel',
     'exists',
     'expire',
-    'rename',
     'get',
+    'getrange',
     'set',
     'hlen',
     'pttl',

@@ -25,6 +25,7 @@ import { newSessionId, newToken } from '../src/ids.js'
 import { testApp } from './support/app.js'
 import { ALL_EVENT_NAMES } from './support/event-names.js'
 import { type Answer, Client, listen, OTHER_SECRET, SECRET, type TestServer, until } from './support/http.js'
+import { linesAt, putLines } from './support/lines.js'
 import { startProgram } from './support/processes.js'
 import { RedisServer } from './support/redis.js'
 
@@ -380,7 +381,7 @@ describe.each(KINDS)('with sessions in %s', (_name, kind) => {
         const [id, token, signature] = (client.cookies.get('sid') as string).split('.') as [string, string, string]
         const hash = (await store.get(id))?.tokenHash as string
         const cause = Object.assign(new Error(`connect ECONNREFUSED 10.1.2.3:6379 HGETALL ${PREFIX}${id}`), {
-          command: { name: 'hgetall', args: ['payload'] },
+          command: { name: 'mget', args: ['payload'] },
         })
         for (const kindOfFault of ['error', 'hang'] as const) {
           store.fail({ kind: kindOfFault, error: cause })
@@ -469,7 +470,7 @@ describe.each(KINDS)('with sessions in %s', (_name, kind) => {
       expect(store.calls.epoch).toBeLessThanOrEqual(1 + (performance.now() - began) / SECOND)
       expect(await raw.dbsize()).toBe(0)
       const commands = (await raw.info('commandstats')).match(/(?<=cmdstat_)[^:]+/g) ?? []
-      const reading = ['hgetall', 'dbsize', 'info', 'config|resetstat', 'hello', 'client|setinfo', 'command|docs']
+      const reading = ['mget', 'dbsize', 'info', 'config|resetstat', 'hello', 'client|setinfo', 'command|docs']
       // The script that asks for the epoch; what a script does counts by its own name as well.
       reading.push('evalsha', 'eval', 'get')
       expect(commands.filter((command) => !reading.includes(command))).toEqual([])
@@ -927,48 +928,48 @@ describe('a corrupt record in Redis', () => {
   const put =
     (name: string, text: string): Damage =>
     (key) =>
-      raw.hset(key, name, text)
+      putLines(raw, key, { [name]: text })
   const times =
     (edit: (parts: string[]) => string): Damage =>
     async (key) => {
-      const text = (await raw.hget(key, 'm')) as string
-      await raw.hset(key, 'm', edit(text.split(' ')))
+      const { m: text = '' } = await linesAt(raw, key)
+      await putLines(raw, key, { m: edit(text.split(' ')) })
     }
   const replace = (index: number, by: string): Damage => times((parts) => parts.with(index, by).join(' '))
 
   const records: readonly (readonly [what: string, damage: Damage])[] = [
-    ['a string', rewrite('SET', '{"a":1}')],
-    ['a list', rewrite('RPUSH', 'a')],
-    ['a set', rewrite('SADD', 'a')],
-    ['a sorted set', rewrite('ZADD', '1', 'a')],
-    ['a stream', rewrite('XADD', '*', 'a', '1')],
-    ['a hash of something else', rewrite('HSET', 'name', '1')],
-    ['a hash with nothing but an end', rewrite('HSET', 'x', '{"reason":"logout","at":1}')],
-    ['without metadata', (key) => raw.hdel(key, 'm')],
-    ['without a token hash', (key) => raw.hdel(key, 't')],
-    ['with nothing but fields', (key) => raw.hdel(key, 't', 'm')],
+    ['some other text', rewrite('SET', '{"a":1}')],
+    ['empty text', rewrite('SET', '')],
+    ['lines of something else', rewrite('SET', 'name\t1\n')],
+    ['nothing but an end', rewrite('SET', 'x\t{"reason":"logout","at":1}\n')],
+    ['cut in a line', async (key) => raw.set(key, ((await raw.get(key)) as string).slice(0, -1), 'KEEPTTL')],
+    ['cut in a name', async (key) => raw.append(key, '.a')],
+    ['without metadata', (key) => putLines(raw, key, { m: null })],
+    ['without a token hash', (key) => putLines(raw, key, { t: null })],
+    ['with nothing but fields', (key) => putLines(raw, key, { t: null, m: null })],
+    ['without its large fields', put('b', '1')],
     ['with empty metadata', put('m', '')],
     ['with truncated metadata', times((parts) => parts.slice(0, 4).join(' '))],
     ['with metadata cut in a number', times((parts) => parts.join(' ').slice(0, 12))],
     ['with too much metadata', times((parts) => [...parts, '1', '1'].join(' '))],
-    ['with an epoch that is no number', times((parts) => [...parts, 'x'].join(' '))],
+    ['with an epoch that is no number', times((parts) => [...parts, '?'].join(' '))],
     ['with JSON for metadata', put('m', '{"generation":1}')],
-    ['with a time that is no number', replace(1, 'yesterday')],
+    ['with a time that is no number', replace(1, 'yester day')],
     ['with a time that is NaN', replace(4, 'NaN')],
-    ['with a time that is infinite', replace(4, 'inf')],
-    ['with a time in hex', replace(4, '0xffff')],
+    ['with a time that is infinite', replace(4, '1/0')],
+    ['with a time in capitals', replace(4, 'FFFF')],
     ['with a negative time', replace(1, '-1')],
-    ['with an exponent', replace(5, '1e12')],
+    ['with a fraction', replace(5, '1.5')],
     ['with a time beyond all numbers', replace(5, '9'.repeat(400))],
-    ['with a generation that is no number', replace(0, 'x')],
+    ['with a generation that is no number', replace(0, '?')],
     ['with an idle timeout that is no number', put('i', 'soon')],
     ['with an infinite idle timeout', put('i', '1e999')],
     ['with a user ID that is broken JSON', put('u', '{"id":')],
     ['with a user ID that is an object', put('u', '{"id":1}')],
     ['with a user ID that is null', put('u', 'null')],
     ['with a context that is broken JSON', put('c', '{"ip":')],
-    ['with a context that is an array', put('c', '[]')],
-    ['with a context whose address is a number', put('c', '{"ip":1}')],
+    ['with a context that is no list', put('c', '{}')],
+    ['with a context whose address is a number', put('c', '[1]')],
     ['with an end that is broken JSON', put('x', '{"reason":')],
     ['with an end that is an array', put('x', '[]')],
     ['with an end without a time', put('x', '{"reason":"logout"}')],
@@ -998,6 +999,25 @@ describe('a corrupt record in Redis', () => {
     expect(idOf(client)).not.toBe(id)
     expect(fieldsOf(await client.get('/peek'))).toEqual({ b: '2' })
     expect((await client.post('/logout')).status).toBe(200)
+  })
+
+  test.each([
+    ['a list', rewrite('RPUSH', 'a')],
+    ['a set', rewrite('SADD', 'a')],
+    ['a sorted set', rewrite('ZADD', '1', 'a')],
+    ['a stream', rewrite('XADD', '*', 'a', '1')],
+    ['a hash', rewrite('HSET', 'm', '1')],
+  ])('that %s took the place of is unknown, and replaced by a new session', async (_what, damage) => {
+    const { client, middleware } = await site(redisKind)
+    const events = eventsOf(middleware)
+    await client.post('/set?a=1')
+    const id = idOf(client)
+    await damage(await keyOf(id))
+    events.length = 0
+    expect(fieldsOf(await client.get('/peek'))).toEqual({})
+    expect(events).toEqual([told('unknownSession', { id, ip: '127.0.0.1' })])
+    expect((await client.post('/set?b=2')).status).toBe(200)
+    expect(fieldsOf(await client.get('/peek'))).toEqual({ b: '2' })
   })
 
   test.each(records)('%s does not stand in the way of who came before the damage', async (_what, damage) => {
@@ -1030,7 +1050,7 @@ describe('a corrupt record in Redis', () => {
     await client.post('/set?a=1&bad=2')
     await client.post('/login?user=ann')
     const key = await keyOf(idOf(client))
-    await raw.hset(key, '.bad', text)
+    await putLines(raw, key, { '.bad': text })
     events.length = 0
     const answer = await client.get('/peek')
     expect(answer.json()).toEqual({ id: idOf(client), fields: { a: '1' }, userId: 'ann' })
@@ -1041,7 +1061,7 @@ describe('a corrupt record in Redis', () => {
     expect(inspect(events, { depth: null })).not.toMatch(/pin-xyz|oops/)
     // Other fields can be written, the broken one can be replaced, and nothing is a 500.
     expect((await client.post('/set?c=3')).status).toBe(200)
-    expect(await raw.hget(key, '.bad')).toBe(text)
+    expect((await linesAt(raw, key))['.bad']).toBe(text)
     expect((await client.post('/set?bad=4')).status).toBe(200)
     expect(fieldsOf(await client.get('/peek'))).toEqual({ a: '1', bad: '4', c: '3' })
   })
@@ -1050,7 +1070,7 @@ describe('a corrupt record in Redis', () => {
     for (const text of ['', 'x', 'a b', `${newToken().tokenHash} soon`, '1 2 3']) {
       const { client } = await site(redisKind)
       await client.post('/set?a=1')
-      await raw.hset(await keyOf(idOf(client)), 'p', text)
+      await putLines(raw, await keyOf(idOf(client)), { p: text })
       expect(fieldsOf(await client.get('/peek'))).toEqual({ a: '1' })
       expect((await client.post('/renew')).status).toBe(200)
       expect(fieldsOf(await client.get('/peek'))).toEqual({ a: '1' })
@@ -1068,8 +1088,8 @@ describe('a corrupt record in Redis', () => {
     await client.post('/set?a=1')
     const key = await keyOf(idOf(client))
     const evil = '{"__proto__":{"polluted":1},"constructor":{"prototype":{"polluted":1}}}'
-    await raw.hset(key, '.evil', evil, '.__proto__', '{"polluted":1}', '.constructor', evil, '.prototype', evil)
-    await raw.hset(key, '__proto__', 'x', 'constructor', 'x', 'hasOwnProperty', 'x')
+    const fields = { '.evil': evil, '.__proto__': '{"polluted":1}', '.constructor': evil, '.prototype': evil }
+    await putLines(raw, key, { ...fields, ['__proto__']: 'x', constructor: 'x', hasOwnProperty: 'x' } as never)
     for (const path of ['/peek', '/merge']) expect((await client.get(path)).status).toBe(200)
     expect((await client.post('/set?b=2')).status).toBe(200)
     for (const subject of [{}, [], () => {}] as object[]) {
@@ -1227,7 +1247,7 @@ describe('in the logs of a program', () => {
     })
     const events = eventsOf(middleware)
     await client.post('/set?a=1')
-    const hash = (await raw.hget(await keyOf(idOf(client)), 't')) as string
+    const { t: hash } = await linesAt(raw, await keyOf(idOf(client)))
     expect(hash).toHaveLength(43)
     await raw.config('SET', 'maxmemory', '1')
     try {
