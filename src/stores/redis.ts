@@ -362,28 +362,34 @@ class StoredData extends SessionData {
   /** The line of times, which is another one after each write. */
   readonly #line: string
   readonly #revision: number
-  /** Names of the large fields. */
-  readonly #large: ReadonlySet<string>
+  /** Names of the large fields; `null` when they have no key. */
+  readonly #large: ReadonlySet<string> | null
 
-  constructor(init: SessionDataInit, stored: { line: string; revision: number; large: ReadonlySet<string> }) {
+  constructor(init: SessionDataInit, { line, revision, large }: Stored) {
     super(init)
-    this.#line = stored.line
-    this.#revision = stored.revision
-    this.#large = stored.large
+    this.#line = line
+    this.#revision = revision
+    this.#large = large
   }
 
   /** Private to the instance: a copy by `with()` is not what is stored. */
-  static of(record: SessionData | undefined): { line: string; revision: number; large: ReadonlySet<string> } | null {
+  static of(record: SessionData | undefined): Stored | null {
     if (record === undefined || !(#line in record)) return null
     return { line: record.#line, revision: record.#revision, large: record.#large }
   }
+}
+
+interface Stored {
+  readonly line: string
+  readonly revision: number
+  readonly large: ReadonlySet<string> | null
 }
 
 /** How a record is written: its text, the line of times in it, and its large fields, names and text. */
 interface EncodedRecord {
   readonly text: string
   readonly line: string
-  readonly largeNames: ReadonlySet<string>
+  readonly largeNames: ReadonlySet<string> | null
   readonly large: string
 }
 
@@ -396,21 +402,19 @@ function encodeRecord(data: SessionData, revision: number): EncodedRecord {
     if (name === 'm') line = text
   }
   let large = ''
-  let largeNames = NO_NAMES
+  let largeNames: Set<string> | null = null
   for (const [name, value] of data.fields) {
     const fieldLine = `${lineName(name)}\t${escaped(value)}\n`
     if (isSmall || value.length <= SMALL_TEXT) text += fieldLine
     else {
       large += fieldLine
-      if (largeNames === NO_NAMES) largeNames = new Set()
-      ;(largeNames as Set<string>).add(name)
+      largeNames ??= new Set()
+      largeNames.add(name)
     }
   }
-  if (large !== '') text += 'b\t1\n'
+  if (largeNames !== null) text += 'b\t1\n'
   return { text, line, largeNames, large }
 }
-
-const NO_NAMES: ReadonlySet<string> = new Set()
 
 function sizeOf({ fields }: SessionData): number {
   let size = 0
@@ -503,12 +507,12 @@ function successorOf(
 
 /** What becomes of the key of the large fields, unless it is written. */
 function largeChange(
-  before: ReadonlySet<string>,
-  after: ReadonlySet<string>,
+  before: ReadonlySet<string> | null,
+  after: ReadonlySet<string> | null,
   { set, delete: removed }: SessionChange,
 ): string | null {
-  if (after.size === 0) return before.size === 0 ? '' : '-'
-  if (after.size !== before.size) return null
+  if (after === null) return before === null ? '' : '-'
+  if (after.size !== before?.size) return null
   for (const name of after) if (!before.has(name) || set?.has(name) || removed?.includes(name)) return null
   return '='
 }
@@ -592,7 +596,7 @@ function decodeRecord(
   decodeLines(text, metadata, fields)
   const [generation, createdAt, updated, accessed, expires, absolute, revision, epoch] = decodeTimes(metadata.m)
   if (metadata.t === undefined) throw corrupt('metadata is missing')
-  let largeNames = NO_NAMES
+  let largeNames: ReadonlySet<string> | null = null
   if (metadata.b !== undefined) {
     // Redis has taken one of the two keys, to make room.
     if (large === null || large === undefined) throw corrupt('the large fields are missing')

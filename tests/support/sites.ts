@@ -104,7 +104,7 @@ export function startApps(count: number, redisUrl: string, prefix: string): Prom
 /** ARGV: a pattern of keys. Tombstones hold their end in `x`. */
 const COUNT_LIVE = `
 local live = 0
-for _, key in ipairs(redis.call('KEYS', ARGV[1])) do live = live + 1 - redis.call('HEXISTS', key, 'x') end
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do live = live + 1 - (redis.call('GETRANGE', key, 0, 0) == 'x' and 1 or 0) end
 return live
 `
 
