@@ -629,7 +629,7 @@ async function tripsDuring(observer: Redis, task: () => Promise<unknown>): Promi
 
 function tripOf([command = '', , , key = '']: readonly string[]): string {
   const name = command.toLowerCase()
-  if (name === 'mget') return 'read'
+  if (name === 'get') return 'read'
   if (name !== 'evalsha') return name
   if (key === 'soj:epoch') return 'epoch'
   return key.startsWith('soj:u:') ? 'user' : 'session'

@@ -64,7 +64,7 @@ async function hasCopy(replica: RedisServer, id: string): Promise<void> {
     ask(replica, async (redis) => {
       // A replica in a cluster answers only who says that it may be stale.
       await redis.readonly().catch(() => {})
-      return (await redis.hexists(keyOf(id), '.kept')) === 1
+      return ((await redis.get(keyOf(id))) ?? '').includes('\n.kept\t')
     }),
   )
 }

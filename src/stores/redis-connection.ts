@@ -8,8 +8,8 @@ export interface RedisClient {
   /** `'ready'` when commands can be sent. A client without it is taken to be always ready. */
   readonly status?: string
   hgetall(key: string): Promise<Record<string, string>>
-  mget(...keys: string[]): Promise<(string | null)[]>
-  del(...keys: string[]): Promise<number>
+  get(key: string): Promise<string | null>
+  del(key: string): Promise<number>
   evalsha(sha: string, keys: number, ...args: (string | number)[]): Promise<unknown>
   eval(script: string, keys: number, ...args: (string | number)[]): Promise<unknown>
   once(event: 'ready', listener: () => void): unknown

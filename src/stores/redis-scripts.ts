@@ -1,5 +1,5 @@
 // What the Redis store does to a session in one step: scripts that run inside Redis. Each touches one slot. How a record
-// is written stands at the top of redis.ts; KEYS are always the session's two keys, the large one behind the other.
+// is written stands at the top of redis.ts.
 //
 // Redis refuses writes when it is out of memory, but not those that can only free some, and not what a script writes
 // after one of these. So a script that must work then, because it ends sessions, begins with a `DEL`.
@@ -15,36 +15,53 @@ export function script(lua: string): Script {
   return { lua, sha: createHash('sha1').update(lua).digest('hex') }
 }
 
-/** The longest text that a script leaves among the small ones of a session that has large ones: see redis.ts. */
-export const SMALL_TEXT = 256
-
 /**
- * `read(key)` takes a key's lines apart: `names` in their order, `texts` by name. `store(key, lines, ttl)` writes them.
+ * `read(key)` takes the lines of a record apart: `names` in their order, `texts` by name. Of one with large fields it reads
+ * what stands before them, in the first `reserve` bytes; `readAll(key)` reads those as well. `store(key, lines, ttl)` writes
+ * either back.
  *
  * `live(lines, now)` is the times of a record if it is alive at `now` (ms since the epoch), relative to its creation;
  * `setTimes(lines, times)` puts them back, as those of the next revision.
  */
 const PRELUDE = String.raw`
 local function corrupt() error({err = 'CORRUPT session record'}) end
-local function read(key)
-  local text = redis.call('GET', key)
-  if not text then return nil end
+local function parse(text)
   local lines, at = { names = {}, texts = {} }, 1
   while at <= #text do
     local stop, tab = string.find(text, '\n', at, true), string.find(text, '\t', at, true)
-    if not stop or not tab or tab > stop then corrupt() end
-    local name = string.sub(text, at, tab - 1)
-    if not lines.texts[name] then table.insert(lines.names, name) end
-    lines.texts[name] = string.sub(text, tab + 1, stop - 1)
+    if stop ~= at then
+      if not stop or not tab or tab > stop then corrupt() end
+      local name = string.sub(text, at, tab - 1)
+      if not lines.texts[name] then table.insert(lines.names, name) end
+      lines.texts[name] = string.sub(text, tab + 1, stop - 1)
+    end
     at = stop + 1
   end
+  return lines
+end
+local function read(key)
+  local text = redis.call('GETRANGE', key, 0, 4095)
+  if text == '' then
+    if redis.call('EXISTS', key) == 1 then corrupt() end
+    return nil
+  end
+  local reserve = tonumber(string.match(text, '^[^\n]*\nb\t(%d+)\n'))
+  if reserve and reserve <= #text then text = string.sub(text, 1, reserve)
+  elseif #text == 4096 then text = redis.call('GETRANGE', key, 0, reserve and reserve - 1 or -1) end
+  local lines = parse(text)
+  lines.reserve = reserve
+  return lines
+end
+local function readAll(key)
+  local lines = parse(redis.call('GET', key))
+  lines.texts.b = nil
   return lines
 end
 local function put(lines, name, text)
   if text and not lines.texts[name] then table.insert(lines.names, name) end
   lines.texts[name] = text
 end
-local function store(key, lines, ttl)
+local function print(lines)
   local text, seen = {}, {}
   for _, name in ipairs(lines.names) do
     if lines.texts[name] and not seen[name] then
@@ -52,7 +69,20 @@ local function store(key, lines, ttl)
       table.insert(text, name .. '\t' .. lines.texts[name] .. '\n')
     end
   end
-  redis.call('SET', key, table.concat(text), 'EX', ttl)
+  return table.concat(text)
+end
+local function store(key, lines, ttl)
+  local text, reserve = print(lines), lines.reserve
+  if reserve and #text < reserve then
+    redis.call('SETRANGE', key, 0, text .. string.rep('\n', reserve - #text))
+    redis.call('EXPIRE', key, ttl)
+    return
+  end
+  if reserve then
+    lines.texts.b = nil
+    text = print(lines) .. redis.call('GETRANGE', key, reserve, -1)
+  end
+  redis.call('SET', key, text, 'EX', ttl)
 end
 local TIMES = '^(%w+) (%w+) (%w+) (%w+) (%w+) (%w+) (%w+)( ?%w*)$'
 local function number(text)
@@ -107,15 +137,14 @@ local function bury(key, lines, ended, ttl)
 end
 `
 
-/** ARGV: 'set' or 'create', ttl in seconds, text, text of the large fields or ''. */
+/** ARGV: 'set' or 'create', ttl in seconds, text. */
 export const SET = script(`
 if ARGV[1] == 'create' then
   if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 else
-  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('DEL', KEYS[1])
 end
 redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[2])
-if ARGV[4] ~= '' then redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[2]) end
 return 1
 `)
 
@@ -127,16 +156,14 @@ if not r then return 0 end
 r.accessed = r.now
 r.expires = math.max(r.expires, math.min(r.now + tonumber(ARGV[2]), r.absolute))
 setTimes(lines, r)
-local ttl = left(r) + tonumber(ARGV[3])
-store(KEYS[1], lines, ttl)
-if lines.texts.b then redis.call('EXPIRE', KEYS[2], ttl) end
+store(KEYS[1], lines, left(r) + tonumber(ARGV[3]))
 return 1
 `)
 
 /**
  * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: '=',
- * the line of times that was read, the text that follows, ttl, and what becomes of the large fields: '' there are none,
- * '=' nothing, '-' there are none any more, or their text. Replies 1, or 'stale' if that is all there is in ARGV.
+ * the line of times that was read, ttl, the text that follows, and 'all', or 'front' for a text that leaves the large fields
+ * behind it as they are. Replies 1, or 'stale' if that is all there is in ARGV.
  *
  * Any other change is applied here. ARGV, or the rest of it: "generation now end ttl count flags", then, with the flag `r`,
  * seven that are rare: new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any',
@@ -147,11 +174,11 @@ export const UPDATE = script(`
 local base = 0
 if ARGV[1] == '=' then
   if redis.call('GETRANGE', KEYS[1], 0, #ARGV[2] - 1) == ARGV[2] then
-    redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[4])
-    local large = ARGV[5]
-    if large == '=' then redis.call('EXPIRE', KEYS[2], ARGV[4])
-    elseif large == '-' then redis.call('DEL', KEYS[2])
-    elseif large ~= '' then redis.call('SET', KEYS[2], large, 'EX', ARGV[4]) end
+    if ARGV[5] == 'all' then redis.call('SET', KEYS[1], ARGV[4], 'EX', ARGV[3])
+    else
+      redis.call('SETRANGE', KEYS[1], 0, ARGV[4])
+      redis.call('EXPIRE', KEYS[1], ARGV[3])
+    end
     return 1
   end
   if #ARGV == 5 then return {'stale'} end
@@ -159,63 +186,48 @@ if ARGV[1] == '=' then
 end
 ${PRELUDE}
 local generation, now, ends, ttl, count, flags = string.match(ARGV[base + 1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
-local small = read(KEYS[1])
-local r = small and live(small, now)
+local lines = read(KEYS[1])
+local r = lines and live(lines, now)
 if not r or r.generation ~= tonumber(generation) then return {'ended'} end
-local large, isLargeChanged = nil, false
--- Where a name stands. What is in neither place is looked for in both.
-local function home(name)
-  if small.texts[name] or not small.texts.b or string.sub(name, 1, 1) ~= '.' then return small end
-  large = large or read(KEYS[2]) or corrupt()
-  return large.texts[name] and large or small
+local function isRead(name)
+  return lines.texts[name] or not lines.reserve or string.sub(name, 1, 1) ~= '.'
 end
-local first = base + 2
-if string.find(flags, 'r', 1, true) then
-  local absolute, from, to, previous, kind, name, wanted = unpack(ARGV, first, first + 6)
-  first = first + 7
-  if kind ~= 'any' then
-    local held = home(name).texts[name]
-    if kind == 'absent' and held then return {'conflict', held} end
-    if kind == 'text' and held ~= wanted then return held and {'conflict', held} or {'conflict'} end
-  end
+local isRare, first = string.find(flags, 'r', 1, true), base + 2
+if isRare then first = first + 7 end
+local last = first + 2 * tonumber(count) - 1
+local isAllRead = not isRare or isRead(ARGV[first - 2])
+for i = first, last, 2 do isAllRead = isAllRead and isRead(ARGV[i]) end
+for i = last + 1, #ARGV do isAllRead = isAllRead and isRead(ARGV[i]) end
+if not isAllRead then lines = readAll(KEYS[1]) end
+if isRare then
+  local absolute, from, to, previous, kind, name, wanted = unpack(ARGV, first - 7, first - 1)
+  local held = lines.texts[name]
+  if kind == 'absent' and held then return {'conflict', held} end
+  if kind == 'text' and held ~= wanted then return held and {'conflict', held} or {'conflict'} end
   if from ~= '' then
-    if small.texts.t ~= from and small.texts.t ~= to then return {'renewed'} end
-    small.texts.t = to
-    put(small, 'p', previous)
+    if lines.texts.t ~= from and lines.texts.t ~= to then return {'renewed'} end
+    lines.texts.t = to
+    put(lines, 'p', previous)
   end
   if absolute ~= '' then r.absolute = tonumber(absolute) - r.created end
 end
-local last = first + 2 * tonumber(count) - 1
-for i = first, last, 2 do
-  local name, text = ARGV[i], ARGV[i + 1]
-  local place = home(name)
-  if large and not place.texts[name] and #text > ${SMALL_TEXT} then place = large end
-  put(place, name, text)
-  isLargeChanged = isLargeChanged or place == large
-end
-for i = last + 1, #ARGV do
-  local place = home(ARGV[i])
-  put(place, ARGV[i], nil)
-  isLargeChanged = isLargeChanged or place == large
-end
+for i = first, last, 2 do put(lines, ARGV[i], ARGV[i + 1]) end
+for i = last + 1, #ARGV do put(lines, ARGV[i], nil) end
 if string.find(flags, 'f', 1, true) then r.updated = r.now end
 local isPassive = string.find(flags, 'p', 1, true)
 if not isPassive then r.accessed = r.now end
 local expires = tonumber(ends) - r.created
 if string.find(flags, 's', 1, true) or (not isPassive and expires > r.expires) then r.expires = expires end
 r.expires = math.min(r.expires, r.absolute)
-setTimes(small, r)
-ttl = math.max(left(r), tonumber(ttl))
-store(KEYS[1], small, ttl)
-if isLargeChanged then store(KEYS[2], large, ttl)
-elseif small.texts.b then redis.call('EXPIRE', KEYS[2], ttl) end
+setTimes(lines, r)
+store(KEYS[1], lines, math.max(left(r), tonumber(ttl)))
 return {'updated'}
 `)
 
 /**
- * KEYS: those of the old session, those of the new one. ARGV: generation, now, ttl in seconds, the end of the old one as JSON,
- * ttl of its tombstone, 'all' or 'some', number of fields to keep, their names, number of fields to leave behind, their names,
- * then name and text of every line of the new record.
+ * KEYS: old, new. ARGV: generation, now, ttl in seconds, the end of the old one as JSON, ttl of its tombstone, 'all' or
+ * 'some', number of fields to keep, their names, number of fields to leave behind, their names, then name and text of
+ * every line of the new record.
  *
  * A client that lost the reply with its connection may send the same once more: no other end names this successor.
  */
@@ -223,33 +235,30 @@ export const REGENERATE = script(`${PRELUDE}${BURY}
 local old = read(KEYS[1])
 local r = old and live(old, ARGV[2])
 if not r or r.generation ~= tonumber(ARGV[1]) then
-  if old and old.texts.x == ARGV[4] and redis.call('EXISTS', KEYS[3]) == 1 then
-    return {'regenerated', redis.call('MGET', KEYS[3], KEYS[4])}
+  if old and old.texts.x == ARGV[4] and redis.call('EXISTS', KEYS[2]) == 1 then
+    return {'regenerated', redis.call('GET', KEYS[2])}
   end
   return {'ended'}
 end
-if redis.call('EXISTS', KEYS[3]) == 1 then return {'taken'} end
-local large = old.texts.b and (read(KEYS[2]) or corrupt()) or { names = {}, texts = {} }
+if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
+if old.reserve then old = readAll(KEYS[1]) end
 local new = { names = { 'm' }, texts = {} }
 local kept = tonumber(ARGV[7])
 if ARGV[6] == 'all' then
-  put(new, 'l', old.texts.l)
-  for _, lines in ipairs({ old, large }) do
-    for _, name in ipairs(lines.names) do
-      if string.sub(name, 1, 1) == '.' then put(new, name, lines.texts[name]) end
-    end
+  for _, name in ipairs(old.names) do
+    if name == 'l' or string.sub(name, 1, 1) == '.' then put(new, name, old.texts[name]) end
   end
 else
-  for i = 8, 7 + kept do put(new, ARGV[i], old.texts[ARGV[i]] or large.texts[ARGV[i]]) end
+  for i = 8, 7 + kept do put(new, ARGV[i], old.texts[ARGV[i]]) end
 end
 local next = 8 + kept
 local removed = tonumber(ARGV[next])
 for i = next + 1, next + removed do put(new, ARGV[i], nil) end
 for i = next + removed + 1, #ARGV, 2 do put(new, ARGV[i], ARGV[i + 1]) end
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[1])
 bury(KEYS[1], old, ARGV[4], ARGV[5])
-store(KEYS[3], new, ARGV[3])
-return {'regenerated', redis.call('MGET', KEYS[3], KEYS[4])}
+store(KEYS[2], new, ARGV[3])
+return {'regenerated', redis.call('GET', KEYS[2])}
 `)
 
 /** ARGV: the end as JSON, ttl of the tombstone. Replies 'ended', 'removed' (unreadable) or 'over', perhaps with the end. */
@@ -260,7 +269,7 @@ local function fromJson(text)
   return pcall(cjson.decode, text)
 end
 local function removed()
-  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('DEL', KEYS[1])
   return {'removed'}
 end
 local isRead, lines = pcall(read, KEYS[1])
@@ -274,7 +283,7 @@ if texts.x then
   if isJson and type(before) == 'table' then return {'over', texts.x} end
   return removed()
 end
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[1])
 bury(KEYS[1], lines, ARGV[1], ARGV[2])
 return {'ended'}
 `)

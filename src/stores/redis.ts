@@ -4,16 +4,17 @@
 // A session is one string: lines of a name, a tab and a text. Metadata has names of one letter, the application's field `x`
 // the name `.x`. What would break a line is escaped (see `escaped`), which no JSON needs.
 //   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt revision", in base 36, the four in the
-//      middle relative to createdAt; behind them the epoch when it is not 0. The first line. Each write makes it another.
+//      middle relative to createdAt; behind them the epoch when it is not 0. The first line of a live record, and another
+//      one after each write.
 //   t  token hash                                            p  "hash until" of the token before the last renewal
 //   u  user ID as JSON                                       l  logical ID
 //   i  this session's own idle timeout in ms                 s  this session's own persistence, 0 or 1
-//   c  context as JSON                                       b  1 when there are large fields
-//   x  the end as JSON: the record is a tombstone, and this is its first line
-// In a session of more than `SMALL_RECORD` characters the texts above `SMALL_TEXT` are large fields, in lines like these at a
-// key of their own (the session's and `+`), so that a change of the others is not a matter of their size.
+//   c  context as JSON                                       x  the end as JSON: the record is a tombstone
+//   b  bytes from the beginning to the large fields; the second line where there are any
+// In a session of more than `SMALL_RECORD` characters the texts above `SMALL_TEXT` are large fields. They come last, behind
+// some empty lines, so that there is room for the others to grow and a change of those is not a matter of their size.
 //
-// Each operation is one command or one script on one slot: the keys' hash tag is the part of the session ID that
+// Each operation is one command or one script on one slot: the key's hash tag is the part of the session ID that
 // regenerating keeps. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
 // epoch at `epoch`.
 import { randomInt } from 'node:crypto'
@@ -45,18 +46,7 @@ import {
   unavailable,
 } from './redis-connection.js'
 import { RedisReplication, type RedisWaitOptions } from './redis-replication.js'
-import {
-  END,
-  EPOCH,
-  LEASE,
-  REGENERATE,
-  REWRITE_END,
-  type Script,
-  SET,
-  SMALL_TEXT,
-  TOUCH,
-  UPDATE,
-} from './redis-scripts.js'
+import { END, EPOCH, LEASE, REGENERATE, REWRITE_END, type Script, SET, TOUCH, UPDATE } from './redis-scripts.js'
 import { redisUserIndex } from './redis-users.js'
 
 export type {
@@ -141,7 +131,7 @@ export class RedisSessionStore extends SessionStore {
         `RedisSessionStore: wait must be { replicas, timeoutMs? }: at least 1, and 1 to ${LONGEST_WAIT_MS} ms.`,
       )
     }
-    const needed = ['mget', 'hgetall', 'del', 'evalsha', 'eval', 'once', ...(wait === undefined ? [] : ['duplicate'])]
+    const needed = ['get', 'hgetall', 'del', 'evalsha', 'eval', 'once', ...(wait === undefined ? [] : ['duplicate'])]
     const missing = needed.filter(
       (name) =>
         client !== undefined && typeof (client as unknown as Record<string, unknown> | null)?.[name] !== 'function',
@@ -164,31 +154,36 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async get(id: string): Promise<SessionData | null> {
-    const [text, large] = await this.#connection.read((client) => client.mget(...this.#keys(id)))
-    return decodeRecord(id, text, large)
+    let text: string | null
+    try {
+      text = await this.#connection.read((client) => client.get(this.#key(id)))
+    } catch (error) {
+      if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('it is no text', error)
+      throw error
+    }
+    return text === null ? null : decodeRecord(id, text)
   }
 
   async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
     // What a process has read of the record before is not what it is then.
-    const { text, large } = encodeRecord(data, randomInt(FIRST_REVISION, 2 * FIRST_REVISION))
-    await this.#script(SET, this.#keys(id), ['set', ttlSeconds, text, large])
+    const revision = randomInt(FIRST_REVISION, 2 * FIRST_REVISION)
+    await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, textOf(layOut(data, revision))])
   }
 
   async delete(id: string): Promise<void> {
-    await this.#connection.run((client) => client.del(...this.#keys(id)))
+    await this.#connection.run((client) => client.del(this.#key(id)))
   }
 
   override async touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
-    return (await this.#script(TOUCH, this.#keys(id), [Math.floor(now), ttlSeconds * 1000, retainSeconds])) === 1
+    return (await this.#script(TOUCH, [this.#key(id)], [Math.floor(now), ttlSeconds * 1000, retainSeconds])) === 1
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
-    const { text, large } = encodeRecord(data, 1)
-    return (await this.#script(SET, this.#keys(id), ['create', ttlSeconds, text, large])) === 1
+    return (await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, textOf(layOut(data, 1))])) === 1
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    const keys = this.#keys(id)
+    const keys = [this.#key(id)]
     const next = successorOf(change, ttlSeconds)
     if (next !== null) {
       const reply = await this.#script(UPDATE, keys, next.args)
@@ -201,10 +196,10 @@ export class RedisSessionStore extends SessionStore {
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
     const { generation, at, next, keep, delete: remove = [], tombstoneSeconds } = regeneration
     const kept = keep === 'all' ? [] : keep.map(lineName)
-    const lines = [...metadataLines(next, 1), ...fieldLines(next.fields)]
+    const lines = [['m', encodeTimes(next, 1)], ...metadataLines(next), ...fieldLines(next.fields)]
     const reply = await this.#script(
       REGENERATE,
-      [...this.#keys(id), ...this.#keys(next.id)],
+      [this.#key(id), this.#key(next.id)],
       [
         generation,
         at,
@@ -219,18 +214,19 @@ export class RedisSessionStore extends SessionStore {
         ...lines.flat(),
       ],
     )
-    const [status, texts] = reply as ['ended'] | ['taken'] | ['regenerated', [string, string | null]]
+    const [status, text] = reply as ['ended'] | ['taken'] | ['regenerated', string]
     if (status !== 'regenerated') return { status }
-    await this.#confirmEnd(id)
-    return { status, record: decodeRecord(next.id, ...(texts as [string, string | null])) as SessionData }
+    await this.#confirmEnd(this.#key(id))
+    return { status, record: decodeRecord(next.id, text as string) }
   }
 
   /** Works also when Redis is out of memory. */
   override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
-    const reply = await this.#script(END, this.#keys(id), [encodeEnd(ended), tombstoneSeconds])
+    const key = this.#key(id)
+    const reply = await this.#script(END, [key], [encodeEnd(ended), tombstoneSeconds])
     const [status, before] = reply as ['ended' | 'removed' | 'over', string?]
     // What was removed could not be read, and cannot be on a replica either.
-    if (status === 'ended' || before !== undefined) await this.#confirmEnd(id)
+    if (status === 'ended' || before !== undefined) await this.#confirmEnd(key)
     if (status !== 'over') return { status: 'ended' }
     return { status, successor: decodeEnd(before)?.successor }
   }
@@ -270,8 +266,7 @@ export class RedisSessionStore extends SessionStore {
         cursor = next
         // In a database that others fill, ours may be far apart.
         progress?.()
-        const own = keys.filter((key) => !key.endsWith(LARGE))
-        const ids = own.map((key) => key.slice(prefix.length).replace(/^\{(.*?)\}/, '$1'))
+        const ids = keys.map((key) => key.slice(prefix.length).replace(/^\{(.*?)\}/, '$1'))
         for (let index = 0; index < ids.length; index += batchSize) yield ids.slice(index, index + batchSize)
       } while (cursor !== '0')
     }
@@ -301,11 +296,9 @@ export class RedisSessionStore extends SessionStore {
     await Promise.all([this.#connection.close(), this.#replication?.close()])
   }
 
-  /** Where a session is, and where its large fields are if it has any. */
-  #keys(id: string): [string, string] {
+  #key(id: string): string {
     const slot = slotOf(id)
-    const key = `${this.#prefix}{${slot}}${id.slice(slot.length)}`
-    return [key, key + LARGE]
+    return `${this.#prefix}{${slot}}${id.slice(slot.length)}`
   }
 
   async #script(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
@@ -316,8 +309,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   /** Waits until a tombstone is on replicas, if that is wanted. */
-  async #confirmEnd(id: string): Promise<void> {
-    const [key] = this.#keys(id)
+  async #confirmEnd(key: string): Promise<void> {
     await this.#replication?.confirm({ key, script: REWRITE_END, args: [], isThere: (reply) => reply === 1 })
   }
 }
@@ -350,70 +342,89 @@ function isWhole(value: unknown, least: number, most: number): boolean {
   return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most
 }
 
-/** What the key of the large fields ends with. */
-const LARGE = '+'
-/** Up to so many characters a session has no large fields: a key takes more than they do. */
+/** Up to so many characters, a session is written as a whole each time. */
 const SMALL_RECORD = 4_096
+/** The longest text that is no large field in a session above that. */
+const SMALL_TEXT = 256
 /** What `set()` begins to count revisions at, more or less. */
 const FIRST_REVISION = 36 ** 6
 
-/** A record as it has been read, or as it must be then: so that a change made on it is quickly done. */
-class StoredData extends SessionData {
+/** How a record is written. */
+interface Layout {
   /** The line of times, which is another one after each write. */
-  readonly #line: string
-  readonly #revision: number
-  /** Names of the large fields; `null` when they have no key. */
-  readonly #large: ReadonlySet<string> | null
-
-  constructor(init: SessionDataInit, { line, revision, large }: Stored) {
-    super(init)
-    this.#line = line
-    this.#revision = revision
-    this.#large = large
-  }
-
-  /** Private to the instance: a copy by `with()` is not what is stored. */
-  static of(record: SessionData | undefined): Stored | null {
-    if (record === undefined || !(#line in record)) return null
-    return { line: record.#line, revision: record.#revision, large: record.#large }
-  }
-}
-
-interface Stored {
   readonly line: string
   readonly revision: number
-  readonly large: ReadonlySet<string> | null
+  /** What comes before the large fields, or everything. */
+  readonly front: string
+  /** The large fields; `null` when there are none. */
+  readonly large: LargeFields | null
 }
 
-/** How a record is written: its text, the line of times in it, and its large fields, names and text. */
-interface EncodedRecord {
-  readonly text: string
-  readonly line: string
-  readonly largeNames: ReadonlySet<string> | null
-  readonly large: string
+interface LargeFields {
+  readonly names: ReadonlySet<string>
+  /** Bytes from the beginning of the record to them. */
+  readonly offset: number
 }
 
-function encodeRecord(data: SessionData, revision: number): EncodedRecord {
-  const isSmall = sizeOf(data) <= SMALL_RECORD
-  let text = ''
-  let line = ''
-  for (const [name, value] of metadataLines(data, revision)) {
-    text += `${name}\t${value}\n`
-    if (name === 'm') line = text
+/** A record as it was read or written, with what it takes to do a change made on it quickly. */
+class StoredData extends SessionData {
+  readonly #layout: Omit<Layout, 'front'>
+
+  constructor(init: SessionDataInit, layout: Omit<Layout, 'front'>) {
+    super(init)
+    this.#layout = layout
   }
-  let large = ''
-  let largeNames: Set<string> | null = null
-  for (const [name, value] of data.fields) {
-    const fieldLine = `${lineName(name)}\t${escaped(value)}\n`
-    if (isSmall || value.length <= SMALL_TEXT) text += fieldLine
-    else {
-      large += fieldLine
-      largeNames ??= new Set()
-      largeNames.add(name)
-    }
+
+  /** Of the instance alone: a copy by `with()` is not what is stored. */
+  static layoutOf(record: SessionData | undefined): Omit<Layout, 'front'> | null {
+    return record !== undefined && #layout in record ? record.#layout : null
   }
-  if (largeNames !== null) text += 'b\t1\n'
-  return { text, line, largeNames, large }
+}
+
+/** Lays out a record, with the large fields at the place where they are if that still serves. */
+function layOut(
+  data: SessionData,
+  revision: number,
+  before: LargeFields | null = null,
+): Layout & { data: SessionData } {
+  const line = `m\t${encodeTimes(data, revision)}\n`
+  let front = ''
+  for (const [name, text] of metadataLines(data)) front += `${name}\t${text}\n`
+  const names = sizeOf(data) > SMALL_RECORD ? namesOfLarge(data) : null
+  for (const [name, text] of data.fields) if (!names?.has(name)) front += `${lineName(name)}\t${escaped(text)}\n`
+  // Of a tombstone the end comes first.
+  if (data.ended) return { data, revision, line, front: `x\t${encodeEnd(data.ended)}\n${line}${front}`, large: null }
+  if (names === null) return { data, revision, line, front: line + front, large: null }
+
+  const length = Buffer.byteLength(line) + Buffer.byteLength(front)
+  const least = length + 'b\t000000000\n\n'.length
+  const isRoomLeft = before !== null && least <= before.offset
+  const offset = isRoomLeft ? before.offset : least + ROOM + (least >> 2)
+  const reserved = `b\t${offset}\n`
+  return {
+    data,
+    revision,
+    line,
+    front: `${line}${reserved}${front}${'\n'.repeat(offset - length - reserved.length)}`,
+    large: { names, offset },
+  }
+}
+
+/** The least that is left free before large fields, in bytes. */
+const ROOM = 128
+
+function namesOfLarge({ fields }: SessionData): ReadonlySet<string> | null {
+  const names = new Set<string>()
+  for (const [name, text] of fields) if (text.length > SMALL_TEXT) names.add(name)
+  return names.size === 0 ? null : names
+}
+
+/** All of a record. */
+function textOf({ data, front, large }: Layout & { data: SessionData }): string {
+  if (large === null) return front
+  let text = front
+  for (const name of large.names) text += `${lineName(name)}\t${escaped(data.fields.get(name) as string)}\n`
+  return text
 }
 
 function sizeOf({ fields }: SessionData): number {
@@ -422,10 +433,9 @@ function sizeOf({ fields }: SessionData): number {
   return size
 }
 
-/** Names and texts of the metadata, as they are written. Of a tombstone the end comes first, of a live record the times. */
-function metadataLines(data: SessionData, revision: number): [string, string][] {
-  const lines: [string, string][] = data.ended ? [['x', encodeEnd(data.ended)]] : []
-  lines.push(['m', encodeTimes(data, revision)], ['t', escaped(data.tokenHash)])
+/** Names and texts of the metadata, but for the times and the end. */
+function metadataLines(data: SessionData): [string, string][] {
+  const lines: [string, string][] = [['t', escaped(data.tokenHash)]]
   if (data.previousToken) lines.push(['p', escaped(`${data.previousToken.hash} ${data.previousToken.until}`)])
   if (data.userId !== undefined) lines.push(['u', JSON.stringify(data.userId)])
   if (data.idleTimeoutMs !== undefined) lines.push(['i', String(data.idleTimeoutMs)])
@@ -492,29 +502,31 @@ function successorOf(
   change: SessionChange,
   ttlSeconds: number,
 ): { record: SessionData; args: (string | number)[] } | null {
-  const before = StoredData.of(change.madeOn)
+  const { madeOn } = change
+  const before = StoredData.layoutOf(madeOn)
   if (before === null) return null
-  const { record } = applyChange(change.madeOn as SessionData, change)
-  if (record === null || record === change.madeOn) return null
-  const revision = before.revision + 1
-  const { text, line, largeNames, large } = encodeRecord(record, revision)
+  const { record } = applyChange(madeOn as SessionData, change)
+  if (record === null || record === madeOn) return null
+  const after = layOut(record, before.revision + 1, before.large)
+  const isFront = leavesAlone(before.large, after.large, change)
   const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
-  const args = ['=', before.line, text, ttl, largeChange(before.large, largeNames, change) ?? large]
+  const args = ['=', before.line, ttl, ...(isFront ? [after.front, 'front'] : [textOf(after), 'all'])]
   // Long texts are worth a second call in the rare case that another request was quicker.
   if (lengthOf(change.set) <= SMALL_RECORD) args.push(...encodeChange(change, ttlSeconds))
-  return { record: new StoredData(record, { line, revision, large: largeNames }), args }
+  return { record: new StoredData(record, after), args }
 }
 
-/** What becomes of the key of the large fields, unless it is written. */
-function largeChange(
-  before: ReadonlySet<string> | null,
-  after: ReadonlySet<string> | null,
+/** Whether the large fields stay as they are, and where they are. */
+function leavesAlone(
+  before: LargeFields | null,
+  after: LargeFields | null,
   { set, delete: removed }: SessionChange,
-): string | null {
-  if (after === null) return before === null ? '' : '-'
-  if (after.size !== before?.size) return null
-  for (const name of after) if (!before.has(name) || set?.has(name) || removed?.includes(name)) return null
-  return '='
+): boolean {
+  if (before === null || before.offset !== after?.offset || before.names.size !== after.names.size) return false
+  for (const name of after.names) {
+    if (!before.names.has(name) || set?.has(name) || removed?.includes(name)) return false
+  }
+  return true
 }
 
 function lengthOf(texts: ReadonlyMap<string, string> = new Map()): number {
@@ -585,26 +597,12 @@ function encodeMetadata(metadata: MetadataChange, write: string[], remove: strin
   }
 }
 
-function decodeRecord(
-  id: string,
-  text: string | null | undefined,
-  large: string | null | undefined,
-): SessionData | null {
-  if (text === null || text === undefined) return null
+function decodeRecord(id: string, text: string): SessionData {
   const metadata: Metadata = {}
   const fields = new Map<string, string>()
-  decodeLines(text, metadata, fields)
+  const largeNames = decodeLines(text, metadata, fields)
   const [generation, createdAt, updated, accessed, expires, absolute, revision, epoch] = decodeTimes(metadata.m)
   if (metadata.t === undefined) throw corrupt('metadata is missing')
-  let largeNames: ReadonlySet<string> | null = null
-  if (metadata.b !== undefined) {
-    // Redis has taken one of the two keys, to make room.
-    if (large === null || large === undefined) throw corrupt('the large fields are missing')
-    const largeFields = new Map<string, string>()
-    decodeLines(large, {}, largeFields)
-    for (const [name, value] of largeFields) fields.set(name, value)
-    largeNames = new Set(largeFields.keys())
-  }
   const init: SessionDataInit = {
     id,
     tokenHash: metadata.t,
@@ -624,25 +622,35 @@ function decodeRecord(
     ended: decodeEnd(metadata.x),
     fields,
   }
-  return new StoredData(init, { line: `m\t${metadata.m}\n`, revision, large: largeNames })
+  const large = largeNames && { names: largeNames, offset: Number(metadata.b) }
+  return new StoredData(init, { line: `m\t${metadata.m}\n`, revision, large })
 }
 
 type Metadata = { [name in 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x']?: string }
 
-/** Takes lines apart. */
-function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): void {
+/** Takes lines apart. Returns the names of the fields behind the empty lines, or `null` when there are no such lines. */
+function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): Set<string> | null {
   const isEscaped = text.includes('\u001b')
+  let large: Set<string> | null = null
   for (let at = 0; at < text.length; ) {
     const end = text.indexOf('\n', at)
+    if (end === at) {
+      large ??= new Set()
+      at++
+      continue
+    }
     const tab = text.indexOf('\t', at)
     if (end === -1 || tab === -1 || tab > end) throw corrupt('a line is broken')
     const value = isEscaped ? unescaped(text.slice(tab + 1, end)) : text.slice(tab + 1, end)
     if (text.charCodeAt(at) === 46 /* . */) {
-      const name = text.slice(at + 1, tab)
-      fields.set(isEscaped ? unescaped(name) : name, value)
+      const inLine = text.slice(at + 1, tab)
+      const name = isEscaped ? unescaped(inLine) : inLine
+      fields.set(name, value)
+      large?.add(name)
     } else metadata[text.slice(at, tab) as keyof Metadata] = value
     at = end + 1
   }
+  return large
 }
 
 const TIMES = /^[\da-z]{1,10}( [\da-z]{1,10}){6,7}$/
