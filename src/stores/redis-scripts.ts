@@ -28,14 +28,17 @@ local function corrupt() error({err = 'CORRUPT session record'}) end
 local function parse(text)
   local lines, at = { names = {}, texts = {} }, 1
   while at <= #text do
-    local stop, tab = string.find(text, '\n', at, true), string.find(text, '\t', at, true)
-    if stop ~= at then
-      if not stop or not tab or tab > stop then corrupt() end
+    local stop = string.find(text, '\n', at, true) or corrupt()
+    if stop == at then
+      at = string.find(text, '[^\n]', at) or #text + 1
+    else
+      local tab = string.find(text, '\t', at, true)
+      if not tab or tab > stop then corrupt() end
       local name = string.sub(text, at, tab - 1)
       if not lines.texts[name] then table.insert(lines.names, name) end
       lines.texts[name] = string.sub(text, tab + 1, stop - 1)
+      at = stop + 1
     end
-    at = stop + 1
   end
   return lines
 end

@@ -399,7 +399,7 @@ function layOut(
   const length = Buffer.byteLength(line) + Buffer.byteLength(front)
   const least = length + 'b\t000000000\n\n'.length
   const isRoomLeft = before !== null && least <= before.offset
-  const offset = isRoomLeft ? before.offset : least + ROOM + (least >> 2)
+  const offset = isRoomLeft ? before.offset : least + ROOM + (least >> 3)
   const reserved = `b\t${offset}\n`
   return {
     data,
@@ -630,21 +630,19 @@ type Metadata = { [name in 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' |
 
 /** Takes lines apart. Returns the names of the fields behind the empty lines, or `null` when there are no such lines. */
 function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): Set<string> | null {
-  const isEscaped = text.includes('\u001b')
   let large: Set<string> | null = null
   for (let at = 0; at < text.length; ) {
     const end = text.indexOf('\n', at)
     if (end === at) {
       large ??= new Set()
-      at++
+      while (text.charCodeAt(at) === 10 /* \n */) at++
       continue
     }
     const tab = text.indexOf('\t', at)
     if (end === -1 || tab === -1 || tab > end) throw corrupt('a line is broken')
-    const value = isEscaped ? unescaped(text.slice(tab + 1, end)) : text.slice(tab + 1, end)
+    const value = unescaped(text.slice(tab + 1, end))
     if (text.charCodeAt(at) === 46 /* . */) {
-      const inLine = text.slice(at + 1, tab)
-      const name = isEscaped ? unescaped(inLine) : inLine
+      const name = unescaped(text.slice(at + 1, tab))
       fields.set(name, value)
       large?.add(name)
     } else metadata[text.slice(at, tab) as keyof Metadata] = value
