@@ -58,11 +58,10 @@ end
 `
 
 const COPY = `
-local flat = redis.call('HGETALL', KEYS[1])
+local text = redis.call('GET', KEYS[1])
 for i = 1, tonumber(ARGV[3]) do
   local hex = redis.sha1hex(ARGV[2] + i)
   local key = ARGV[1] .. '{' .. hex:sub(1, 4) .. '}' .. hex:sub(5, 8) .. '-' .. hex:sub(9, 12) .. '-4' .. hex:sub(13, 15) .. '-8' .. hex:sub(16, 18) .. '-' .. hex:sub(19, 30)
-  redis.call('HSET', key, unpack(flat))
-  redis.call('EXPIRE', key, 3600)
+  redis.call('SET', key, text, 'EX', 3600)
 end
 `

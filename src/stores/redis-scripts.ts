@@ -1,5 +1,5 @@
 // What the Redis store does to a session in one step: scripts that run inside Redis. Each touches one slot. How a record
-// is written stands at the top of redis.ts.
+// is written stands at the top of redis-records.ts.
 //
 // Redis refuses writes when it is out of memory, but not those that can only free some, and not what a script writes
 // after one of these. So a script that must work then, because it ends sessions, begins with a `DEL`.
@@ -163,6 +163,9 @@ store(KEYS[1], lines, left(r) + tonumber(ARGV[3]))
 return 1
 `)
 
+/** No line of times is as long, in bytes. */
+const LONGEST_LINE = 128
+
 /**
  * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: '=',
  * the line of times that was read, ttl, the text that follows, and 'all', or 'front' for a text that leaves the large fields
@@ -176,7 +179,9 @@ return 1
 export const UPDATE = script(`
 local base = 0
 if ARGV[1] == '=' then
-  if redis.call('GETRANGE', KEYS[1], 0, #ARGV[2] - 1) == ARGV[2] then
+  local held = redis.call('GETRANGE', KEYS[1], 0, ${LONGEST_LINE})
+  local function isAt(line) return string.sub(held, 1, #line) == line end
+  if isAt(ARGV[2]) then
     if ARGV[5] == 'all' then redis.call('SET', KEYS[1], ARGV[4], 'EX', ARGV[3])
     else
       redis.call('SETRANGE', KEYS[1], 0, ARGV[4])
@@ -184,6 +189,8 @@ if ARGV[1] == '=' then
     end
     return 1
   end
+  -- A client that lost the reply with its connection may send the same once more.
+  if isAt(string.match(ARGV[4], '^[^\\n]*\\n')) then return 1 end
   if #ARGV == 5 then return {'stale'} end
   base = 5
 end

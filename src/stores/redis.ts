@@ -1,23 +1,9 @@
 // Sessions in Redis or Valkey, for programs that run as several processes. Needs ioredis only to open a connection of
 // its own; a client of yours is described by the few members that are called.
 //
-// A session is one string: lines of a name, a tab and a text. Metadata has names of one letter, the application's field `x`
-// the name `.x`. What would break a line is escaped (see `escaped`), which no JSON needs.
-//   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt revision", in base 36, the four in the
-//      middle relative to createdAt; behind them the epoch when it is not 0. The first line of a live record, and another
-//      one after each write.
-//   t  token hash                                            p  "hash until" of the token before the last renewal
-//   u  user ID as JSON                                       l  logical ID
-//   i  this session's own idle timeout in ms                 s  this session's own persistence, 0 or 1
-//   c  context as JSON                                       x  the end as JSON: the record is a tombstone
-//   b  bytes from the beginning to the large fields; the second line where there are any
-// In a session of more than `SMALL_RECORD` characters the texts above `SMALL_TEXT` are large fields. They come last, behind
-// some empty lines, so that there is room for the others to grow and a change of those is not a matter of their size.
-//
-// Each operation is one command or one script on one slot: the key's hash tag is the part of the session ID that
-// regenerating keeps. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
-// epoch at `epoch`.
-import { randomInt } from 'node:crypto'
+// How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot: the key's
+// hash tag is the part of the session ID that regenerating keeps. No other key has a brace behind the prefix: users are at
+// `u:{user}`, leases at `lease:{name}`, the epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
 import {
@@ -28,12 +14,8 @@ import {
   type MetadataChange,
   type RegenerateResult,
   type Regeneration,
-  readContext,
-  readEnd,
   type SessionChange,
-  type SessionContext,
-  SessionData,
-  type SessionDataInit,
+  type SessionData,
   type SessionEnd,
   type UpdateResult,
 } from '../session-data.js'
@@ -45,6 +27,21 @@ import {
   type RedisScanner,
   unavailable,
 } from './redis-connection.js'
+import {
+  corrupt,
+  decodeEnd,
+  decodeRecord,
+  encodeEnd,
+  escaped,
+  type LargeFields,
+  layOut,
+  lineName,
+  linesOf,
+  SMALL_RECORD,
+  StoredData,
+  textOf,
+  unescaped,
+} from './redis-records.js'
 import { RedisReplication, type RedisWaitOptions } from './redis-replication.js'
 import { END, EPOCH, LEASE, REGENERATE, REWRITE_END, type Script, SET, TOUCH, UPDATE } from './redis-scripts.js'
 import { redisUserIndex } from './redis-users.js'
@@ -165,9 +162,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
-    // What a process has read of the record before is not what it is then.
-    const revision = randomInt(FIRST_REVISION, 2 * FIRST_REVISION)
-    await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, textOf(layOut(data, revision))])
+    await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, encodeRecord(data)])
   }
 
   async delete(id: string): Promise<void> {
@@ -179,7 +174,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
-    return (await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, textOf(layOut(data, 1))])) === 1
+    return (await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, encodeRecord(data)])) === 1
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
@@ -196,7 +191,6 @@ export class RedisSessionStore extends SessionStore {
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
     const { generation, at, next, keep, delete: remove = [], tombstoneSeconds } = regeneration
     const kept = keep === 'all' ? [] : keep.map(lineName)
-    const lines = [['m', encodeTimes(next, 1)], ...metadataLines(next), ...fieldLines(next.fields)]
     const reply = await this.#script(
       REGENERATE,
       [this.#key(id), this.#key(next.id)],
@@ -211,7 +205,7 @@ export class RedisSessionStore extends SessionStore {
         ...kept,
         remove.length,
         ...remove.map(lineName),
-        ...lines.flat(),
+        ...linesOf(next),
       ],
     )
     const [status, text] = reply as ['ended'] | ['taken'] | ['regenerated', string]
@@ -342,156 +336,8 @@ function isWhole(value: unknown, least: number, most: number): boolean {
   return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most
 }
 
-/** Up to so many characters, a session is written as a whole each time. */
-const SMALL_RECORD = 4_096
-/** The longest text that is no large field in a session above that. */
-const SMALL_TEXT = 256
-/** What `set()` begins to count revisions at, more or less. */
-const FIRST_REVISION = 36 ** 6
-
-/** How a record is written. */
-interface Layout {
-  /** The line of times, which is another one after each write. */
-  readonly line: string
-  readonly revision: number
-  /** What comes before the large fields, or everything. */
-  readonly front: string
-  /** The large fields; `null` when there are none. */
-  readonly large: LargeFields | null
-}
-
-interface LargeFields {
-  readonly names: ReadonlySet<string>
-  /** Bytes from the beginning of the record to them. */
-  readonly offset: number
-}
-
-/** A record as it was read or written, with what it takes to do a change made on it quickly. */
-class StoredData extends SessionData {
-  readonly #layout: Omit<Layout, 'front'>
-
-  constructor(init: SessionDataInit, layout: Omit<Layout, 'front'>) {
-    super(init)
-    this.#layout = layout
-  }
-
-  /** Of the instance alone: a copy by `with()` is not what is stored. */
-  static layoutOf(record: SessionData | undefined): Omit<Layout, 'front'> | null {
-    return record !== undefined && #layout in record ? record.#layout : null
-  }
-}
-
-/** Lays out a record, with the large fields at the place where they are if that still serves. */
-function layOut(
-  data: SessionData,
-  revision: number,
-  before: LargeFields | null = null,
-): Layout & { data: SessionData } {
-  const line = `m\t${encodeTimes(data, revision)}\n`
-  let front = ''
-  for (const [name, text] of metadataLines(data)) front += `${name}\t${text}\n`
-  const names = sizeOf(data) > SMALL_RECORD ? namesOfLarge(data) : null
-  for (const [name, text] of data.fields) if (!names?.has(name)) front += `${lineName(name)}\t${escaped(text)}\n`
-  // Of a tombstone the end comes first.
-  if (data.ended) return { data, revision, line, front: `x\t${encodeEnd(data.ended)}\n${line}${front}`, large: null }
-  if (names === null) return { data, revision, line, front: line + front, large: null }
-
-  const length = Buffer.byteLength(line) + Buffer.byteLength(front)
-  const least = length + 'b\t000000000\n\n'.length
-  const isRoomLeft = before !== null && least <= before.offset
-  const offset = isRoomLeft ? before.offset : least + ROOM + (least >> 3)
-  const reserved = `b\t${offset}\n`
-  return {
-    data,
-    revision,
-    line,
-    front: `${line}${reserved}${front}${'\n'.repeat(offset - length - reserved.length)}`,
-    large: { names, offset },
-  }
-}
-
-/** The least that is left free before large fields, in bytes. */
-const ROOM = 128
-
-function namesOfLarge({ fields }: SessionData): ReadonlySet<string> | null {
-  const names = new Set<string>()
-  for (const [name, text] of fields) if (text.length > SMALL_TEXT) names.add(name)
-  return names.size === 0 ? null : names
-}
-
-/** All of a record. */
-function textOf({ data, front, large }: Layout & { data: SessionData }): string {
-  if (large === null) return front
-  let text = front
-  for (const name of large.names) text += `${lineName(name)}\t${escaped(data.fields.get(name) as string)}\n`
-  return text
-}
-
-function sizeOf({ fields }: SessionData): number {
-  let size = 0
-  for (const [name, text] of fields) size += name.length + text.length
-  return size
-}
-
-/** Names and texts of the metadata, but for the times and the end. */
-function metadataLines(data: SessionData): [string, string][] {
-  const lines: [string, string][] = [['t', escaped(data.tokenHash)]]
-  if (data.previousToken) lines.push(['p', escaped(`${data.previousToken.hash} ${data.previousToken.until}`)])
-  if (data.userId !== undefined) lines.push(['u', JSON.stringify(data.userId)])
-  if (data.idleTimeoutMs !== undefined) lines.push(['i', String(data.idleTimeoutMs)])
-  if (data.persistent !== undefined) lines.push(['s', data.persistent ? '1' : '0'])
-  if (data.logicalId !== undefined) lines.push(['l', escaped(data.logicalId)])
-  if (data.context) lines.push(['c', encodeContext(data.context)])
-  return lines
-}
-
-function fieldLines(fields: Iterable<readonly [string, string]>): [string, string][] {
-  return Array.from(fields, ([name, text]) => [lineName(name), escaped(text)])
-}
-
-function lineName(name: string): string {
-  return `.${escaped(name)}`
-}
-
-/** The same text in a line: what ends a name or a line, and the mark itself, as a mark and a letter. */
-function escaped(text: string): string {
-  return BREAKS.test(text) ? text.replace(ALL_BREAKS, (character) => `\u001b${ESCAPES[character]}`) : text
-}
-
-function unescaped(text: string): string {
-  return text.includes('\u001b') ? text.replace(ALL_ESCAPES, (_all, letter: string) => UNESCAPES[letter] ?? '') : text
-}
-
-const ESCAPES: Record<string, string> = { '\n': 'n', '\t': 't', '\u001b': 'e' }
-const UNESCAPES: Record<string, string> = { n: '\n', t: '\t', e: '\u001b' }
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
-const BREAKS = /[\n\t\u001b]/
-const ALL_BREAKS = new RegExp(BREAKS.source, 'g')
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
-const ALL_ESCAPES = /\u001b(.?)/gs
-
-/** What stands under `m`. */
-function encodeTimes(data: SessionData, revision: number): string {
-  const { generation, createdAt, updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt, epoch } = data
-  const since = (time: number): string => base36(time - createdAt)
-  return `${base36(generation)} ${base36(createdAt)} ${since(updatedAt)} ${since(lastAccessedAt)} ${since(
-    expiresAt,
-  )} ${since(absoluteExpiresAt)} ${base36(revision)}${epoch === 0 ? '' : ` ${base36(epoch)}`}`
-}
-
-function base36(count: number): string {
-  return Math.max(0, Math.round(count)).toString(36)
-}
-
-/** A list, shorter than an object. */
-function encodeContext({ ip, userAgent, referrer, locale }: SessionContext): string {
-  const texts = [ip, userAgent, referrer, locale].map((text) => text ?? null)
-  while (texts.at(-1) === null) texts.pop()
-  return JSON.stringify(texts)
-}
-
-function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
-  return JSON.stringify({ reason, at, by, detail, successor })
+function encodeRecord(data: SessionData): string {
+  return textOf(data, layOut(data))
 }
 
 /**
@@ -507,10 +353,10 @@ function successorOf(
   if (before === null) return null
   const { record } = applyChange(madeOn as SessionData, change)
   if (record === null || record === madeOn) return null
-  const after = layOut(record, before.revision + 1, before.large)
+  const after = layOut(record, before.large)
   const isFront = leavesAlone(before.large, after.large, change)
   const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
-  const args = ['=', before.line, ttl, ...(isFront ? [after.front, 'front'] : [textOf(after), 'all'])]
+  const args = ['=', before.line, ttl, ...(isFront ? [after.front, 'front'] : [textOf(record, after), 'all'])]
   // Long texts are worth a second call in the rare case that another request was quicker.
   if (lengthOf(change.set) <= SMALL_RECORD) args.push(...encodeChange(change, ttlSeconds))
   return { record: new StoredData(record, after), args }
@@ -597,106 +443,7 @@ function encodeMetadata(metadata: MetadataChange, write: string[], remove: strin
   }
 }
 
-function decodeRecord(id: string, text: string): SessionData {
-  const metadata: Metadata = {}
-  const fields = new Map<string, string>()
-  const largeNames = decodeLines(text, metadata, fields)
-  const [generation, createdAt, updated, accessed, expires, absolute, revision, epoch] = decodeTimes(metadata.m)
-  if (metadata.t === undefined) throw corrupt('metadata is missing')
-  const init: SessionDataInit = {
-    id,
-    tokenHash: metadata.t,
-    generation,
-    createdAt,
-    updatedAt: createdAt + updated,
-    lastAccessedAt: createdAt + accessed,
-    expiresAt: createdAt + expires,
-    absoluteExpiresAt: createdAt + absolute,
-    previousToken: decodePrevious(metadata.p),
-    userId: decodeUser(metadata.u),
-    idleTimeoutMs: metadata.i === undefined ? undefined : Number(metadata.i),
-    persistent: metadata.s === undefined ? undefined : metadata.s === '1',
-    logicalId: metadata.l,
-    context: decodeContext(metadata.c),
-    epoch: epoch ?? 0,
-    ended: decodeEnd(metadata.x),
-    fields,
-  }
-  const large = largeNames && { names: largeNames, offset: Number(metadata.b) }
-  return new StoredData(init, { line: `m\t${metadata.m}\n`, revision, large })
-}
-
-type Metadata = { [name in 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x']?: string }
-
-/** Takes lines apart. Returns the names of the fields behind the empty lines, or `null` when there are no such lines. */
-function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): Set<string> | null {
-  let large: Set<string> | null = null
-  for (let at = 0; at < text.length; ) {
-    const end = text.indexOf('\n', at)
-    if (end === at) {
-      large ??= new Set()
-      while (text.charCodeAt(at) === 10 /* \n */) at++
-      continue
-    }
-    const tab = text.indexOf('\t', at)
-    if (end === -1 || tab === -1 || tab > end) throw corrupt('a line is broken')
-    const value = unescaped(text.slice(tab + 1, end))
-    if (text.charCodeAt(at) === 46 /* . */) {
-      const name = unescaped(text.slice(at + 1, tab))
-      fields.set(name, value)
-      large?.add(name)
-    } else metadata[text.slice(at, tab) as keyof Metadata] = value
-    at = end + 1
-  }
-  return large
-}
-
-const TIMES = /^[\da-z]{1,10}( [\da-z]{1,10}){6,7}$/
-
-type Times = [number, number, number, number, number, number, number, number?]
-
-function decodeTimes(text: string | undefined): Times {
-  if (text === undefined || !TIMES.test(text)) throw corrupt('metadata is missing')
-  return text.split(' ').map((digits) => Number.parseInt(digits, 36)) as Times
-}
-
-function decodePrevious(text: string | undefined): { hash: string; until: number } | undefined {
-  const [hash, until] = text?.split(' ') ?? []
-  return hash !== undefined && until !== undefined ? { hash, until: Number(until) } : undefined
-}
-
-function decodeUser(text: string | undefined): string | number | undefined {
-  if (text === undefined) return undefined
-  const userId = parse(text)
-  if (typeof userId !== 'string' && typeof userId !== 'number') throw corrupt('the user ID is not a string or number')
-  return userId
-}
-
-function decodeContext(text: string | undefined): SessionContext | undefined {
-  if (text === undefined) return undefined
-  const texts = parse(text)
-  if (!Array.isArray(texts)) throw corrupt('the context is not a list')
-  const [ip, userAgent, referrer, locale] = texts.map((each: unknown) => each ?? undefined)
-  return readContext({ ip, userAgent, referrer, locale })
-}
-
-function decodeEnd(text: string | undefined): SessionEnd | undefined {
-  return text === undefined ? undefined : readEnd(parse(text))
-}
-
-function parse(json: string): unknown {
-  try {
-    return JSON.parse(json)
-  } catch {
-    throw corrupt('what should be JSON is not')
-  }
-}
-
 function nullIfCorrupt(error: unknown): null {
   if (isSessionError(error, 'CORRUPT_RECORD')) return null
   throw error
-}
-
-function corrupt(reason: string, cause?: unknown): SessionError {
-  return new SessionError('CORRUPT_RECORD', `The session record in Redis cannot be read: ${reason}.`, { cause })
 }

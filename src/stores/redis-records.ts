@@ -1,0 +1,269 @@
+// How a session is written in Redis: one string of lines, each a name, a tab and a text. Metadata has names of one letter, the
+// application's field `x` the name `.x`. What would break a line is escaped, which no JSON needs.
+//   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt revision", in base 36, the four in the
+//      middle relative to createdAt; behind them the epoch when it is not 0. The first line of a live record
+//   t  token hash                                            p  "hash until" of the token before the last renewal
+//   u  user ID as JSON                                       l  logical ID
+//   i  this session's own idle timeout in ms                 s  this session's own persistence, 0 or 1
+//   c  context as JSON                                       x  the end as JSON: a tombstone, and its first line
+//   b  bytes from the beginning to the large fields: the second line where there are any
+//
+// In a session of more than `SMALL_RECORD` characters the texts above `SMALL_TEXT` are large fields. They come last, behind
+// some empty lines, so that the others have room to grow and a change of those is not a matter of the session's size.
+import { SessionError } from '../errors.js'
+import {
+  readContext,
+  readEnd,
+  type SessionContext,
+  SessionData,
+  type SessionDataInit,
+  type SessionEnd,
+} from '../session-data.js'
+
+/** Up to so many characters, a session is written as a whole each time. */
+export const SMALL_RECORD = 4_096
+/** The longest text that is no large field in a session above that. */
+const SMALL_TEXT = 256
+/** How a record is written. */
+export interface Layout {
+  /** The line of times. With its revision it is that of one write and no other. */
+  readonly line: string
+  /** What comes before the large fields, or everything. */
+  readonly front: string
+  /** The large fields; `null` when there are none. */
+  readonly large: LargeFields | null
+}
+
+export interface LargeFields {
+  readonly names: ReadonlySet<string>
+  /** Bytes from the beginning of the record to them. */
+  readonly offset: number
+}
+
+/** A record as it was read or written, with what it takes to do a change made on it quickly. */
+export class StoredData extends SessionData {
+  readonly #line: string
+  readonly #large: LargeFields | null
+
+  constructor(init: SessionDataInit, { line, large }: Pick<Layout, 'line' | 'large'>) {
+    super(init)
+    this.#line = line
+    this.#large = large
+  }
+
+  /** Of the instance alone: a copy by `with()` is not what is stored. */
+  static layoutOf(record: SessionData | undefined): Pick<Layout, 'line' | 'large'> | null {
+    return record !== undefined && #line in record ? { line: record.#line, large: record.#large } : null
+  }
+}
+
+/** Lays out a record, with the large fields at the place where they were if that still serves. */
+export function layOut(data: SessionData, before: LargeFields | null = null): Layout {
+  const line = `m\t${encodeTimes(data)}\n`
+  let front = ''
+  for (const [name, text] of metadataLines(data)) front += `${name}\t${text}\n`
+  const names = sizeOf(data) > SMALL_RECORD ? namesOfLarge(data) : null
+  for (const [name, text] of data.fields) if (!names?.has(name)) front += `${lineName(name)}\t${escaped(text)}\n`
+  if (data.ended) return { line, front: `x\t${encodeEnd(data.ended)}\n${line}${front}`, large: null }
+  if (names === null) return { line, front: line + front, large: null }
+
+  const length = Buffer.byteLength(line) + Buffer.byteLength(front)
+  const least = length + 'b\t000000000\n\n'.length
+  const isRoomLeft = before !== null && least <= before.offset
+  const offset = isRoomLeft ? before.offset : least + ROOM + (least >> 3)
+  const reserved = `b\t${offset}\n`
+  const room = '\n'.repeat(offset - length - reserved.length)
+  return { line, front: `${line}${reserved}${front}${room}`, large: { names, offset } }
+}
+
+/** The least that is left free before large fields, in bytes. */
+const ROOM = 128
+
+function namesOfLarge({ fields }: SessionData): ReadonlySet<string> | null {
+  const names = new Set<string>()
+  for (const [name, text] of fields) if (text.length > SMALL_TEXT) names.add(name)
+  return names.size === 0 ? null : names
+}
+
+/** All of a record that is laid out so. */
+export function textOf(data: SessionData, { front, large }: Layout): string {
+  if (large === null) return front
+  let text = front
+  for (const name of large.names) text += `${lineName(name)}\t${escaped(data.fields.get(name) as string)}\n`
+  return text
+}
+
+/** Names and texts of a live record, in turn. */
+export function linesOf(data: SessionData): string[] {
+  const lines = ['m', encodeTimes(data)]
+  for (const [name, text] of metadataLines(data)) lines.push(name, text)
+  for (const [name, text] of data.fields) lines.push(lineName(name), escaped(text))
+  return lines
+}
+
+function sizeOf({ fields }: SessionData): number {
+  let size = 0
+  for (const [name, text] of fields) size += name.length + text.length
+  return size
+}
+
+/** Names and texts of the metadata, but for the times and the end. */
+function metadataLines(data: SessionData): [string, string][] {
+  const lines: [string, string][] = [['t', escaped(data.tokenHash)]]
+  if (data.previousToken) lines.push(['p', escaped(`${data.previousToken.hash} ${data.previousToken.until}`)])
+  if (data.userId !== undefined) lines.push(['u', JSON.stringify(data.userId)])
+  if (data.idleTimeoutMs !== undefined) lines.push(['i', String(data.idleTimeoutMs)])
+  if (data.persistent !== undefined) lines.push(['s', data.persistent ? '1' : '0'])
+  if (data.logicalId !== undefined) lines.push(['l', escaped(data.logicalId)])
+  if (data.context) lines.push(['c', encodeContext(data.context)])
+  return lines
+}
+
+/** The name of a field's line. */
+export function lineName(name: string): string {
+  return `.${escaped(name)}`
+}
+
+/** The same text in a line: what ends a name or a line, and the mark itself, as a mark and a letter. */
+export function escaped(text: string): string {
+  return BREAKS.test(text) ? text.replace(ALL_BREAKS, (character) => `\u001b${ESCAPES[character]}`) : text
+}
+
+export function unescaped(text: string): string {
+  return text.includes('\u001b') ? text.replace(ALL_ESCAPES, (_all, letter: string) => UNESCAPES[letter] ?? '') : text
+}
+
+const ESCAPES: Record<string, string> = { '\n': 'n', '\t': 't', '\u001b': 'e' }
+const UNESCAPES: Record<string, string> = { n: '\n', t: '\t', e: '\u001b' }
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
+const BREAKS = /[\n\t\u001b]/
+const ALL_BREAKS = new RegExp(BREAKS.source, 'g')
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
+const ALL_ESCAPES = /\u001b(.?)/gs
+
+/** What stands under `m`. */
+function encodeTimes(data: SessionData): string {
+  const { createdAt, epoch } = data
+  const since = (time: number): string => base36(time - createdAt)
+  const times = `${since(data.updatedAt)} ${since(data.lastAccessedAt)} ${since(data.expiresAt)} ${since(data.absoluteExpiresAt)}`
+  const revision = base36(REVISIONS * (1 + Math.random()))
+  return `${base36(data.generation)} ${base36(createdAt)} ${times} ${revision}${epoch === 0 ? '' : ` ${base36(epoch)}`}`
+}
+
+/** Two writes that come from one and the same reading, in one millisecond, agree in this once in so many times. */
+const REVISIONS = 36 ** 4 * 17
+
+function base36(count: number): string {
+  return Math.max(0, Math.round(count)).toString(36)
+}
+
+/** A list, shorter than an object. */
+function encodeContext({ ip, userAgent, referrer, locale }: SessionContext): string {
+  const texts = [ip, userAgent, referrer, locale].map((text) => text ?? null)
+  while (texts.at(-1) === null) texts.pop()
+  return JSON.stringify(texts)
+}
+
+export function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
+  return JSON.stringify({ reason, at, by, detail, successor })
+}
+
+/** @throws {SessionError} `CORRUPT_RECORD` */
+export function decodeRecord(id: string, text: string): SessionData {
+  const metadata: Metadata = {}
+  const fields = new Map<string, string>()
+  const largeNames = decodeLines(text, metadata, fields)
+  const [generation, createdAt, updated, accessed, expires, absolute, , epoch] = decodeTimes(metadata.m)
+  if (metadata.t === undefined) throw corrupt('metadata is missing')
+  const init: SessionDataInit = {
+    id,
+    tokenHash: metadata.t,
+    generation,
+    createdAt,
+    updatedAt: createdAt + updated,
+    lastAccessedAt: createdAt + accessed,
+    expiresAt: createdAt + expires,
+    absoluteExpiresAt: createdAt + absolute,
+    previousToken: decodePrevious(metadata.p),
+    userId: decodeUser(metadata.u),
+    idleTimeoutMs: metadata.i === undefined ? undefined : Number(metadata.i),
+    persistent: metadata.s === undefined ? undefined : metadata.s === '1',
+    logicalId: metadata.l,
+    context: decodeContext(metadata.c),
+    epoch: epoch ?? 0,
+    ended: decodeEnd(metadata.x),
+    fields,
+  }
+  const large = largeNames && { names: largeNames, offset: Number(metadata.b) }
+  return new StoredData(init, { line: `m\t${metadata.m}\n`, large })
+}
+
+type Metadata = { [name in 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x']?: string }
+
+/** Takes lines apart. Returns the names of the fields behind the empty lines, or `null` when there are no such lines. */
+function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): Set<string> | null {
+  let large: Set<string> | null = null
+  for (let at = 0; at < text.length; ) {
+    const end = text.indexOf('\n', at)
+    if (end === at) {
+      large ??= new Set()
+      while (text.charCodeAt(at) === 10 /* \n */) at++
+      continue
+    }
+    const tab = text.indexOf('\t', at)
+    if (end === -1 || tab === -1 || tab > end) throw corrupt('a line is broken')
+    const value = unescaped(text.slice(tab + 1, end))
+    if (text.charCodeAt(at) === 46 /* . */) {
+      const name = unescaped(text.slice(at + 1, tab))
+      fields.set(name, value)
+      large?.add(name)
+    } else metadata[text.slice(at, tab) as keyof Metadata] = value
+    at = end + 1
+  }
+  return large
+}
+
+const TIMES = /^[\da-z]{1,10}( [\da-z]{1,10}){6,7}$/
+
+type Times = [number, number, number, number, number, number, number, number?]
+
+function decodeTimes(text: string | undefined): Times {
+  if (text === undefined || !TIMES.test(text)) throw corrupt('metadata is missing')
+  return text.split(' ').map((digits) => Number.parseInt(digits, 36)) as Times
+}
+
+function decodePrevious(text: string | undefined): { hash: string; until: number } | undefined {
+  const [hash, until] = text?.split(' ') ?? []
+  return hash !== undefined && until !== undefined ? { hash, until: Number(until) } : undefined
+}
+
+function decodeUser(text: string | undefined): string | number | undefined {
+  if (text === undefined) return undefined
+  const userId = parse(text)
+  if (typeof userId !== 'string' && typeof userId !== 'number') throw corrupt('the user ID is not a string or number')
+  return userId
+}
+
+function decodeContext(text: string | undefined): SessionContext | undefined {
+  if (text === undefined) return undefined
+  const texts = parse(text)
+  if (!Array.isArray(texts)) throw corrupt('the context is not a list')
+  const [ip, userAgent, referrer, locale] = texts.map((each: unknown) => each ?? undefined)
+  return readContext({ ip, userAgent, referrer, locale })
+}
+
+export function decodeEnd(text: string | undefined): SessionEnd | undefined {
+  return text === undefined ? undefined : readEnd(parse(text))
+}
+
+function parse(json: string): unknown {
+  try {
+    return JSON.parse(json)
+  } catch {
+    throw corrupt('what should be JSON is not')
+  }
+}
+
+export function corrupt(reason: string, cause?: unknown): SessionError {
+  return new SessionError('CORRUPT_RECORD', `The session record in Redis cannot be read: ${reason}.`, { cause })
+}
