@@ -126,20 +126,19 @@ export function lineName(name: string): string {
 
 /** The same text in a line: what ends a name or a line, and the mark itself, as a mark and a letter. */
 export function escaped(text: string): string {
-  return BREAKS.test(text) ? text.replace(ALL_BREAKS, (character) => `\u001b${ESCAPES[character]}`) : text
+  return BREAKS.test(text) ? text.replace(ALL_BREAKS, (character) => MARK + ESCAPES[character]) : text
 }
 
 export function unescaped(text: string): string {
-  return text.includes('\u001b') ? text.replace(ALL_ESCAPES, (_all, letter: string) => UNESCAPES[letter] ?? '') : text
+  return text.includes(MARK) ? text.replace(ALL_ESCAPES, (_all, letter: string) => UNESCAPES[letter] ?? '') : text
 }
 
-const ESCAPES: Record<string, string> = { '\n': 'n', '\t': 't', '\u001b': 'e' }
-const UNESCAPES: Record<string, string> = { n: '\n', t: '\t', e: '\u001b' }
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
-const BREAKS = /[\n\t\u001b]/
-const ALL_BREAKS = new RegExp(BREAKS.source, 'g')
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about.
-const ALL_ESCAPES = /\u001b(.?)/gs
+const MARK = '\u001b'
+const ESCAPES: Record<string, string> = { '\n': 'n', '\t': 't', [MARK]: 'e' }
+const UNESCAPES: Record<string, string> = { n: '\n', t: '\t', e: MARK }
+const BREAKS = new RegExp(`[\n\t${MARK}]`)
+const ALL_BREAKS = new RegExp(BREAKS, 'g')
+const ALL_ESCAPES = new RegExp(`${MARK}(.?)`, 'gs')
 
 /** What stands under `m`. */
 function encodeTimes(data: SessionData): string {
