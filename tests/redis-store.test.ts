@@ -687,6 +687,19 @@ test('a change that a client sends twice, for a reply that got lost, counts once
   client.disconnect()
 })
 
+test('a line that a later version may have written stays through a write, and is no field', () =>
+  withStore(async (store) => {
+    const record = sample({ fields: [['a', '1']] })
+    await store.create(record.id, record, 60)
+    await redis.append(keyOf(record.id), 'zz\tof tomorrow\n')
+    const madeOn = (await store.get(record.id)) as SessionData
+    expect(madeOn).toEqual(record)
+    for (const change of [changeOf(record, { madeOn }), changeOf(record)]) {
+      expect((await store.update(record.id, change, 60)).status).toBe('updated')
+      expect((await linesAt(redis, keyOf(record.id)))['zz']).toBe('of tomorrow')
+    }
+  }))
+
 describe('large fields', () => {
   const text = (length: number): string => JSON.stringify('x'.repeat(length))
   /** Names of the fields behind the empty lines. */

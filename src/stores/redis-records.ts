@@ -32,7 +32,12 @@ export interface Layout {
   readonly front: string
   /** The large fields; `null` when there are none. */
   readonly large: LargeFields | null
+  /** Lines that say nothing to us: a later version may have written them. */
+  readonly others: string
 }
+
+/** What is known of a record as it stands in Redis. */
+type Known = Pick<Layout, 'line' | 'large' | 'others'>
 
 export interface LargeFields {
   readonly names: ReadonlySet<string>
@@ -42,38 +47,37 @@ export interface LargeFields {
 
 /** A record as it was read or written, with what it takes to do a change made on it quickly. */
 export class StoredData extends SessionData {
-  readonly #line: string
-  readonly #large: LargeFields | null
+  readonly #known: Known
 
-  constructor(init: SessionDataInit, { line, large }: Pick<Layout, 'line' | 'large'>) {
+  constructor(init: SessionDataInit, known: Known) {
     super(init)
-    this.#line = line
-    this.#large = large
+    this.#known = known
   }
 
   /** Of the instance alone: a copy by `with()` is not what is stored. */
-  static layoutOf(record: SessionData | undefined): Pick<Layout, 'line' | 'large'> | null {
-    return record !== undefined && #line in record ? { line: record.#line, large: record.#large } : null
+  static known(record: SessionData | undefined): Known | null {
+    return record !== undefined && #known in record ? record.#known : null
   }
 }
 
 /** Lays out a record, with the large fields at the place where they were if that still serves. */
-export function layOut(data: SessionData, before: LargeFields | null = null): Layout {
+export function layOut(data: SessionData, before: Known | null = null): Layout {
   const line = `m\t${encodeTimes(data)}\n`
-  let front = ''
+  const others = before?.others ?? ''
+  let front = others
   for (const [name, text] of metadataLines(data)) front += `${name}\t${text}\n`
   const names = sizeOf(data) > SMALL_RECORD ? namesOfLarge(data) : null
   for (const [name, text] of data.fields) if (!names?.has(name)) front += `${lineName(name)}\t${escaped(text)}\n`
-  if (data.ended) return { line, front: `x\t${encodeEnd(data.ended)}\n${line}${front}`, large: null }
-  if (names === null) return { line, front: line + front, large: null }
+  if (data.ended) return { line, front: `x\t${encodeEnd(data.ended)}\n${line}${front}`, large: null, others }
+  if (names === null) return { line, front: line + front, large: null, others }
 
   const length = Buffer.byteLength(line) + Buffer.byteLength(front)
   const least = length + 'b\t000000000\n\n'.length
-  const isRoomLeft = before !== null && least <= before.offset
-  const offset = isRoomLeft ? before.offset : least + ROOM + (least >> 3)
+  const isRoomLeft = before?.large && least <= before.large.offset
+  const offset = isRoomLeft ? before.large.offset : least + ROOM + (least >> 3)
   const reserved = `b\t${offset}\n`
   const room = '\n'.repeat(offset - length - reserved.length)
-  return { line, front: `${line}${reserved}${front}${room}`, large: { names, offset } }
+  return { line, front: `${line}${reserved}${front}${room}`, large: { names, offset }, others }
 }
 
 /** The least that is left free before large fields, in bytes. */
@@ -171,7 +175,7 @@ export function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): st
 export function decodeRecord(id: string, text: string): SessionData {
   const metadata: Metadata = {}
   const fields = new Map<string, string>()
-  const largeNames = decodeLines(text, metadata, fields)
+  const { largeNames, others } = decodeLines(text, metadata, fields)
   const [generation, createdAt, updated, accessed, expires, absolute, , epoch] = decodeTimes(metadata.m)
   if (metadata.t === undefined) throw corrupt('metadata is missing')
   const init: SessionDataInit = {
@@ -194,32 +198,41 @@ export function decodeRecord(id: string, text: string): SessionData {
     fields,
   }
   const large = largeNames && { names: largeNames, offset: Number(metadata.b) }
-  return new StoredData(init, { line: `m\t${metadata.m}\n`, large })
+  return new StoredData(init, { line: `m\t${metadata.m}\n`, large, others })
 }
 
-type Metadata = { [name in 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x']?: string }
+type Metadata = { [name in Letter]?: string }
+type Letter = 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
+const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'u', 'i', 's', 'l', 'c', 'b', 'x'])
 
-/** Takes lines apart. Returns the names of the fields behind the empty lines, or `null` when there are no such lines. */
-function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): Set<string> | null {
-  let large: Set<string> | null = null
+/** Takes lines apart. `largeNames` are those of the fields behind the empty lines, `null` when there are no such lines. */
+function decodeLines(
+  text: string,
+  metadata: Metadata,
+  fields: Map<string, string>,
+): { largeNames: Set<string> | null; others: string } {
+  let largeNames: Set<string> | null = null
+  let others = ''
   for (let at = 0; at < text.length; ) {
     const end = text.indexOf('\n', at)
     if (end === at) {
-      large ??= new Set()
+      largeNames ??= new Set()
       while (text.charCodeAt(at) === 10 /* \n */) at++
       continue
     }
     const tab = text.indexOf('\t', at)
     if (end === -1 || tab === -1 || tab > end) throw corrupt('a line is broken')
+    const name = text.slice(at, tab)
     const value = unescaped(text.slice(tab + 1, end))
     if (text.charCodeAt(at) === 46 /* . */) {
-      const name = unescaped(text.slice(at + 1, tab))
-      fields.set(name, value)
-      large?.add(name)
-    } else metadata[text.slice(at, tab) as keyof Metadata] = value
+      const field = unescaped(name.slice(1))
+      fields.set(field, value)
+      largeNames?.add(field)
+    } else if (LETTERS.has(name)) metadata[name as Letter] = value
+    else others += text.slice(at, end + 1)
     at = end + 1
   }
-  return large
+  return { largeNames, others }
 }
 
 const TIMES = /^[\da-z]{1,10}( [\da-z]{1,10}){6,7}$/

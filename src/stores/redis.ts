@@ -349,11 +349,11 @@ function successorOf(
   ttlSeconds: number,
 ): { record: SessionData; args: (string | number)[] } | null {
   const { madeOn } = change
-  const before = StoredData.layoutOf(madeOn)
+  const before = StoredData.known(madeOn)
   if (before === null) return null
   const { record } = applyChange(madeOn as SessionData, change)
   if (record === null || record === madeOn) return null
-  const after = layOut(record, before.large)
+  const after = layOut(record, before)
   const isFront = leavesAlone(before.large, after.large, change)
   const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
   const args = ['=', before.line, ttl, ...(isFront ? [after.front, 'front'] : [textOf(record, after), 'all'])]
