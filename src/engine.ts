@@ -1,6 +1,7 @@
 // What stands between sessions and their store: one deadline for every call, one place where times are decided, where
 // tokens are made and checked, users limited, and events told. The middleware and the manager both stand on it.
 import { recordEvents } from './activity-hook.js'
+import { runWithoutSession } from './context.js'
 import type { CookieClaim } from './cookie.js'
 import { isSessionError, SessionError, type SessionErrorCode } from './errors.js'
 import { SessionEvents } from './events.js'
@@ -819,7 +820,7 @@ export class SessionEngine {
         )
       }, timeoutMs)
       try {
-        start(timer).then((value) => {
+        runWithoutSession(start, timer).then((value) => {
           clearTimeout(timer)
           timer = undefined
           resolve(value)

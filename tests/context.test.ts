@@ -18,6 +18,7 @@ import {
   bindSession,
   getSession,
   getSessionId,
+  MemorySessionStore,
   requireSession,
   requireSessionId,
   type SessionOptions,
@@ -479,6 +480,44 @@ describe('what loses it', () => {
   test('bindSession() outside of a request binds to none, also when it is called in one', async () => {
     const look = bindSession(() => getSession() ?? 'none')
     expect(await answerOf(() => look())).toBe('none')
+  })
+
+  test('the session store is called without it, whose promises would keep the request; the handler and events have it', async () => {
+    const seen: unknown[] = []
+    const other = new AsyncLocalStorage<string>()
+    class Watching extends MemorySessionStore {
+      override update(...args: Parameters<MemorySessionStore['update']>): ReturnType<MemorySessionStore['update']> {
+        seen.push(['update', getSession() !== undefined, other.getStore()])
+        return super.update(...args)
+      }
+    }
+    const store = new Watching()
+    const middleware = session({ secret: SECRET, store })
+    const app = express()
+    app.use(middleware)
+    app.get('/new', (req, res) => {
+      req.session.set('views', 1)
+      res.end()
+    })
+    app.get('/', (req, res) =>
+      other.run('theirs', async () => {
+        req.session.set('views', 2)
+        await req.session.save()
+        res.json(isHere(req))
+      }),
+    )
+    middleware.manager.events.on('committed', () =>
+      seen.push(['committed', getSession() !== undefined, other.getStore()]),
+    )
+    const server = await listen(app)
+    running.push(server)
+    const client = new Client(server)
+    await client.get('/new')
+    expect((await client.get('/')).body).toBe('true')
+    expect(seen).toEqual([
+      ['update', false, 'theirs'],
+      ['committed', true, 'theirs'],
+    ])
   })
 
   test("other libraries' contexts are left alone", async () => {
