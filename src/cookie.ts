@@ -4,6 +4,7 @@ import { createSecretKey, type KeyObject } from 'node:crypto'
 import { stringifySetCookie } from 'cookie'
 import { sign, unsign } from 'cookie-signature'
 import { SessionError } from './errors.js'
+import { hashToken } from './ids.js'
 
 /** Name and attributes of the session cookie. */
 export interface CookieOptions {
@@ -62,6 +63,7 @@ export type CookieAttributes = Pick<CookieOptions, 'sameSite' | 'priority' | 'pa
 export interface CookieClaim {
   readonly id: string
   readonly token: string
+  readonly tokenHash: string
   /** Whether it is signed with the newest secret; if not, it is due to be reissued. */
   readonly isCurrent: boolean
 }
@@ -97,11 +99,40 @@ const VALUE = /^([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]
 const VALUE_LENGTH = 36 + 1 + 43 + 1 + 43
 const NOTHING: CookieReading = { claims: [], rejected: null }
 
+/** How many cookies `VerifiedCookies` keeps. */
+const MAX_VERIFIED = 1_000
+
+/**
+ * Cookies whose signature was found to be ours. A page makes many requests with one cookie, and verifying it is the dearest
+ * part of reading it. What a claim gives the right to is checked each time all the same.
+ */
+export class VerifiedCookies {
+  readonly #claims = new Map<string, CookieClaim>()
+
+  /** The claim of a cookie, `name=value`. */
+  get(cookie: string): CookieClaim | undefined {
+    return this.#claims.get(cookie)
+  }
+
+  add(cookie: string, claim: CookieClaim): void {
+    // A copy: the text itself is a part of the request's header, and would keep all of it.
+    this.#claims.set(Buffer.from(cookie).toString(), claim)
+    if (this.#claims.size <= MAX_VERIFIED) return
+    const [oldest] = this.#claims.keys()
+    this.#claims.delete(oldest as string)
+  }
+}
+
 /**
  * Reads every cookie of that name. Anything that is not exactly of our shape and signed by us, for this name, is
  * passed over without an exception; the work is bounded whatever the header holds.
  */
-export function readCookie(header: string | undefined, name: string, keys: readonly KeyObject[]): CookieReading {
+export function readCookie(
+  header: string | undefined,
+  name: string,
+  keys: readonly KeyObject[],
+  verified?: VerifiedCookies,
+): CookieReading {
   if (header === undefined) return NOTHING
   const needle = `${name}=`
   let at = header.indexOf(needle)
@@ -118,11 +149,30 @@ export function readCookie(header: string | undefined, name: string, keys: reado
       continue
     }
     candidates++
-    const key = keys.findIndex((secret) => unsign(bound(name, value), secret as never) !== false)
-    if (key === -1) rejected = 'signature'
-    else claims.push({ id: shape[1] as string, token: shape[2] as string, isCurrent: key === 0 })
+    const cookie = bound(name, value)
+    const claim = verified?.get(cookie) ?? verify(cookie, shape, keys, verified)
+    if (claim === null) rejected = 'signature'
+    else claims.push(claim)
   }
   return { claims, rejected }
+}
+
+function verify(
+  cookie: string,
+  [, id, token]: RegExpExecArray,
+  keys: readonly KeyObject[],
+  verified: VerifiedCookies | undefined,
+): CookieClaim | null {
+  const key = keys.findIndex((secret) => unsign(cookie, secret as never) !== false)
+  if (key === -1) return null
+  const claim = {
+    id: id as string,
+    token: token as string,
+    tokenHash: hashToken(token as string),
+    isCurrent: key === 0,
+  }
+  verified?.add(cookie, claim)
+  return claim
 }
 
 /** Whether the header has any cookie of that name, of whatever content. */

@@ -5,7 +5,7 @@ import { runWithoutSession } from './context.js'
 import type { CookieClaim } from './cookie.js'
 import { isSessionError, SessionError, type SessionErrorCode } from './errors.js'
 import { SessionEvents } from './events.js'
-import { hashToken, newSessionId, newToken, sameHash, userKey } from './ids.js'
+import { newSessionId, newToken, sameHash, userKey } from './ids.js'
 import type { ResolvedSessionOptions } from './options.js'
 import {
   applyChange,
@@ -140,7 +140,7 @@ export class SessionEngine {
         this.events.emit('unknownSession', { id: claim.id, ip: ip() })
         continue
       }
-      const match = matchToken(record, hashToken(claim.token), this.now())
+      const match = matchToken(record, claim.tokenHash, this.now())
       if (match === null) {
         this.events.emit('tokenMismatch', { id: claim.id, userId: record.userId, ip: ip() })
         continue

@@ -4,7 +4,7 @@ import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import { type ActivityRequest, recordActivity, type SessionActivityType } from './activity-hook.js'
 import { contextOf, ipOf } from './client-context.js'
 import { runWithSession, type SessionHolder } from './context.js'
-import { clearCookie, hasCookie, isInScope, readCookie, writeCookie } from './cookie.js'
+import { clearCookie, hasCookie, isInScope, readCookie, VerifiedCookies, writeCookie } from './cookie.js'
 import type { SessionEngine } from './engine.js'
 import { isSessionError, SessionError } from './errors.js'
 import { warn, warnOfFailure } from './events.js'
@@ -33,6 +33,7 @@ type RequestHandler = (req: HttpRequest, res: HttpResponse | object, next: Next)
 export function requestPath(engine: SessionEngine): RequestHandler {
   const { cookie, trustProxy, onStoreError, clientContext } = engine.options
   const isProduction = process.env['NODE_ENV'] === 'production'
+  const verified = new VerifiedCookies()
   const needsHttps = cookie.secure === true || (cookie.secure === 'auto' && isProduction)
 
   return function sessionMiddleware(req: HttpRequest, res: HttpResponse | object, next: Next): void {
@@ -52,7 +53,7 @@ export function requestPath(engine: SessionEngine): RequestHandler {
     const mayUseCookie = isSecure || !needsHttps
     const cookieName = isSecure ? cookie.secureName : cookie.plainName
     const cookieHeader = mayUseCookie ? req.headers.cookie : undefined
-    const { claims, rejected } = readCookie(cookieHeader, cookieName, cookie.keys)
+    const { claims, rejected } = readCookie(cookieHeader, cookieName, cookie.keys, verified)
     if (rejected !== null) engine.events.emit('badCookie', { reason: rejected, ip: ipOf(request, clientContext) })
     if (!isSecure && cookie.secureName !== cookie.plainName && hasCookie(req.headers.cookie, cookie.secureName)) {
       warnOnce(engine, 'untrusted_proxy', UNTRUSTED_PROXY)

@@ -19,8 +19,8 @@ import {
   session,
 } from 'sojourn'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
-import { clearCookie, readCookie, resolveCookie, writeCookie } from '../src/cookie.js'
-import { newSessionId, newToken } from '../src/ids.js'
+import { clearCookie, readCookie, resolveCookie, VerifiedCookies, writeCookie } from '../src/cookie.js'
+import { hashToken, newSessionId, newToken } from '../src/ids.js'
 import { testApp } from './support/app.js'
 import { type Answer, Client, OTHER_SECRET, SECRET, send, type TestServer } from './support/http.js'
 import { callsOf } from './support/records.js'
@@ -363,12 +363,35 @@ describe('a valid cookie is read', () => {
         const { id, token } = { id: newSessionId(), token: newToken().token }
         const written = parse(writeCookie(cookie, { id, token, isSecure }))
         expect(readCookie(`${written.name}=${written.value}`, written.name, cookie.keys)).toEqual({
-          claims: [{ id, token, isCurrent: true }],
+          claims: [{ id, token, tokenHash: hashToken(token), isCurrent: true }],
           rejected: null,
         })
       }),
       { numRuns: 200 },
     )
+  })
+
+  test('is verified once, as long as few others come in between, and never without a signature', () => {
+    const verified = new VerifiedCookies()
+    const cookies = Array.from({ length: 1_001 }, () =>
+      String(writeCookie(plain, { id: newSessionId(), token: newToken().token, isSecure: false }).split(';')[0]),
+    )
+    const [first = '', second = ''] = cookies
+    /** Without a key only what is known already is found. */
+    const isKnown = (cookie: string): boolean => readCookie(cookie, 'sid', [], verified).claims.length === 1
+    expect(isKnown(first)).toBe(false)
+    const { claims } = readCookie(first, 'sid', KEYS, verified)
+    expect(claims).toHaveLength(1)
+    expect(readCookie(first, 'sid', [], verified).claims).toEqual(claims)
+    for (const forged of [
+      `${first.slice(0, -1)}!`,
+      first.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A')),
+      second,
+    ]) {
+      expect(isKnown(forged)).toBe(false)
+    }
+    for (const cookie of cookies) readCookie(cookie, 'sid', KEYS, verified)
+    expect([isKnown(first), isKnown(second)]).toEqual([false, true])
   })
 
   test('wherever it stands among cookies of other names (properties)', () => {
@@ -377,7 +400,9 @@ describe('a valid cookie is read', () => {
     fc.assert(
       fc.property(pairs, pairs, (before, after) => {
         const header = [...before, `sid=${VALID.value}`, ...after].join('; ')
-        expect(readCookie(header, 'sid', KEYS).claims).toEqual([{ id: ID, token: TOKEN, isCurrent: true }])
+        expect(readCookie(header, 'sid', KEYS).claims).toEqual([
+          { id: ID, token: TOKEN, tokenHash: hashToken(TOKEN), isCurrent: true },
+        ])
       }),
       { numRuns: 500 },
     )

@@ -14,6 +14,7 @@ import { SessionError } from '../errors.js'
 import {
   readContext,
   readEnd,
+  type SessionChange,
   type SessionContext,
   SessionData,
   type SessionDataInit,
@@ -37,7 +38,7 @@ export interface Layout {
 }
 
 /** What is known of a record as it stands in Redis. */
-type Known = Pick<Layout, 'line' | 'large' | 'others'>
+type Known = Pick<Layout, 'line' | 'front' | 'large' | 'others'>
 
 export interface LargeFields {
   readonly names: ReadonlySet<string>
@@ -60,9 +61,35 @@ export class StoredData extends SessionData {
   }
 }
 
+/** Lays out what a change of `before` has made of it. */
+export function layOutChange(data: SessionData, before: Known, change: SessionChange): Layout {
+  return spliced(data, before, change) ?? layOut(data, before)
+}
+
+/** A small record with some of its fields changed: the lines of the others are taken as they are. */
+function spliced(
+  data: SessionData,
+  before: Known,
+  { metadata, renew, set, delete: removed }: SessionChange,
+): Layout | null {
+  if (metadata || renew || before.large !== null || !before.front.startsWith(before.line)) return null
+  const line = timesLine(data)
+  let front = line + before.front.slice(before.line.length)
+  if (removed) for (const name of removed) front = withLine(front, lineName(name), '')
+  if (set)
+    for (const [name, text] of set) front = withLine(front, lineName(name), `${lineName(name)}\t${escaped(text)}\n`)
+  return front.length <= SMALL_RECORD ? { ...before, line, front } : null
+}
+
+/** The text with another line in the place of the one of that name, or at the end when there is none. */
+function withLine(text: string, name: string, line: string): string {
+  const from = text.indexOf(`\n${name}\t`) + 1
+  return from === 0 ? text + line : text.slice(0, from) + line + text.slice(text.indexOf('\n', from) + 1)
+}
+
 /** Lays out a record, with the large fields at the place where they were if that still serves. */
 export function layOut(data: SessionData, before: Known | null = null): Layout {
-  const line = `m\t${encodeTimes(data)}\n`
+  const line = timesLine(data)
   const others = before?.others ?? ''
   let front = others
   for (const [name, text] of metadataLines(data)) front += `${name}\t${text}\n`
@@ -144,6 +171,10 @@ const BREAKS = new RegExp(`[\n\t${MARK}]`)
 const ALL_BREAKS = new RegExp(BREAKS, 'g')
 const ALL_ESCAPES = new RegExp(`${MARK}(.?)`, 'gs')
 
+function timesLine(data: SessionData): string {
+  return `m\t${encodeTimes(data)}\n`
+}
+
 /** What stands under `m`. */
 function encodeTimes(data: SessionData): string {
   const { createdAt, epoch } = data
@@ -198,7 +229,7 @@ export function decodeRecord(id: string, text: string): SessionData {
     fields,
   }
   const large = largeNames && { names: largeNames, offset: Number(metadata.b) }
-  return new StoredData(init, { line: `m\t${metadata.m}\n`, large, others })
+  return new StoredData(init, { line: `m\t${metadata.m}\n`, front: text, large, others })
 }
 
 type Metadata = { [name in Letter]?: string }

@@ -167,9 +167,9 @@ return 1
 const LONGEST_LINE = 128
 
 /**
- * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: '=',
- * the line of times that was read, ttl, the text that follows, and 'all', or 'front' for a text that leaves the large fields
- * behind it as they are. Replies 1, or 'stale' if that is all there is in ARGV.
+ * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: the line of
+ * times that was read, the text that follows, and "ttl all", or "ttl front" for a text that leaves the large fields behind
+ * it as they are. Replies 1, or 'stale' if that is all there is in ARGV.
  *
  * Any other change is applied here. ARGV, or the rest of it: "generation now end ttl count flags", then, with the flag `r`,
  * seven that are rare: new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any',
@@ -178,21 +178,22 @@ const LONGEST_LINE = 128
  */
 export const UPDATE = script(`
 local base = 0
-if ARGV[1] == '=' then
+if string.sub(ARGV[1], 1, 2) == 'm\\t' then
   local held = redis.call('GETRANGE', KEYS[1], 0, ${LONGEST_LINE})
   local function isAt(line) return string.sub(held, 1, #line) == line end
-  if isAt(ARGV[2]) then
-    if ARGV[5] == 'all' then redis.call('SET', KEYS[1], ARGV[4], 'EX', ARGV[3])
+  if isAt(ARGV[1]) then
+    local ttl, part = string.match(ARGV[3], '(%d+) (%a+)')
+    if part == 'all' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ttl)
     else
-      redis.call('SETRANGE', KEYS[1], 0, ARGV[4])
-      redis.call('EXPIRE', KEYS[1], ARGV[3])
+      redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
+      redis.call('EXPIRE', KEYS[1], ttl)
     end
     return 1
   end
   -- A client that lost the reply with its connection may send the same once more.
-  if isAt(string.match(ARGV[4], '^[^\\n]*\\n')) then return 1 end
-  if #ARGV == 5 then return {'stale'} end
-  base = 5
+  if isAt(string.match(ARGV[2], '^[^\\n]*\\n')) then return 1 end
+  if #ARGV == 3 then return {'stale'} end
+  base = 3
 end
 ${PRELUDE}
 local generation, now, ends, ttl, count, flags = string.match(ARGV[base + 1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')

@@ -35,6 +35,7 @@ import {
   escaped,
   type LargeFields,
   layOut,
+  layOutChange,
   lineName,
   linesOf,
   SMALL_RECORD,
@@ -344,19 +345,16 @@ function encodeRecord(data: SessionData): string {
  * What a change makes of the record that it was made on, and what the script needs to put it there if that record is still
  * what is stored. `null` when the record was not read here, or is not one that the change applies to.
  */
-function successorOf(
-  change: SessionChange,
-  ttlSeconds: number,
-): { record: SessionData; args: (string | number)[] } | null {
+function successorOf(change: SessionChange, ttlSeconds: number): { record: SessionData; args: string[] } | null {
   const { madeOn } = change
   const before = StoredData.known(madeOn)
   if (before === null) return null
   const { record } = applyChange(madeOn as SessionData, change)
   if (record === null || record === madeOn) return null
-  const after = layOut(record, before)
+  const after = layOutChange(record, before, change)
   const isFront = leavesAlone(before.large, after.large, change)
   const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
-  const args = ['=', before.line, ttl, ...(isFront ? [after.front, 'front'] : [textOf(record, after), 'all'])]
+  const args = [before.line, ...(isFront ? [after.front, `${ttl} front`] : [textOf(record, after), `${ttl} all`])]
   // Long texts are worth a second call in the rare case that another request was quicker.
   if (lengthOf(change.set) <= SMALL_RECORD) args.push(...encodeChange(change, ttlSeconds))
   return { record: new StoredData(record, after), args }
@@ -393,7 +391,7 @@ function decodeUpdate(reply: unknown): UpdateResult {
 }
 
 /** A change of whatever is stored. */
-function encodeChange(change: SessionChange, ttlSeconds: number): (string | number)[] {
+function encodeChange(change: SessionChange, ttlSeconds: number): string[] {
   const { expect, renew, metadata = NO_METADATA, isPassive } = change
   const write: string[] = []
   const remove: string[] = []
@@ -409,7 +407,7 @@ function encodeChange(change: SessionChange, ttlSeconds: number): (string | numb
   if (!isRare) return [head, ...write, ...remove]
   return [
     head,
-    metadata.absoluteExpiresAt ?? '',
+    String(metadata.absoluteExpiresAt ?? ''),
     renew ? escaped(renew.from) : '',
     renew ? escaped(renew.to) : '',
     renew ? escaped(`${renew.from} ${renew.graceUntil}`) : '',
