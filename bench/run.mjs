@@ -59,7 +59,7 @@ const pace = {
   processes: Number(flags.processes ?? (quick ? 2 : 3)),
   rounds: Number(flags.rounds ?? (quick ? 2 : 3)),
   sliceMs: Number(flags.slice ?? (quick ? 150 : 350)),
-  warmUpMs: Number(process.env.WU ?? 800),
+  warmUpMs: quick ? 300 : 800,
   tool: load.tool,
 }
 const SESSIONS = 64

@@ -95,7 +95,7 @@ export interface ResolvedCookie {
 /** Cookies of our name that are tried before the rest is ignored. */
 const MAX_CANDIDATES = 10
 const MAX_COOKIE_BYTES = 4096
-const VALUE = /^([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.([\w-]{43})\.[A-Za-z0-9+/]{43}$/
+const VALUE = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.[\w-]{43}\.[A-Za-z0-9+/]{43}$/
 const VALUE_LENGTH = 36 + 1 + 43 + 1 + 43
 const NOTHING: CookieReading = { claims: [], rejected: null }
 
@@ -103,8 +103,9 @@ const NOTHING: CookieReading = { claims: [], rejected: null }
 const MAX_VERIFIED = 1_000
 
 /**
- * Cookies whose signature was found to be ours. A page makes many requests with one cookie, and verifying it is the dearest
- * part of reading it. What a claim gives the right to is checked each time all the same.
+ * The last cookies whose signature was found to be ours, in the order in which they came. A page makes many requests with one
+ * cookie, and verifying it is the dearest part of reading it. What a claim gives the right to is checked each time all the
+ * same, so that a cookie may stay here after its session has ended.
  */
 export class VerifiedCookies {
   readonly #claims = new Map<string, CookieClaim>()
@@ -115,8 +116,7 @@ export class VerifiedCookies {
   }
 
   add(cookie: string, claim: CookieClaim): void {
-    // A copy: the text itself is a part of the request's header, and would keep all of it.
-    this.#claims.set(Buffer.from(cookie).toString(), claim)
+    this.#claims.set(cookie, claim)
     if (this.#claims.size <= MAX_VERIFIED) return
     const [oldest] = this.#claims.keys()
     this.#claims.delete(oldest as string)
@@ -143,35 +143,27 @@ export function readCookie(
   for (; at !== -1 && candidates < MAX_CANDIDATES; at = header.indexOf(needle, at + needle.length)) {
     if (!startsPair(header, at)) continue
     const value = valueAt(header, at + needle.length)
-    const shape = value.length === VALUE_LENGTH ? VALUE.exec(value) : null
-    if (shape === null) {
+    if (value.length !== VALUE_LENGTH || !VALUE.test(value)) {
       rejected ??= 'malformed'
       continue
     }
     candidates++
     const cookie = bound(name, value)
-    const claim = verified?.get(cookie) ?? verify(cookie, shape, keys, verified)
+    const claim = verified?.get(cookie) ?? verify(cookie, keys, verified)
     if (claim === null) rejected = 'signature'
     else claims.push(claim)
   }
   return { claims, rejected }
 }
 
-function verify(
-  cookie: string,
-  [, id, token]: RegExpExecArray,
-  keys: readonly KeyObject[],
-  verified: VerifiedCookies | undefined,
-): CookieClaim | null {
+function verify(cookie: string, keys: readonly KeyObject[], verified: VerifiedCookies | undefined): CookieClaim | null {
   const key = keys.findIndex((secret) => unsign(cookie, secret as never) !== false)
   if (key === -1) return null
-  const claim = {
-    id: id as string,
-    token: token as string,
-    tokenHash: hashToken(token as string),
-    isCurrent: key === 0,
-  }
-  verified?.add(cookie, claim)
+  // A copy: the text itself is a part of the request's header, and would keep all of it.
+  const own = Buffer.from(cookie).toString()
+  const [id, token] = own.slice(-VALUE_LENGTH).split('.') as [string, string]
+  const claim = { id, token, tokenHash: hashToken(token), isCurrent: key === 0 }
+  verified?.add(own, claim)
   return claim
 }
 

@@ -321,7 +321,7 @@ export function readContext(value: unknown): SessionContext {
  */
 export function readEnd(value: unknown): SessionEnd {
   if (!isObject(value) || typeof value['at'] !== 'number') throw corrupt('ended is not an end')
-  if (!END_REASONS.has(value['reason'] as EndReason)) throw corrupt('ended has an unknown reason')
+  if (!END_REASONS.includes(value['reason'] as EndReason)) throw corrupt('ended has an unknown reason')
   const { by, detail, successor } = texts<Pick<SessionEnd, 'by' | 'detail' | 'successor'>>(value, [
     'by',
     'detail',
@@ -330,7 +330,8 @@ export function readEnd(value: unknown): SessionEnd {
   return { reason: value['reason'] as EndReason, at: value['at'], by, detail, successor }
 }
 
-const END_REASONS: ReadonlySet<EndReason> = new Set([
+/** All of them. */
+export const END_REASONS: readonly EndReason[] = [
   'idle',
   'absolute',
   'logout',
@@ -338,7 +339,7 @@ const END_REASONS: ReadonlySet<EndReason> = new Set([
   'regenerated',
   'revoked',
   'limit',
-])
+]
 
 /**
  * Applies a change to a record as every store must: all of it to a live record of the same generation, or nothing.

@@ -639,6 +639,11 @@ describe('the end of a session', () => {
     ['a line without a name', 'm\t1 zzzzzzzz 0 0 rs rs 1\nt\thash\nname\n.a\t1\n'],
     ['a tombstone that is no JSON', 'x\t{\nm\t1 zzzzzzzz 0 0 1 1 1\nt\th\n'],
     ['a user that is no JSON', 'm\t1 zzzzzzzz 0 0 1 1 1\nt\th\nu\t{\n'],
+    ['a user that is an object', 'm\t1 zzzzzzzz 0 0 1 1 1\nt\th\nu\t{}\n'],
+    ['times in capitals', 'm\t1 ZZZZZZZZ 0 0 1 1 1\nt\th\n'],
+    ['a time beyond all bounds', 'm\t1 zzzzzzzzzzz 0 0 1 1 1\nt\th\n'],
+    ['a tombstone without a reason', 'x\t{"at":1}\nm\t1 zzzzzzzz 0 0 1 1 1\nt\th\n'],
+    ['a tombstone for an unknown reason', 'x\t{"at":1,"reason":"rain"}\nm\t1 zzzzzzzz 0 0 1 1 1\nt\th\n'],
   ])('of one that is unreadable, %s, removes it', async (what, text) => {
     const id = randomUUID()
     if (what === 'a list') await redis.rpush(keyOf(id), text)
@@ -686,6 +691,64 @@ test('a change that a client sends twice, for a reply that got lost, counts once
   await site.close()
   client.disconnect()
 })
+
+test('a record that was edited by hand is written as it is then', () =>
+  withStore(async (store) => {
+    const large = JSON.stringify('x'.repeat(5_000))
+    for (const edit of [
+      (text: string) => text.replace('\n.small\t"some text"\n', '\n.small\t1\n'),
+      (text: string) => text.replace('\n.small\t"some text"\n', `\n.small\t"${'y'.repeat(200)}"\n`),
+      (text: string) => text.replace('\n.small\t"some text"\n', '\n.small\t1\n.small\t2\n'),
+      (text: string) => text.replace(/\nb\t.*/, '\nb\t99999'),
+    ]) {
+      for (const bulk of [large, '"small"']) {
+        const record = sample({
+          fields: [
+            ['small', '"some text"'],
+            ['bulk', bulk],
+          ],
+        })
+        await store.create(record.id, record, 60)
+        await redis.set(keyOf(record.id), edit((await redis.get(keyOf(record.id))) as string), 'EX', 60)
+        const madeOn = (await store.get(record.id)) as SessionData
+        const fields = Object.fromEntries(madeOn.fields)
+        expect(await store.touch(record.id, 60)).toBe(true)
+        for (const [n, made] of [madeOn, (await store.get(record.id)) as SessionData, undefined].entries()) {
+          const change = changeOf(record, { set: new Map([[n === 0 ? 'small' : 'new', String(n)]]), madeOn: made })
+          expect((await store.update(record.id, change, 60)).status).toBe('updated')
+        }
+        expect(Object.fromEntries((await store.get(record.id))?.fields ?? [])).toEqual({
+          ...fields,
+          small: '0',
+          new: '2',
+        })
+      }
+    }
+  }))
+
+test.each([Number.POSITIVE_INFINITY, 8.64e15])(
+  'an end at %d is refused, and what is stored stays',
+  (absoluteExpiresAt) =>
+    withStore(async (store) => {
+      const record = sample()
+      await store.create(record.id, record, 60)
+      for (const madeOn of [undefined, (await store.get(record.id)) as SessionData]) {
+        const change = changeOf(record, { metadata: { absoluteExpiresAt }, madeOn })
+        await expect(store.update(record.id, change, 60)).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
+      }
+      expect(await store.get(record.id)).toEqual(record)
+    }),
+)
+
+test('a fraction of a second is rounded up', () =>
+  withStore(async (store) => {
+    const record = sample()
+    await store.create(record.id, record, 60)
+    for (const madeOn of [undefined, (await store.get(record.id)) as SessionData]) {
+      expect((await store.update(record.id, changeOf(record, { madeOn }), 5_000.5)).status).toBe('updated')
+      expect(await redis.ttl(keyOf(record.id))).toBeGreaterThan(4_900)
+    }
+  }))
 
 test('a line that a later version may have written stays through a write, and is no field', () =>
   withStore(async (store) => {
@@ -768,7 +831,7 @@ describe('large fields', () => {
       expect(byScripts.map(([name]) => name)).toEqual(['getrange', 'setrange', 'expire'])
     }))
 
-  test('of two requests at once are both kept, and sent again only by the later one', () =>
+  test('of two requests at once are both kept, in one call each', () =>
     withStore(async (store) => {
       const record = sample({ fields: [['a', text(5_000)]] })
       await store.create(record.id, record, 60)
@@ -777,7 +840,7 @@ describe('large fields', () => {
       const { sent } = await commandsOf(redis, () =>
         Promise.all(['b', 'c'].map((name) => store.update(record.id, change(name), 60))),
       )
-      expect(sent.filter(([name]) => name === 'evalsha')).toHaveLength(3)
+      expect(sent.filter(([name]) => name === 'evalsha')).toHaveLength(2)
       const fields = (await store.get(record.id))?.fields
       expect(Object.fromEntries(fields ?? [])).toEqual({ a: text(5_000), b: text(6_000), c: text(6_000) })
     }))

@@ -9,7 +9,10 @@
 //   b  bytes from the beginning to the large fields: the second line where there are any
 //
 // In a session of more than `SMALL_RECORD` characters the texts above `SMALL_TEXT` are large fields. They come last, behind
-// some empty lines, so that the others have room to grow and a change of those is not a matter of the session's size.
+// some empty lines, so that the others have room to grow and a change of those is not a matter of the session's size. What a
+// script has merged or regenerated may have them anywhere, without `b`, until the next change from here lays it out again.
+//
+// Who edits a record by hand changes its revision as well, or a request under way may overwrite that.
 import { SessionError } from '../errors.js'
 import {
   readContext,
@@ -22,14 +25,15 @@ import {
 } from '../session-data.js'
 
 /** Up to so many characters, a session is written as a whole each time. */
-export const SMALL_RECORD = 4_096
+const SMALL_RECORD = 4_096
 /** The longest text that is no large field in a session above that. */
 const SMALL_TEXT = 256
+
 /** How a record is written. */
 export interface Layout {
   /** The line of times. With its revision it is that of one write and no other. */
   readonly line: string
-  /** What comes before the large fields, or everything. */
+  /** What comes before the large fields, or everything. Of a record that was read it may be left out. */
   readonly front: string
   /** The large fields; `null` when there are none. */
   readonly large: LargeFields | null
@@ -37,39 +41,36 @@ export interface Layout {
   readonly others: string
 }
 
-/** What is known of a record as it stands in Redis. */
-type Known = Pick<Layout, 'line' | 'front' | 'large' | 'others'>
-
 export interface LargeFields {
   readonly names: ReadonlySet<string>
-  /** Bytes from the beginning of the record to them. */
-  readonly offset: number
+  /** Bytes from the beginning of the record to them; `NaN` when that is not where the record says. */
+  readonly at: number
 }
 
 /** A record as it was read or written, with what it takes to do a change made on it quickly. */
 export class StoredData extends SessionData {
-  readonly #known: Known
+  readonly #layout: Layout
 
-  constructor(init: SessionDataInit, known: Known) {
+  constructor(init: SessionDataInit, layout: Layout) {
     super(init)
-    this.#known = known
+    this.#layout = layout
   }
 
   /** Of the instance alone: a copy by `with()` is not what is stored. */
-  static known(record: SessionData | undefined): Known | null {
-    return record !== undefined && #known in record ? record.#known : null
+  static layoutOf(record: SessionData | undefined): Layout | null {
+    return record !== undefined && #layout in record ? record.#layout : null
   }
 }
 
 /** Lays out what a change of `before` has made of it. */
-export function layOutChange(data: SessionData, before: Known, change: SessionChange): Layout {
+export function layOutChange(data: SessionData, before: Layout, change: SessionChange): Layout {
   return spliced(data, before, change) ?? layOut(data, before)
 }
 
 /** A small record with some of its fields changed: the lines of the others are taken as they are. */
 function spliced(
   data: SessionData,
-  before: Known,
+  before: Layout,
   { metadata, renew, set, delete: removed }: SessionChange,
 ): Layout | null {
   if (metadata || renew || before.large !== null || !before.front.startsWith(before.line)) return null
@@ -88,7 +89,7 @@ function withLine(text: string, name: string, line: string): string {
 }
 
 /** Lays out a record, with the large fields at the place where they were if that still serves. */
-export function layOut(data: SessionData, before: Known | null = null): Layout {
+export function layOut(data: SessionData, before: Layout | null = null): Layout {
   const line = timesLine(data)
   const others = before?.others ?? ''
   let front = others
@@ -100,11 +101,11 @@ export function layOut(data: SessionData, before: Known | null = null): Layout {
 
   const length = Buffer.byteLength(line) + Buffer.byteLength(front)
   const least = length + 'b\t000000000\n\n'.length
-  const isRoomLeft = before?.large && least <= before.large.offset
-  const offset = isRoomLeft ? before.large.offset : least + ROOM + (least >> 3)
-  const reserved = `b\t${offset}\n`
-  const room = '\n'.repeat(offset - length - reserved.length)
-  return { line, front: `${line}${reserved}${front}${room}`, large: { names, offset }, others }
+  const isRoomLeft = before?.large && least <= before.large.at
+  const at = isRoomLeft ? before.large.at : least + ROOM + (least >> 3)
+  const reserved = `b\t${at}\n`
+  const room = '\n'.repeat(at - length - reserved.length)
+  return { line, front: `${line}${reserved}${front}${room}`, large: { names, at }, others }
 }
 
 /** The least that is left free before large fields, in bytes. */
@@ -187,8 +188,11 @@ function encodeTimes(data: SessionData): string {
 /** Two writes that come from one and the same reading, in one millisecond, agree in this once in so many times. */
 const REVISIONS = 36 ** 4 * 17
 
+/** @throws {SessionError} `CORRUPT_RECORD` for what could not be read again. */
 function base36(count: number): string {
-  return Math.max(0, Math.round(count)).toString(36)
+  const whole = Math.max(0, Math.round(count))
+  if (!(whole < 36 ** 10)) throw corrupt('a time or count is beyond all bounds')
+  return whole.toString(36)
 }
 
 /** A list, shorter than an object. */
@@ -206,7 +210,7 @@ export function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): st
 export function decodeRecord(id: string, text: string): SessionData {
   const metadata: Metadata = {}
   const fields = new Map<string, string>()
-  const { largeNames, others } = decodeLines(text, metadata, fields)
+  const { largeNames, largeAt, others, isPlain } = decodeLines(text, metadata, fields)
   const [generation, createdAt, updated, accessed, expires, absolute, , epoch] = decodeTimes(metadata.m)
   if (metadata.t === undefined) throw corrupt('metadata is missing')
   const init: SessionDataInit = {
@@ -228,27 +232,38 @@ export function decodeRecord(id: string, text: string): SessionData {
     ended: decodeEnd(metadata.x),
     fields,
   }
-  const large = largeNames && { names: largeNames, offset: Number(metadata.b) }
-  return new StoredData(init, { line: `m\t${metadata.m}\n`, front: text, large, others })
+  const isWhereItSays = largeNames !== null && Buffer.byteLength(text.slice(0, largeAt)) === Number(metadata.b)
+  const large = largeNames && { names: largeNames, at: isWhereItSays ? Number(metadata.b) : Number.NaN }
+  return new StoredData(init, { line: `m\t${metadata.m}\n`, front: isPlain ? text : '', large, others })
 }
 
 type Metadata = { [name in Letter]?: string }
 type Letter = 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
 const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'u', 'i', 's', 'l', 'c', 'b', 'x'])
 
-/** Takes lines apart. `largeNames` are those of the fields behind the empty lines, `null` when there are no such lines. */
-function decodeLines(
-  text: string,
-  metadata: Metadata,
-  fields: Map<string, string>,
-): { largeNames: Set<string> | null; others: string } {
+/** What `decodeLines()` finds besides metadata and fields. */
+interface Findings {
+  /** The fields behind the empty lines; `null` when there are no such lines. */
+  largeNames: Set<string> | null
+  /** Where they begin, in characters. */
+  largeAt: number
+  others: string
+  /** Whether there are no large fields, and no field comes twice: what we write, but not what anybody may have. */
+  isPlain: boolean
+}
+
+/** Takes lines apart. Of two of one name the later one counts. */
+function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): Findings {
   let largeNames: Set<string> | null = null
+  let largeAt = 0
   let others = ''
+  let count = 0
   for (let at = 0; at < text.length; ) {
     const end = text.indexOf('\n', at)
     if (end === at) {
-      largeNames ??= new Set()
       while (text.charCodeAt(at) === 10 /* \n */) at++
+      largeNames ??= new Set()
+      largeAt ||= at
       continue
     }
     const tab = text.indexOf('\t', at)
@@ -259,11 +274,12 @@ function decodeLines(
       const field = unescaped(name.slice(1))
       fields.set(field, value)
       largeNames?.add(field)
+      count++
     } else if (LETTERS.has(name)) metadata[name as Letter] = value
     else others += text.slice(at, end + 1)
     at = end + 1
   }
-  return { largeNames, others }
+  return { largeNames, largeAt, others, isPlain: largeNames === null && count === fields.size }
 }
 
 const TIMES = /^[\da-z]{1,10}( [\da-z]{1,10}){6,7}$/

@@ -2,8 +2,10 @@
 // is written stands at the top of redis-records.ts.
 //
 // Redis refuses writes when it is out of memory, but not those that can only free some, and not what a script writes
-// after one of these. So a script that must work then, because it ends sessions, begins with a `DEL`.
+// after one of these. So a script that must work then, because it ends sessions, has a `DEL` before its other
+// writes.
 import { createHash } from 'node:crypto'
+import { END_REASONS } from '../session-data.js'
 
 /** The text of a script, and the hash that calls it. */
 export interface Script {
@@ -17,7 +19,7 @@ export function script(lua: string): Script {
 
 /**
  * `read(key)` takes the lines of a record apart: `names` in their order, `texts` by name. Of one with large fields it reads
- * what stands before them, in the first `reserve` bytes; `readAll(key)` reads those as well. `store(key, lines, ttl)` writes
+ * what stands before them, in the first `largeAt` bytes; `readAll(key)` reads those as well. `store(key, lines, ttl)` writes
  * either back.
  *
  * `live(lines, now)` is the times of a record if it is alive at `now` (ms since the epoch), relative to its creation;
@@ -42,29 +44,31 @@ local function parse(text)
   end
   return lines
 end
+local function readAll(key)
+  local lines = parse(redis.call('GET', key))
+  lines.texts.b = nil
+  return lines
+end
 local function read(key)
   local text = redis.call('GETRANGE', key, 0, 4095)
   if text == '' then
     if redis.call('EXISTS', key) == 1 then corrupt() end
     return nil
   end
-  local reserve = tonumber(string.match(text, '^[^\n]*\nb\t(%d+)\n'))
-  if reserve and reserve <= #text then text = string.sub(text, 1, reserve)
-  elseif #text == 4096 then text = redis.call('GETRANGE', key, 0, reserve and reserve - 1 or -1) end
+  local largeAt = tonumber(string.match(text, '^[^\n]*\nb\t(%d+)\n'))
+  if largeAt and largeAt <= #text then text = string.sub(text, 1, largeAt)
+  elseif #text == 4096 then text = redis.call('GETRANGE', key, 0, largeAt and largeAt - 1 or -1) end
+  -- Somebody has edited it by hand, and moved what it says.
+  if largeAt and string.sub(text, -2) ~= '\n\n' then return readAll(key) end
   local lines = parse(text)
-  lines.reserve = reserve
-  return lines
-end
-local function readAll(key)
-  local lines = parse(redis.call('GET', key))
-  lines.texts.b = nil
+  lines.largeAt = largeAt
   return lines
 end
 local function put(lines, name, text)
   if text and not lines.texts[name] then table.insert(lines.names, name) end
   lines.texts[name] = text
 end
-local function print(lines)
+local function textOf(lines)
   local text, seen = {}, {}
   for _, name in ipairs(lines.names) do
     if lines.texts[name] and not seen[name] then
@@ -75,26 +79,28 @@ local function print(lines)
   return table.concat(text)
 end
 local function store(key, lines, ttl)
-  local text, reserve = print(lines), lines.reserve
-  if reserve and #text < reserve then
-    redis.call('SETRANGE', key, 0, text .. string.rep('\n', reserve - #text))
+  local text, largeAt = textOf(lines), lines.largeAt
+  ttl = math.max(1, tonumber(ttl))
+  if largeAt and #text < largeAt then
+    redis.call('SETRANGE', key, 0, text .. string.rep('\n', largeAt - #text))
     redis.call('EXPIRE', key, ttl)
     return
   end
-  if reserve then
+  if largeAt then
     lines.texts.b = nil
-    text = print(lines) .. redis.call('GETRANGE', key, reserve, -1)
+    text = textOf(lines) .. redis.call('GETRANGE', key, largeAt, -1)
   end
   redis.call('SET', key, text, 'EX', ttl)
 end
-local TIMES = '^(%w+) (%w+) (%w+) (%w+) (%w+) (%w+) (%w+)( ?%w*)$'
+local TIMES = '^' .. string.rep('([%da-z]+) ', 6) .. '([%da-z]+)( ?[%da-z]*)$'
 local function number(text)
-  return tonumber(text, 36) or corrupt()
+  return #text <= 10 and tonumber(text, 36) or corrupt()
 end
 local DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
 local function base36(n)
   local text = ''
   n = math.max(0, math.floor(n + 0.5))
+  if not (n < 36 ^ 10) then corrupt() end
   repeat
     local digit = n % 36
     text = string.sub(DIGITS, digit + 1, digit + 1) .. text
@@ -102,13 +108,18 @@ local function base36(n)
   until n == 0
   return text
 end
+local function timesOf(texts)
+  local g, c, u, a, e, z, revision, epoch = string.match(texts.m or '', TIMES)
+  if not g then corrupt() end
+  if epoch ~= '' then number(string.sub(epoch, 2)) end
+  return { generation = number(g), created = number(c), updated = number(u), accessed = number(a),
+           expires = number(e), absolute = number(z), revision = number(revision), epoch = epoch }
+end
 local function live(lines, now)
   local texts = lines.texts
-  local g, c, u, a, e, z, revision, epoch = string.match(texts.m or '', TIMES)
-  if not g or not texts.t then corrupt() end
+  local r = timesOf(texts)
+  if not texts.t then corrupt() end
   if texts.x then return nil end
-  local r = { generation = number(g), created = number(c), updated = number(u), accessed = number(a),
-              expires = number(e), absolute = number(z), revision = number(revision), epoch = epoch }
   r.at = tonumber(now) - r.created
   if r.at >= r.expires or r.at >= r.absolute then return nil end
   if texts.i then
@@ -169,9 +180,9 @@ const LONGEST_LINE = 128
 /**
  * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: the line of
  * times that was read, the text that follows, and "ttl all", or "ttl front" for a text that leaves the large fields behind
- * it as they are. Replies 1, or 'stale' if that is all there is in ARGV.
+ * it as they are. Replies 1.
  *
- * Any other change is applied here. ARGV, or the rest of it: "generation now end ttl count flags", then, with the flag `r`,
+ * Any other change is applied here. The rest of ARGV, or all of it: "generation now end ttl count flags", then, with the flag `r`,
  * seven that are rare: new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any',
  * 'absent' or 'text'), its name, its text. Then names and texts of `count` lines to write, and the names of those to remove.
  * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
@@ -182,7 +193,7 @@ if string.sub(ARGV[1], 1, 2) == 'm\\t' then
   local held = redis.call('GETRANGE', KEYS[1], 0, ${LONGEST_LINE})
   local function isAt(line) return string.sub(held, 1, #line) == line end
   if isAt(ARGV[1]) then
-    local ttl, part = string.match(ARGV[3], '(%d+) (%a+)')
+    local ttl, part = string.match(ARGV[3], '^(%d+) (%a+)$')
     if part == 'all' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ttl)
     else
       redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
@@ -190,9 +201,8 @@ if string.sub(ARGV[1], 1, 2) == 'm\\t' then
     end
     return 1
   end
-  -- A client that lost the reply with its connection may send the same once more.
+  -- A client that lost the reply with its connection may send the same once more, and nobody has written since.
   if isAt(string.match(ARGV[2], '^[^\\n]*\\n')) then return 1 end
-  if #ARGV == 3 then return {'stale'} end
   base = 3
 end
 ${PRELUDE}
@@ -201,7 +211,7 @@ local lines = read(KEYS[1])
 local r = lines and live(lines, now)
 if not r or r.generation ~= tonumber(generation) then return {'ended'} end
 local function isRead(name)
-  return lines.texts[name] or not lines.reserve or string.sub(name, 1, 1) ~= '.'
+  return lines.texts[name] or not lines.largeAt or string.sub(name, 1, 1) ~= '.'
 end
 local isRare, first = string.find(flags, 'r', 1, true), base + 2
 if isRare then first = first + 7 end
@@ -252,7 +262,7 @@ if not r or r.generation ~= tonumber(ARGV[1]) then
   return {'ended'}
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
-if old.reserve then old = readAll(KEYS[1]) end
+if old.largeAt then old = readAll(KEYS[1]) end
 local new = { names = { 'm' }, texts = {} }
 local kept = tonumber(ARGV[7])
 if ARGV[6] == 'all' then
@@ -262,10 +272,10 @@ if ARGV[6] == 'all' then
 else
   for i = 8, 7 + kept do put(new, ARGV[i], old.texts[ARGV[i]]) end
 end
-local next = 8 + kept
-local removed = tonumber(ARGV[next])
-for i = next + 1, next + removed do put(new, ARGV[i], nil) end
-for i = next + removed + 1, #ARGV, 2 do put(new, ARGV[i], ARGV[i + 1]) end
+local at = 8 + kept
+local removed = tonumber(ARGV[at])
+for i = at + 1, at + removed do put(new, ARGV[i], nil) end
+for i = at + removed + 1, #ARGV, 2 do put(new, ARGV[i], ARGV[i + 1]) end
 redis.call('DEL', KEYS[1])
 bury(KEYS[1], old, ARGV[4], ARGV[5])
 store(KEYS[2], new, ARGV[3])
@@ -279,6 +289,7 @@ local function fromJson(text)
   text = string.gsub(string.gsub(text, '\\\\', ''), '\\u[dD][89a-fA-F]%x%x', '')
   return pcall(cjson.decode, text)
 end
+local REASONS = { ${END_REASONS.map((reason) => `${reason} = true`).join(', ')} }
 local function removed()
   redis.call('DEL', KEYS[1])
   return {'removed'}
@@ -287,12 +298,15 @@ local isRead, lines = pcall(read, KEYS[1])
 if not isRead then return removed() end
 if not lines then return {'over'} end
 local texts = lines.texts
-if not texts.t or not string.match(texts.m or '', TIMES) then return removed() end
-if texts.u and not fromJson(texts.u) then return removed() end
+if not texts.t or not pcall(timesOf, texts) then return removed() end
+if texts.u then
+  local isJson, user = fromJson(texts.u)
+  if not isJson or (type(user) ~= 'string' and type(user) ~= 'number') then return removed() end
+end
 if texts.x then
   local isJson, before = fromJson(texts.x)
-  if isJson and type(before) == 'table' then return {'over', texts.x} end
-  return removed()
+  local isEnd = isJson and type(before) == 'table' and type(before.at) == 'number' and REASONS[before.reason]
+  return isEnd and {'over', texts.x} or removed()
 end
 redis.call('DEL', KEYS[1])
 bury(KEYS[1], lines, ARGV[1], ARGV[2])

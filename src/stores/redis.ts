@@ -38,7 +38,6 @@ import {
   layOutChange,
   lineName,
   linesOf,
-  SMALL_RECORD,
   StoredData,
   textOf,
   unescaped,
@@ -179,14 +178,14 @@ export class RedisSessionStore extends SessionStore {
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    const keys = [this.#key(id)]
-    const next = successorOf(change, ttlSeconds)
-    if (next !== null) {
-      const reply = await this.#script(UPDATE, keys, next.args)
-      if (reply === 1) return { status: 'updated', record: next.record }
-      if (!isStale(reply)) return decodeUpdate(reply)
-    }
-    return decodeUpdate(await this.#script(UPDATE, keys, encodeChange(change, ttlSeconds)))
+    const ttl = Math.ceil(ttlSeconds)
+    const next = successorOf(change, ttl)
+    const args = encodeChange(change, ttl)
+    const reply = await this.#script(UPDATE, [this.#key(id)], next === null ? args : [...next.args, ...args])
+    if (reply === 1 && next !== null) return { status: 'updated', record: next.record }
+    const [status, text] = reply as [string, string?]
+    const held = typeof text === 'string' ? unescaped(text) : undefined
+    return (status === 'conflict' ? { status, text: held } : { status }) as UpdateResult
   }
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
@@ -347,17 +346,15 @@ function encodeRecord(data: SessionData): string {
  */
 function successorOf(change: SessionChange, ttlSeconds: number): { record: SessionData; args: string[] } | null {
   const { madeOn } = change
-  const before = StoredData.known(madeOn)
+  const before = StoredData.layoutOf(madeOn)
   if (before === null) return null
   const { record } = applyChange(madeOn as SessionData, change)
   if (record === null || record === madeOn) return null
   const after = layOutChange(record, before, change)
   const isFront = leavesAlone(before.large, after.large, change)
   const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
-  const args = [before.line, ...(isFront ? [after.front, `${ttl} front`] : [textOf(record, after), `${ttl} all`])]
-  // Long texts are worth a second call in the rare case that another request was quicker.
-  if (lengthOf(change.set) <= SMALL_RECORD) args.push(...encodeChange(change, ttlSeconds))
-  return { record: new StoredData(record, after), args }
+  const [text, part] = isFront ? [after.front, 'front'] : [textOf(record, after), 'all']
+  return { record: new StoredData(record, after), args: [before.line, text, `${ttl} ${part}`] }
 }
 
 /** Whether the large fields stay as they are, and where they are. */
@@ -366,28 +363,11 @@ function leavesAlone(
   after: LargeFields | null,
   { set, delete: removed }: SessionChange,
 ): boolean {
-  if (before === null || before.offset !== after?.offset || before.names.size !== after.names.size) return false
+  if (before === null || before.at !== after?.at || before.names.size !== after.names.size) return false
   for (const name of after.names) {
     if (!before.names.has(name) || set?.has(name) || removed?.includes(name)) return false
   }
   return true
-}
-
-function lengthOf(texts: ReadonlyMap<string, string> = new Map()): number {
-  let length = 0
-  for (const text of texts.values()) length += text.length
-  return length
-}
-
-function isStale(reply: unknown): boolean {
-  return Array.isArray(reply) && reply[0] === 'stale'
-}
-
-function decodeUpdate(reply: unknown): UpdateResult {
-  const [status, text] = reply as [string, string?]
-  return (
-    status === 'conflict' ? { status, text: text == null ? undefined : unescaped(text) } : { status }
-  ) as UpdateResult
 }
 
 /** A change of whatever is stored. */
