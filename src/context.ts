@@ -23,8 +23,7 @@ export function runWithSession<T>(holder: SessionHolder, task: () => T): T {
  * Runs `task`, and everything that it starts, without a current session: for calls of the store, which knows none.
  *
  * Up to Node 22 a promise keeps the context in which it was made, here the whole request. When a store's client makes many,
- * V8 may come to take what they hold for long-lived (pretenuring), and from then on only full collections free a request:
- * 20 us for each write on Redis under Express.
+ * V8 may come to take what they hold for long-lived (pretenuring), and from then on only full collections free a request.
  */
 export function runWithoutSession<Arg, T>(task: (arg: Arg) => T, arg: Arg): T {
   return current.run(undefined, task, arg)

@@ -69,6 +69,11 @@ export interface RegenerationParts {
   readonly context?: SessionContext | undefined
 }
 
+/** What became of a change; of one that was applied, the record that it made. */
+export type Update =
+  | Exclude<UpdateResult, { status: 'updated' }>
+  | { readonly status: 'updated'; readonly record: SessionData }
+
 /** How a session is ended; the time is that of the call. */
 export type Ending = Omit<SessionEnd, 'at' | 'reason'> & { readonly reason: Exclude<EndReason, 'regenerated'> }
 
@@ -257,7 +262,7 @@ export class SessionEngine {
   }
 
   /** Applies a change. That the session has ended is told as `lateWrite`. */
-  async update(record: SessionData, change: SessionChange): Promise<UpdateResult> {
+  async update(record: SessionData, change: SessionChange): Promise<Update> {
     const end = change.metadata?.absoluteExpiresAt
     const isProlonged = end !== undefined && end > record.absoluteExpiresAt
     if (isProlonged) await this.#prolongEntry(record, end)
@@ -266,10 +271,10 @@ export class SessionEngine {
     if (result.status === 'ended') {
       this.events.emit('lateWrite', nameOf(record))
       if (isProlonged && record.userId !== undefined) await this.#forgetEntries(record.userId, [record.id])
-    } else if (result.status === 'updated' && change.renew === undefined && this.events.isHeard('committed')) {
-      this.events.emit('committed', nameOf(record))
     }
-    return result
+    if (result.status !== 'updated') return result
+    if (change.renew === undefined && this.events.isHeard('committed')) this.events.emit('committed', nameOf(record))
+    return { status: 'updated', record: result.record ?? applyChange(record, change).record ?? record }
   }
 
   /** Whether the session was not used for so long that its logical ID has ended. */
@@ -326,7 +331,7 @@ export class SessionEngine {
     const result = await this.update(record, change)
     if (result.status !== 'updated') return result.status === 'ended' ? 'ended' : null
     this.events.emit('renewed', nameOf(record))
-    return { record: result.record ?? applyChange(record, change).record ?? record, token }
+    return { record: result.record, token }
   }
 
   /** Ends `record` and begins a session in its place, in one step. Resolves to `null` when it had ended already. */

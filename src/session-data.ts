@@ -105,7 +105,7 @@ export type Expectation =
 
 /** What became of a change. */
 export type UpdateResult =
-  /** Applied as a whole. `record` is what the session is now, if the store knows. */
+  /** Applied as a whole. `record` is what the session is now, if the store knows that it was as `madeOn` until then. */
   | { readonly status: 'updated'; readonly record?: SessionData }
   /** Not applied: there is no live record of that ID and generation. */
   | { readonly status: 'ended' }
@@ -360,15 +360,14 @@ export function applyChange(
   }
   if (renew && record.tokenHash !== renew.from) return { result: { status: 'renewed' }, record }
 
-  return {
-    result: { status: 'updated' },
-    record: record.with({
-      ...metadata,
-      ...(renew && { tokenHash: renew.to, previousToken: { hash: renew.from, until: renew.graceUntil } }),
-      ...timesAfter(record, change),
-      fields: changesFields(change) ? mergeFields(record.fields, change.set, change.delete) : record.fields,
-    }),
-  }
+  const changed = record.with({
+    ...metadata,
+    ...(renew && { tokenHash: renew.to, previousToken: { hash: renew.from, until: renew.graceUntil } }),
+    ...timesAfter(record, change),
+    fields: changesFields(change) ? mergeFields(record.fields, change.set, change.delete) : record.fields,
+  })
+  const isAsRead = record === change.madeOn
+  return { result: { status: 'updated', ...(isAsRead && { record: changed }) }, record: changed }
 }
 
 /** The times of a live record after a change. */

@@ -9,13 +9,7 @@ import { type FieldChanges, Fields } from './fields.js'
 import { derivedLogicalId, newLogicalId, newToken } from './ids.js'
 import { type Duration, milliseconds } from './options.js'
 import type { Session } from './session.js'
-import {
-  applyChange,
-  type MetadataChange,
-  type SessionChange,
-  type SessionContext,
-  type SessionData,
-} from './session-data.js'
+import type { MetadataChange, SessionChange, SessionContext, SessionData } from './session-data.js'
 import type { EndedSession } from './session-info.js'
 
 /** What a session needs to know of the request it belongs to. */
@@ -651,7 +645,7 @@ export class SessionState {
       const change = this.engine.change(record, { ...parts, isPassive: this.host.isPassive })
       const result = await this.engine.update(record, change)
       if (result.status === 'updated') {
-        this.record = result.record ?? applyChange(record, change).record ?? record
+        this.record = result.record
         if (this.engine.movesCookie(record, this.record)) this.#moveCookie()
         this.#tellBoundary({ from, to, cause })
         return
@@ -720,9 +714,9 @@ export class SessionState {
   }
 
   /** Brings this request's view up to date with a change that the store has applied. */
-  #applied(change: SessionChange, after: SessionData | undefined): void {
+  #applied(change: SessionChange, after: SessionData): void {
     const before = this.record as SessionData
-    this.record = after ?? applyChange(before, change).record ?? before
+    this.record = after
     if (change.metadata === this.#metadata) this.#metadata = {}
     const { set = NO_CHANGES.set, delete: removed = NO_CHANGES.delete } = change
     this.fields.committed({ set, delete: removed }, this.record.fields)

@@ -388,6 +388,30 @@ const FAULTS: readonly (readonly [string, StoreFault, SessionError['code']])[] =
   ['misses the deadline', { kind: 'hang', operations: WRITING }, 'STORE_TIMEOUT'],
 ]
 
+describe.each(STORES)('two requests on one session in %s', (_name, createKit) => {
+  test('lose no update() when one of them has read the field before and stored another since', async () => {
+    const kit = createKit()
+    await kit.start()
+    const { app, middleware } = testApp({ store: kit.create() })
+    const { manager } = middleware
+    app.post('/mixed', async (req: Request, res: Response) => {
+      expect(req.session.get('n')).toBe(1)
+      await manager.update(req.session.id, { n: 2 })
+      req.session.set('other', true)
+      await req.session.save()
+      await req.session.update('n', (n) => Number(n) + 1)
+      res.json({})
+    })
+    const server = await listen(app)
+    const client = new Client(server)
+    await client.post('/update')
+    expect((await client.post('/mixed')).status).toBe(200)
+    expect((await peek(client)).fields).toEqual({ n: 3, other: true })
+    await server.close()
+    await kit.stop()
+  })
+})
+
 describe.each(STORES)('a commit to %s', (_name, createKit) => {
   let kit: StoreKit
   let store: FaultyStore

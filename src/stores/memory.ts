@@ -175,9 +175,8 @@ export class MemorySessionStore extends SessionStore {
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
     const { result, record } = applyChange(this.#read(id), change)
-    if (result.status !== 'updated' || record === null) return result
-    this.#put(id, record, ttlSeconds)
-    return { status: 'updated', record }
+    if (result.status === 'updated' && record !== null) this.#put(id, record, ttlSeconds)
+    return result
   }
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
