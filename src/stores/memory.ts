@@ -18,7 +18,8 @@ import {
 } from '../session-data.js'
 import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
 import { MemoryUserIndex } from './memory-users.js'
-import { ShardedMap, Slices } from './sharded-map.js'
+import { type ActivityList, LISTS, NONE, SessionTable } from './session-table.js'
+import { Slices } from './sharded-map.js'
 
 /** What `new MemorySessionStore()` takes. */
 export interface MemorySessionStoreOptions {
@@ -45,39 +46,11 @@ export interface MemorySessionStoreOptions {
   clock?: () => number
 }
 
-/** One kept session, linked to its neighbours by activity. */
-interface Entry {
+/** A record that is kept as it is: in use, or too large to rest as a text. */
+interface Loaded {
   readonly id: string
-  /** A record in use as it is; a small one that rests as one string, which takes half the memory. */
-  kept: string | SessionData
-  /** When the record is forgotten: all that a clean-up looks at. */
-  forgetAt: number
-  list: ActivityList
-  older: Entry | null
-  newer: Entry | null
-}
-
-/** Entries from the least to the most recently active. */
-class ActivityList {
-  oldest: Entry | null = null
-  newest: Entry | null = null
-
-  append(entry: Entry): void {
-    entry.older = this.newest
-    entry.newer = null
-    if (this.newest) this.newest.newer = entry
-    else this.oldest = entry
-    this.newest = entry
-  }
-
-  remove(entry: Entry): void {
-    if (entry.older) entry.older.newer = entry.newer
-    else this.oldest = entry.newer
-    if (entry.newer) entry.newer.older = entry.older
-    else this.newest = entry.older
-    entry.older = null
-    entry.newer = null
-  }
+  readonly row: number
+  record: SessionData
 }
 
 /** A timer set for longer would fire at once, and again and again. */
@@ -93,12 +66,10 @@ export class MemorySessionStore extends SessionStore {
   readonly #cleanupIntervalMs: number
   readonly #clock: () => number
   readonly #users: MemoryUserIndex
-  /** 256 maps of UUIDs: a million sessions make about 4,000 a map. */
-  readonly #entries = new ShardedMap<Entry>((id) => id.slice(0, 2))
-  readonly #ended = new ActivityList()
-  readonly #anonymous = new ActivityList()
-  readonly #withUser = new ActivityList()
-  readonly #inUse = new Set<Entry>()
+  readonly #table: SessionTable
+  readonly #loaded = new Map<string, Loaded>()
+  /** Those that are loaded because they are in use. */
+  readonly #inUse = new Set<Loaded>()
   readonly #leases = new Map<string, { readonly owner: string; readonly until: number }>()
   #epoch = 0
   #timer: NodeJS.Timeout | undefined
@@ -123,10 +94,11 @@ export class MemorySessionStore extends SessionStore {
     this.#maxSessions = maxSessions
     this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)
     this.#clock = clock
+    this.#table = new SessionTable(maxSessions)
     this.#users = new MemoryUserIndex({
       // A session that is there has one, and one that is about to be; further ones are logins that failed half way.
       maxEntries: 2 * maxSessions + MAX_PENDING,
-      hasSession: (id) => this.#entries.get(id) !== undefined,
+      hasSession: (id) => this.#rowOf(id) !== NONE,
     })
     this.users = this.#users
     if (warnInProduction && process.env['NODE_ENV'] === 'production') {
@@ -141,7 +113,7 @@ export class MemorySessionStore extends SessionStore {
 
   /** How many records are kept: of sessions, and of those that are over and not forgotten yet. */
   get size(): number {
-    return this.#entries.size
+    return this.#table.size
   }
 
   async get(id: string): Promise<SessionData | null> {
@@ -168,7 +140,7 @@ export class MemorySessionStore extends SessionStore {
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
-    if (this.#find(id)) return false
+    if (this.#find(id) !== NONE) return false
     this.#put(id, data, ttlSeconds)
     return true
   }
@@ -183,7 +155,7 @@ export class MemorySessionStore extends SessionStore {
     const record = this.#read(id)
     const next = applyRegeneration(record, regeneration)
     if (record === null || next === null) return { status: 'ended' }
-    if (this.#find(next.id)) return { status: 'taken' }
+    if (this.#find(next.id) !== NONE) return { status: 'taken' }
     // First the tombstone: when the store is full, it makes room for the successor, and no other session does.
     this.#put(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
     this.#put(next.id, next, ttlSeconds)
@@ -200,11 +172,9 @@ export class MemorySessionStore extends SessionStore {
   /** Reads in slices of a few milliseconds, with the event loop between them. */
   override async *scan(): AsyncGenerator<SessionData, void, undefined> {
     const slices = new Slices()
-    for (const shard of this.#entries.shards()) {
-      for (const entry of shard.values()) {
-        if (this.#clock() < entry.forgetAt) yield recordOf(entry)
-        if (slices.isOver()) await slices.next()
-      }
+    for (const row of this.#table.rows()) {
+      if (this.#clock() < this.#table.forgetAt(row)) yield this.#recordOf(row)
+      if (slices.isOver()) await slices.next()
     }
   }
 
@@ -234,13 +204,10 @@ export class MemorySessionStore extends SessionStore {
 
   /** Forgets every session at once. What `epoch()` counts and the leases stay. */
   clear(): void {
-    this.#entries.clear()
-    this.#users.clear()
+    this.#table.clear()
+    this.#loaded.clear()
     this.#inUse.clear()
-    for (const list of [this.#ended, this.#anonymous, this.#withUser]) {
-      list.oldest = null
-      list.newest = null
-    }
+    this.#users.clear()
   }
 
   /** Starts the periodic clean-up, if `cleanupInterval` allows one and it does not run. */
@@ -264,108 +231,133 @@ export class MemorySessionStore extends SessionStore {
     const now = this.#clock()
     const slices = new Slices()
     let removed = 0
-    for (const shard of this.#entries.shards()) {
-      for (const entry of shard.values()) {
-        if (now >= entry.forgetAt) {
-          this.#remove(entry)
-          removed++
-        }
-        if (slices.isOver(ENTRIES_BETWEEN_CLOCK_READS)) await slices.next()
+    for (const row of this.#table.rows()) {
+      if (now >= this.#table.forgetAt(row)) {
+        this.#remove(row)
+        removed++
       }
+      if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
     }
     await this.#users.clearStale(now, slices)
     for (const [name, { until }] of this.#leases) if (now >= until) this.#leases.delete(name)
     return removed
   }
 
-  #find(id: string): Entry | undefined {
-    const entry = this.#entries.get(id)
-    if (entry === undefined || this.#clock() < entry.forgetAt) return entry
-    this.#remove(entry)
-    return undefined
+  #rowOf(id: string): number {
+    return this.#loaded.get(id)?.row ?? this.#table.find(id)
+  }
+
+  /** The row of a session that is there and not forgotten, else `NONE`. */
+  #find(id: string): number {
+    const row = this.#rowOf(id)
+    if (row === NONE || this.#clock() < this.#table.forgetAt(row)) return row
+    this.#remove(row)
+    return NONE
   }
 
   #read(id: string): SessionData | null {
-    const entry = this.#find(id)
-    if (entry === undefined) return null
-    const record = recordOf(entry)
+    const row = this.#find(id)
+    if (row === NONE) return null
+    const loaded = this.#loaded.get(id)
+    if (loaded) return loaded.record
+    const record = this.#recordOf(row)
     // Those that are over are seldom asked for again.
-    if (record !== entry.kept && !record.ended) this.#keepInUse(entry, record)
+    if (!record.ended) this.#keepInUse(this.#load(record.id, row, record))
     return record
   }
 
-  /** Keeps a record as it is, and puts the one that has been so for longest to rest. */
-  #keepInUse(entry: Entry, record: SessionData): void {
-    entry.kept = record
-    this.#inUse.add(entry)
+  #recordOf(row: number): SessionData {
+    const id = this.#table.idOf(row)
+    const text = this.#table.textOf(row)
+    return text === null ? (this.#loaded.get(id) as Loaded).record : unpack(id, text)
+  }
+
+  #load(id: string, row: number, record: SessionData): Loaded {
+    const present = this.#loaded.get(id)
+    if (present) {
+      present.record = record
+      return present
+    }
+    const loaded = { id, row, record }
+    this.#loaded.set(id, loaded)
+    this.#table.setText(row, null)
+    return loaded
+  }
+
+  /** Keeps a record loaded, and puts the one that has been in use for longest to rest. */
+  #keepInUse(loaded: Loaded): void {
+    this.#inUse.add(loaded)
     if (this.#inUse.size <= MAX_IN_USE) return
     const [longest] = this.#inUse
     if (longest) this.#rest(longest)
   }
 
-  #rest(entry: Entry): void {
-    this.#inUse.delete(entry)
-    if (typeof entry.kept !== 'string') entry.kept = pack(entry.kept) ?? entry.kept
+  #rest(loaded: Loaded): void {
+    this.#inUse.delete(loaded)
+    const text = pack(loaded.record)
+    if (text === null) return
+    this.#table.setText(loaded.row, text)
+    this.#loaded.delete(loaded.id)
   }
 
   #put(id: string, record: SessionData, ttlSeconds: number): void {
-    const list = this.#listOf(record)
-    let entry = this.#find(id)
-    if (entry) entry.list.remove(entry)
+    const list = listOf(record)
+    let row = this.#find(id)
+    if (row !== NONE) this.#table.moveTo(row, list)
     else {
-      if (this.#entries.size >= this.#maxSessions) this.#evict()
-      entry = { id, kept: record, forgetAt: 0, list, older: null, newer: null }
-      this.#entries.set(id, entry)
+      if (this.#table.size >= this.#maxSessions) this.#evict()
+      row = this.#table.add(id, list)
     }
-    if (record.ended) {
-      entry.kept = record
-      this.#rest(entry)
-    } else this.#keepInUse(entry, record)
-    entry.forgetAt = Math.max(this.#clock() + ttlSeconds * 1000, endOf(record))
-    entry.list = list
-    list.append(entry)
+    this.#table.setForgetAt(row, Math.max(this.#clock() + ttlSeconds * 1000, endOf(record)))
+    const loaded = this.#load(id, row, record)
+    if (record.ended) this.#rest(loaded)
+    else this.#keepInUse(loaded)
   }
 
   #drop(id: string): void {
-    const entry = this.#entries.get(id)
-    if (entry) this.#remove(entry)
+    const row = this.#rowOf(id)
+    if (row !== NONE) this.#remove(row)
   }
 
-  #remove(entry: Entry): void {
-    this.#entries.delete(entry.id)
-    entry.list.remove(entry)
-    this.#inUse.delete(entry)
-    this.#users.forget(entry.id)
+  #remove(row: number): void {
+    const id = this.#table.idOf(row)
+    const loaded = this.#loaded.get(id)
+    if (loaded) {
+      this.#loaded.delete(id)
+      this.#inUse.delete(loaded)
+    }
+    this.#table.delete(row)
+    this.#users.forget(id)
   }
 
   #evict(): void {
-    const victim = this.#ended.oldest ?? this.#anonymous.oldest ?? this.#withUser.oldest
-    if (victim) this.#remove(victim)
-  }
-
-  #listOf(record: SessionData): ActivityList {
-    if (record.ended) return this.#ended
-    return record.userId === undefined ? this.#anonymous : this.#withUser
+    for (const list of [LISTS.ended, LISTS.anonymous, LISTS.withUser]) {
+      const row = this.#table.oldest(list)
+      if (row === NONE) continue
+      this.#remove(row)
+      return
+    }
   }
 }
 
 /** How many logins may be under way in a store that keeps few sessions. */
 const MAX_PENDING = 1_000
-/** How many entries a clean-up looks at before it looks at the time. */
-const ENTRIES_BETWEEN_CLOCK_READS = 64
+/** How many sessions a clean-up looks at before it looks at the time. */
+const ROWS_BETWEEN_CLOCK_READS = 64
 /** How many records are kept as they are, ready to be handed out. */
 const MAX_IN_USE = 1_000
 /** Records with more characters of fields than this never rest as a string: packing copies every character. */
 const PACKED_UP_TO = 4_096
 
+function listOf({ ended, userId }: SessionData): ActivityList {
+  if (ended) return LISTS.ended
+  return userId === undefined ? LISTS.anonymous : LISTS.withUser
+}
+
 /** When the session of a record is over, by whatever limit comes first. */
 function endOf({ ended, expiresAt, absoluteExpiresAt, lastAccessedAt, idleTimeoutMs }: SessionData): number {
   if (ended) return 0
   return Math.min(expiresAt, absoluteExpiresAt, lastAccessedAt + (idleTimeoutMs ?? Number.POSITIVE_INFINITY))
-}
-
-function recordOf({ id, kept }: Entry): SessionData {
-  return typeof kept === 'string' ? unpack(id, kept) : kept
 }
 
 /** The small numbers of a packed record: times count from creation, lengths are of names and texts in turn. */
