@@ -1,24 +1,15 @@
 // Which sessions each user has, for the memory store.
 import { SessionError } from '../errors.js'
 import type { UserEntry, UserIndex } from '../store.js'
-import { ShardedMap, type Slices } from './sharded-map.js'
+import { KeyedRows, NONE } from './keyed-rows.js'
+import { LIST_COLUMNS, RowLists } from './row-lists.js'
+import type { Slices } from './slices.js'
 
-/** An entry, linked to the others of its user. */
-interface Link {
-  readonly user: User
-  entry: UserEntry
-  older: Link | null
-  newer: Link | null
-  /** The entry of the same session under another user: no caller of ours makes one. */
-  sameId: Link | null
-}
-
-/** A user with at least one entry. */
-interface User {
-  readonly key: string
-  oldest: Link | null
-  newest: Link | null
-}
+/** Columns of an entry. */
+const SINCE = 0
+const ENDS_AT = 1
+const PENDING_UNTIL = 2
+const IS_EVICTED = 3
 
 /** What the index asks of the store that it belongs to. */
 export interface MemoryUserIndexOptions {
@@ -32,17 +23,21 @@ export interface MemoryUserIndexOptions {
 export class MemoryUserIndex implements UserIndex {
   readonly #maxEntries: number
   readonly #hasSession: (id: string) => boolean
-  readonly #users = new ShardedMap<User>(endOf)
-  readonly #byId = new ShardedMap<Link>(beginningOf)
+  /** By session ID, newest first: no caller of ours makes one session of several users. */
+  readonly #entries: KeyedRows
+  /** The entries of each user, from the oldest to the newest. A user has at least one. */
+  readonly #users: RowLists
 
   constructor({ maxEntries, hasSession }: MemoryUserIndexOptions) {
     this.#maxEntries = maxEntries
     this.#hasSession = hasSession
+    this.#entries = new KeyedRows({ expected: maxEntries, integers: LIST_COLUMNS, numbers: 4 })
+    this.#users = new RowLists(this.#entries, maxEntries)
   }
 
-  /** How many entries there are, at most one a session but for those under several users. */
+  /** How many entries there are. */
   get size(): number {
-    return this.#byId.size
+    return this.#entries.size
   }
 
   /** How many users have an entry. */
@@ -54,11 +49,11 @@ export class MemoryUserIndex implements UserIndex {
   async add(...[user, entry, options]: Parameters<UserIndex['add']>): ReturnType<UserIndex['add']> {
     const { now, max = Number.POSITIVE_INFINITY, evictsOldest = false } = options
     this.#prune(user, now)
-    const others = this.#links(user).filter((link) => link.entry.id !== entry.id)
-    const active = others.filter((link) => !link.entry.isEvicted)
+    const others = this.#entriesOf(user).filter(({ id }) => id !== entry.id)
+    const active = others.filter(({ isEvicted }) => !isEvicted)
     const excess = active.length + (entry.isEvicted ? 0 : 1) - max
-    if (excess > 0 && !evictsOldest) return { status: 'full', entries: this.#entries(user) }
-    if (this.#byId.size >= this.#maxEntries && !this.#byId.get(entry.id)) {
+    if (excess > 0 && !evictsOldest) return { status: 'full', entries: this.#entriesOf(user) }
+    if (this.#entries.size >= this.#maxEntries && this.#entries.find(entry.id) === NONE) {
       throw new SessionError(
         'STORE_UNAVAILABLE',
         `The memory store has ${this.#maxEntries} logins, most of them unfinished; it takes no more until its clean-up.`,
@@ -66,146 +61,123 @@ export class MemoryUserIndex implements UserIndex {
     }
 
     if (excess > 0) {
-      active.sort((a, b) => a.entry.since - b.entry.since)
-      for (const link of active.slice(0, excess)) link.entry = copy(link.entry, { isEvicted: true })
+      active.sort((a, b) => a.since - b.since)
+      for (const { id } of active.slice(0, excess)) this.#markEvicted(this.#find(user, id))
     }
-    this.#put(user, copy(entry))
-    return { status: 'added', evicted: others.filter(isEvicted).map(entryOf) }
+    this.#put(user, entry)
+    return {
+      status: 'added',
+      evicted: this.#entriesOf(user).filter(({ id, isEvicted }) => isEvicted && id !== entry.id),
+    }
   }
 
   async settle(user: string, id: string, remove: readonly string[] = []): Promise<boolean> {
-    const link = this.#find(user, id)
-    const isGood = link !== null && !link.entry.isEvicted
-    if (isGood) link.entry = copy(link.entry, { pendingUntil: 0 })
+    const row = this.#find(user, id)
+    const isGood = row !== NONE && !this.#isEvicted(row)
+    if (isGood) this.#entries.setNumber(row, PENDING_UNTIL, 0)
     await this.remove(user, remove)
     return isGood
   }
 
   async list(user: string, now: number): Promise<readonly UserEntry[]> {
     this.#prune(user, now)
-    return this.#entries(user)
+    return this.#entriesOf(user)
   }
 
   async evict(...[user, { now, except }]: Parameters<UserIndex['evict']>): ReturnType<UserIndex['evict']> {
     this.#prune(user, now)
-    const links = this.#links(user)
-    for (const link of links) {
-      if (link.entry.id !== except && !link.entry.isEvicted) link.entry = copy(link.entry, { isEvicted: true })
-    }
-    return links.filter(isEvicted).map(entryOf)
+    for (const row of this.#rowsOf(user)) if (this.#entries.keyOf(row) !== except) this.#markEvicted(row)
+    return this.#entriesOf(user).filter(({ isEvicted }) => isEvicted)
   }
 
   async remove(user: string, ids: readonly string[]): Promise<void> {
     for (const id of ids) {
-      const link = this.#find(user, id)
-      if (link) this.#drop(link)
+      const row = this.#find(user, id)
+      if (row !== NONE) this.#drop(row)
     }
   }
 
   /** Removes the entries of a session that is no longer kept. */
   forget(id: string): void {
-    for (let link = this.#byId.get(id) ?? null; link; link = link.sameId) this.#drop(link)
+    for (let row = this.#entries.find(id); row !== NONE; row = this.#entries.find(id)) this.#drop(row)
   }
 
   /** Removes the entries of sessions that never came, once they cannot come any more. The others go with their session. */
   async clearStale(now: number, slices: Slices): Promise<void> {
-    for (const shard of this.#byId.shards()) {
-      for (const first of shard.values()) {
-        for (let link: Link | null = first; link; link = link.sameId) {
-          const { id, endsAt, pendingUntil } = link.entry
-          const isStale = now >= endsAt || (pendingUntil > 0 && now >= pendingUntil)
-          if (isStale && !this.#hasSession(id)) this.#drop(link)
-        }
-        if (slices.isOver(LINKS_BETWEEN_CLOCK_READS)) await slices.next()
-      }
+    for (const row of this.#entries.rows()) {
+      const { id, endsAt, pendingUntil } = this.#entryOf(row)
+      const isStale = now >= endsAt || (pendingUntil > 0 && now >= pendingUntil)
+      if (isStale && !this.#hasSession(id)) this.#drop(row)
+      if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
     }
   }
 
   clear(): void {
+    this.#entries.clear()
     this.#users.clear()
-    this.#byId.clear()
   }
 
-  #links(user: string): Link[] {
-    const links: Link[] = []
-    for (let link = this.#users.get(user)?.oldest ?? null; link; link = link.newer) links.push(link)
-    return links
+  #rowsOf(user: string): number[] {
+    const rows: number[] = []
+    const list = this.#users.find(user)
+    if (list === NONE) return rows
+    for (let row = this.#users.oldest(list); row !== NONE; row = this.#users.newer(row)) rows.push(row)
+    return rows
   }
 
-  #entries(user: string): UserEntry[] {
-    return this.#links(user).map(entryOf)
+  #entriesOf(user: string): UserEntry[] {
+    return this.#rowsOf(user).map((row) => this.#entryOf(row))
   }
 
-  #find(user: string, id: string): Link | null {
-    let link = this.#byId.get(id) ?? null
-    while (link && link.user.key !== user) link = link.sameId
-    return link
+  #entryOf(row: number): UserEntry {
+    return {
+      id: this.#entries.keyOf(row),
+      since: this.#entries.number(row, SINCE),
+      endsAt: this.#entries.number(row, ENDS_AT),
+      pendingUntil: this.#entries.number(row, PENDING_UNTIL),
+      isEvicted: this.#isEvicted(row),
+    }
+  }
+
+  #isEvicted(row: number): boolean {
+    return this.#entries.number(row, IS_EVICTED) === 1
+  }
+
+  #markEvicted(row: number): void {
+    this.#entries.setNumber(row, IS_EVICTED, 1)
+  }
+
+  #find(user: string, id: string): number {
+    const list = this.#users.find(user)
+    let row = list === NONE ? NONE : this.#entries.find(id)
+    while (row !== NONE && this.#users.listOf(row) !== list) row = this.#entries.findNext(row)
+    return row
   }
 
   #prune(user: string, now: number): void {
-    for (let link = this.#users.get(user)?.oldest ?? null; link; link = link.newer) {
-      if (now >= link.entry.endsAt) this.#drop(link)
-    }
+    for (const row of this.#rowsOf(user)) if (now >= this.#entries.number(row, ENDS_AT)) this.#drop(row)
   }
 
-  #put(key: string, entry: UserEntry): void {
-    const present = this.#find(key, entry.id)
-    if (present) {
-      present.entry = entry
-      return
+  #put(user: string, { id, since, endsAt, pendingUntil, isEvicted }: UserEntry): void {
+    let row = this.#find(user, id)
+    if (row === NONE) {
+      const list = this.#users.find(user)
+      row = this.#entries.add(id)
+      this.#users.append(list === NONE ? this.#users.add(user) : list, row)
     }
-    let user = this.#users.get(key)
-    if (!user) {
-      user = { key, oldest: null, newest: null }
-      this.#users.set(key, user)
-    }
-    const link: Link = { user, entry, older: user.newest, newer: null, sameId: this.#byId.get(entry.id) ?? null }
-    if (user.newest) user.newest.newer = link
-    else user.oldest = link
-    user.newest = link
-    this.#byId.set(entry.id, link)
+    this.#entries.setNumber(row, SINCE, since)
+    this.#entries.setNumber(row, ENDS_AT, endsAt)
+    this.#entries.setNumber(row, PENDING_UNTIL, pendingUntil)
+    this.#entries.setNumber(row, IS_EVICTED, Number(isEvicted))
   }
 
-  #drop(link: Link): void {
-    const { user, entry, older, newer } = link
-    if (older) older.newer = newer
-    else user.oldest = newer
-    if (newer) newer.older = older
-    else user.newest = older
-    if (!user.oldest) this.#users.delete(user.key)
-
-    const first = this.#byId.get(entry.id)
-    if (first !== link) {
-      let before = first
-      while (before && before.sameId !== link) before = before.sameId ?? undefined
-      if (before) before.sameId = link.sameId
-    } else if (link.sameId) this.#byId.set(entry.id, link.sameId)
-    else this.#byId.delete(entry.id)
+  #drop(row: number): void {
+    const list = this.#users.listOf(row)
+    this.#users.remove(row)
+    if (this.#users.oldest(list) === NONE) this.#users.delete(list)
+    this.#entries.delete(row)
   }
 }
 
-/** How many links a clean-up looks at before it looks at the time. */
-const LINKS_BETWEEN_CLOCK_READS = 64
-
-/** A copy that nobody can change, so that it can be handed out. */
-function copy(entry: UserEntry, members?: Partial<UserEntry>): UserEntry {
-  const { id, since, endsAt, pendingUntil, isEvicted } = entry
-  return Object.freeze({ id, since, endsAt, pendingUntil, isEvicted, ...members })
-}
-
-function isEvicted(link: Link): boolean {
-  return link.entry.isEvicted
-}
-
-function entryOf(link: Link): UserEntry {
-  return link.entry
-}
-
-/** Users by their last characters: what is put before them to tell kinds apart is the same for many. */
-function endOf(user: string): string {
-  return user.slice(-2)
-}
-
-function beginningOf(id: string): string {
-  return id.slice(0, 2)
-}
+/** How many entries a clean-up looks at before it looks at the time. */
+const ROWS_BETWEEN_CLOCK_READS = 64

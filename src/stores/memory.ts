@@ -17,9 +17,11 @@ import {
   type UpdateResult,
 } from '../session-data.js'
 import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
+import { KeyedRows, NONE } from './keyed-rows.js'
 import { MemoryUserIndex } from './memory-users.js'
-import { type ActivityList, LISTS, NONE, SessionTable } from './session-table.js'
-import { Slices } from './sharded-map.js'
+import { LIST_COLUMNS, RowLists } from './row-lists.js'
+import { Slices } from './slices.js'
+import { TextSlabs } from './text-slabs.js'
 
 /** What `new MemorySessionStore()` takes. */
 export interface MemorySessionStoreOptions {
@@ -46,6 +48,17 @@ export interface MemorySessionStoreOptions {
   clock?: () => number
 }
 
+/** Columns of a session. */
+const FORGET_AT = 0
+/** Where its record rests, or `NONE`. */
+const TEXT = 1
+
+interface ActivityLists {
+  readonly ended: number
+  readonly anonymous: number
+  readonly withUser: number
+}
+
 /** A record that is kept as it is: in use, or too large to rest as a text. */
 interface Loaded {
   readonly id: string
@@ -66,7 +79,12 @@ export class MemorySessionStore extends SessionStore {
   readonly #cleanupIntervalMs: number
   readonly #clock: () => number
   readonly #users: MemoryUserIndex
-  readonly #table: SessionTable
+  readonly #sessions: KeyedRows
+  /** Sessions from the least to the most recently active, by what makes room first. */
+  readonly #activity: RowLists
+  #lists: ActivityLists
+  /** The records that rest, as texts. */
+  #texts = new TextSlabs()
   readonly #loaded = new Map<string, Loaded>()
   /** Those that are loaded because they are in use. */
   readonly #inUse = new Set<Loaded>()
@@ -94,7 +112,9 @@ export class MemorySessionStore extends SessionStore {
     this.#maxSessions = maxSessions
     this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)
     this.#clock = clock
-    this.#table = new SessionTable(maxSessions)
+    this.#sessions = new KeyedRows({ expected: maxSessions, integers: LIST_COLUMNS, numbers: 2 })
+    this.#activity = new RowLists(this.#sessions, 3)
+    this.#lists = this.#addLists()
     this.#users = new MemoryUserIndex({
       // A session that is there has one, and one that is about to be; further ones are logins that failed half way.
       maxEntries: 2 * maxSessions + MAX_PENDING,
@@ -113,7 +133,7 @@ export class MemorySessionStore extends SessionStore {
 
   /** How many records are kept: of sessions, and of those that are over and not forgotten yet. */
   get size(): number {
-    return this.#table.size
+    return this.#sessions.size
   }
 
   async get(id: string): Promise<SessionData | null> {
@@ -172,8 +192,8 @@ export class MemorySessionStore extends SessionStore {
   /** Reads in slices of a few milliseconds, with the event loop between them. */
   override async *scan(): AsyncGenerator<SessionData, void, undefined> {
     const slices = new Slices()
-    for (const row of this.#table.rows()) {
-      if (this.#clock() < this.#table.forgetAt(row)) yield this.#recordOf(row)
+    for (const row of this.#sessions.rows()) {
+      if (this.#clock() < this.#sessions.number(row, FORGET_AT)) yield this.#recordOf(row)
       if (slices.isOver()) await slices.next()
     }
   }
@@ -204,7 +224,10 @@ export class MemorySessionStore extends SessionStore {
 
   /** Forgets every session at once. What `epoch()` counts and the leases stay. */
   clear(): void {
-    this.#table.clear()
+    this.#sessions.clear()
+    this.#activity.clear()
+    this.#lists = this.#addLists()
+    this.#texts = new TextSlabs()
     this.#loaded.clear()
     this.#inUse.clear()
     this.#users.clear()
@@ -231,8 +254,8 @@ export class MemorySessionStore extends SessionStore {
     const now = this.#clock()
     const slices = new Slices()
     let removed = 0
-    for (const row of this.#table.rows()) {
-      if (now >= this.#table.forgetAt(row)) {
+    for (const row of this.#sessions.rows()) {
+      if (now >= this.#sessions.number(row, FORGET_AT)) {
         this.#remove(row)
         removed++
       }
@@ -244,13 +267,13 @@ export class MemorySessionStore extends SessionStore {
   }
 
   #rowOf(id: string): number {
-    return this.#loaded.get(id)?.row ?? this.#table.find(id)
+    return this.#loaded.get(id)?.row ?? this.#sessions.find(id)
   }
 
   /** The row of a session that is there and not forgotten, else `NONE`. */
   #find(id: string): number {
     const row = this.#rowOf(id)
-    if (row === NONE || this.#clock() < this.#table.forgetAt(row)) return row
+    if (row === NONE || this.#clock() < this.#sessions.number(row, FORGET_AT)) return row
     this.#remove(row)
     return NONE
   }
@@ -267,9 +290,9 @@ export class MemorySessionStore extends SessionStore {
   }
 
   #recordOf(row: number): SessionData {
-    const id = this.#table.idOf(row)
-    const text = this.#table.textOf(row)
-    return text === null ? (this.#loaded.get(id) as Loaded).record : unpack(id, text)
+    const id = this.#sessions.keyOf(row)
+    const text = this.#sessions.number(row, TEXT)
+    return text === NONE ? (this.#loaded.get(id) as Loaded).record : unpack(id, this.#texts.get(text))
   }
 
   #load(id: string, row: number, record: SessionData): Loaded {
@@ -280,7 +303,7 @@ export class MemorySessionStore extends SessionStore {
     }
     const loaded = { id, row, record }
     this.#loaded.set(id, loaded)
-    this.#table.setText(row, null)
+    this.#dropText(row)
     return loaded
   }
 
@@ -296,19 +319,26 @@ export class MemorySessionStore extends SessionStore {
     this.#inUse.delete(loaded)
     const text = pack(loaded.record)
     if (text === null) return
-    this.#table.setText(loaded.row, text)
+    this.#sessions.setNumber(loaded.row, TEXT, this.#texts.add(text))
     this.#loaded.delete(loaded.id)
   }
 
+  #dropText(row: number): void {
+    const text = this.#sessions.number(row, TEXT)
+    if (text !== NONE) this.#texts.delete(text)
+    this.#sessions.setNumber(row, TEXT, NONE)
+  }
+
   #put(id: string, record: SessionData, ttlSeconds: number): void {
-    const list = listOf(record)
     let row = this.#find(id)
-    if (row !== NONE) this.#table.moveTo(row, list)
+    if (row !== NONE) this.#activity.remove(row)
     else {
-      if (this.#table.size >= this.#maxSessions) this.#evict()
-      row = this.#table.add(id, list)
+      if (this.#sessions.size >= this.#maxSessions) this.#evict()
+      row = this.#sessions.add(id)
+      this.#sessions.setNumber(row, TEXT, NONE)
     }
-    this.#table.setForgetAt(row, Math.max(this.#clock() + ttlSeconds * 1000, endOf(record)))
+    this.#activity.append(this.#listOf(record), row)
+    this.#sessions.setNumber(row, FORGET_AT, Math.max(this.#clock() + ttlSeconds * 1000, endOf(record)))
     const loaded = this.#load(id, row, record)
     if (record.ended) this.#rest(loaded)
     else this.#keepInUse(loaded)
@@ -320,23 +350,32 @@ export class MemorySessionStore extends SessionStore {
   }
 
   #remove(row: number): void {
-    const id = this.#table.idOf(row)
+    const id = this.#sessions.keyOf(row)
     const loaded = this.#loaded.get(id)
     if (loaded) {
       this.#loaded.delete(id)
       this.#inUse.delete(loaded)
     }
-    this.#table.delete(row)
+    this.#dropText(row)
+    this.#activity.remove(row)
+    this.#sessions.delete(row)
     this.#users.forget(id)
   }
 
   #evict(): void {
-    for (const list of [LISTS.ended, LISTS.anonymous, LISTS.withUser]) {
-      const row = this.#table.oldest(list)
-      if (row === NONE) continue
-      this.#remove(row)
-      return
-    }
+    const { ended, anonymous, withUser } = this.#lists
+    const victim = [ended, anonymous, withUser].map((list) => this.#activity.oldest(list)).find((row) => row !== NONE)
+    if (victim !== undefined) this.#remove(victim)
+  }
+
+  #listOf({ ended, userId }: SessionData): number {
+    if (ended) return this.#lists.ended
+    return userId === undefined ? this.#lists.anonymous : this.#lists.withUser
+  }
+
+  #addLists(): ActivityLists {
+    const activity = this.#activity
+    return { ended: activity.add('ended'), anonymous: activity.add('anonymous'), withUser: activity.add('with user') }
   }
 }
 
@@ -348,11 +387,6 @@ const ROWS_BETWEEN_CLOCK_READS = 64
 const MAX_IN_USE = 1_000
 /** Records with more characters of fields than this never rest as a string: packing copies every character. */
 const PACKED_UP_TO = 4_096
-
-function listOf({ ended, userId }: SessionData): ActivityList {
-  if (ended) return LISTS.ended
-  return userId === undefined ? LISTS.anonymous : LISTS.withUser
-}
 
 /** When the session of a record is over, by whatever limit comes first. */
 function endOf({ ended, expiresAt, absoluteExpiresAt, lastAccessedAt, idleTimeoutMs }: SessionData): number {

@@ -39,13 +39,14 @@ export class TextSlabs {
 
   delete(place: number): void {
     const slab = this.#slabOf(place)
+    const roomy = this.#roomyOf(slab)
     slab.giveBack(place % SLOTS)
-    if (!slab.isEmpty) this.#roomyOf(slab).add(slab)
-    else {
-      this.#roomyOf(slab).delete(slab)
-      this.#slabs[slab.number] = undefined
-      this.#vacant.push(slab.number)
-    }
+    roomy.add(slab)
+    // The last one stays, so that a text that comes and goes takes no new block each time.
+    if (!slab.isEmpty || roomy.size === 1) return
+    roomy.delete(slab)
+    this.#slabs[slab.number] = undefined
+    this.#vacant.push(slab.number)
   }
 
   #slabOf(place: number): Slab {

@@ -1,0 +1,22 @@
+// Long loops that let the event loop breathe.
+
+/** How long one slice of a long loop may block the event loop. */
+const SLICE_MS = 2
+
+/** Cuts a long loop into slices: `if (slices.isOver(64)) await slices.next()`. */
+export class Slices {
+  #end = performance.now() + SLICE_MS
+  #calls = 0
+
+  /** Whether the event loop is due; looks at the clock at every so many calls. */
+  isOver(everyCalls = 1): boolean {
+    this.#calls++
+    return this.#calls % everyCalls === 0 && performance.now() >= this.#end
+  }
+
+  /** Lets the event loop turn, and begins the next slice. */
+  async next(): Promise<void> {
+    await new Promise(setImmediate)
+    this.#end = performance.now() + SLICE_MS
+  }
+}
