@@ -303,7 +303,6 @@ export class MemorySessionStore extends SessionStore {
     }
     const loaded = { id, row, record }
     this.#loaded.set(id, loaded)
-    this.#dropText(row)
     return loaded
   }
 
@@ -317,9 +316,12 @@ export class MemorySessionStore extends SessionStore {
 
   #rest(loaded: Loaded): void {
     this.#inUse.delete(loaded)
-    const text = pack(loaded.record)
-    if (text === null) return
-    this.#sessions.setNumber(loaded.row, TEXT, this.#texts.add(text))
+    // One that was only read still has its text.
+    if (this.#sessions.number(loaded.row, TEXT) === NONE) {
+      const text = pack(loaded.record)
+      if (text === null) return
+      this.#sessions.setNumber(loaded.row, TEXT, this.#texts.add(text))
+    }
     this.#loaded.delete(loaded.id)
   }
 
@@ -340,6 +342,7 @@ export class MemorySessionStore extends SessionStore {
     this.#activity.append(this.#listOf(record), row)
     this.#sessions.setNumber(row, FORGET_AT, Math.max(this.#clock() + ttlSeconds * 1000, endOf(record)))
     const loaded = this.#load(id, row, record)
+    this.#dropText(row)
     if (record.ended) this.#rest(loaded)
     else this.#keepInUse(loaded)
   }

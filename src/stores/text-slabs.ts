@@ -18,7 +18,7 @@ export class TextSlabs {
 
   /** Keeps a text. Returns where it is: an integer above 0 that fits 32 bits. */
   add(text: string): number {
-    const isWide = !ONE_BYTE.test(text)
+    const isWide = WIDE.test(text)
     const length = isWide ? text.length * 2 : text.length
     const slab = this.#slabWithRoom(slotBytesFor(HEADER_BYTES + length))
     const slot = slab.take()
@@ -126,6 +126,5 @@ function slotBytesFor(bytes: number): number {
   return Math.ceil(bytes / step) * step
 }
 
-/** A text that takes one byte a character in Latin-1. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the range begins at the first character there is.
-const ONE_BYTE = /^[\u0000-\u00ff]*$/
+/** A character that Latin-1 has not. */
+const WIDE = /[\u0100-\uffff]/
