@@ -102,7 +102,8 @@ async function sojournMemory({ packageDirectory }, options = {}) {
     middleware: session({ secret: SECRET, store, cookie: { secure: false }, ...options }),
     store,
     handlers: withSession,
-    fill: async (count) => fill(store, await load(packageDirectory, 'dist/esm/index.js'), count),
+    // Two sessions a user, as a computer and a phone make.
+    fill: async (count) => fill(store, await load(packageDirectory, 'dist/esm/index.js'), count, { perUser: 2 }),
   }
 }
 

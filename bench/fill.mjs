@@ -6,10 +6,11 @@ const HOUR_MS = 3_600_000
 let made = 0
 
 /** A record such as the middleware makes, with the fields of a session of 0.2 KB. */
-export function newRecord({ SessionData }, { now = Date.now(), life = HOUR_MS } = {}) {
+export function newRecord({ SessionData }, { now = Date.now(), life = HOUR_MS, userId } = {}) {
   const n = made++
   return new SessionData({
     id: randomUUID(),
+    userId,
     tokenHash: createHash('sha256').update(String(n)).digest('base64url'),
     generation: 1,
     createdAt: now,
@@ -21,11 +22,15 @@ export function newRecord({ SessionData }, { now = Date.now(), life = HOUR_MS } 
   })
 }
 
-/** Adds `count` sessions to one of our stores. */
-export async function fill(store, library, count, options) {
+/** Adds `count` sessions to one of our stores; with `perUser`, each so many of one user. */
+export async function fill(store, library, count, { perUser, ...options } = {}) {
   for (let index = 0; index < count; index++) {
-    const record = newRecord(library, options)
+    const userId = perUser === undefined ? undefined : `other-${Math.floor(made / perUser)}`
+    const record = newRecord(library, { ...options, userId })
     await store.create(record.id, record, 3_600)
+    if (userId === undefined) continue
+    const entry = { id: record.id, since: 0, endsAt: record.absoluteExpiresAt, pendingUntil: 0, isEvicted: false }
+    await store.users.add(userId, entry, { now: record.createdAt })
   }
 }
 

@@ -2,7 +2,7 @@
 //   argv: directory of the package, memory or redis, number of other sessions, URL of a Redis of its own
 import { Redis } from 'ioredis'
 import { load } from './contenders.mjs'
-import { copyInRedis, copyUsersInRedis, newRecord } from './fill.mjs'
+import { copyInRedis, copyUsersInRedis, fill as fillStore } from './fill.mjs'
 import { median } from './statistics.mjs'
 
 const ROUNDS = 200
@@ -44,16 +44,7 @@ async function redisStore() {
 
 /** So many sessions of other users, each with as many as the one that is measured. */
 async function fill(count) {
-  if (kind === 'memory') {
-    for (let index = 0; index < count; index++) {
-      const user = `other-${Math.floor(index / SESSIONS_OF_ONE)}`
-      const record = newRecord(library).with({ userId: user })
-      await store.create(record.id, record, 3_600)
-      const entry = { id: record.id, since: 0, endsAt: record.absoluteExpiresAt, pendingUntil: 0, isEvicted: false }
-      await store.users.add(user, entry, { now: record.createdAt })
-    }
-    return
-  }
+  if (kind === 'memory') return fillStore(store, library, count, { perUser: SESSIONS_OF_ONE })
   const redis = new Redis(redisUrl)
   for (let n = 0; n < SESSIONS_OF_ONE; n++) await sessions.create({ userId: 'pattern' })
   const keys = await redis.keys('*')
