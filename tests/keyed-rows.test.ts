@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { KeyedRows, NONE } from '../src/stores/keyed-rows.js'
+import { FIRST_ROW, KeyedRows, NONE } from '../src/stores/keyed-rows.js'
 import { LIST_COLUMNS, RowLists } from '../src/stores/row-lists.js'
 import { TextSlabs } from '../src/stores/text-slabs.js'
 
@@ -22,9 +22,16 @@ function bytesOfBuffers(): number {
   return process.memoryUsage().arrayBuffers
 }
 
+function rowsOf(table: KeyedRows): number[] {
+  const rows: number[] = []
+  for (let row = FIRST_ROW; row < table.endRow; row++) if (table.has(row)) rows.push(row)
+  return rows
+}
+
 describe('texts in slabs', () => {
   test('come back as they were, whatever is added and deleted between (properties)', () => {
-    const steps = fc.array(fc.record({ text: anyText, isDeleted: fc.boolean(), which: fc.nat() }), {
+    const act = fc.constantFrom('none', 'delete', 'tidy')
+    const steps = fc.array(fc.record({ text: anyText, act, which: fc.nat() }), {
       maxLength: 200,
       size: 'max',
     })
@@ -32,15 +39,16 @@ describe('texts in slabs', () => {
       fc.property(steps, (list) => {
         const texts = new TextSlabs()
         const model = new Map<number, string>()
-        for (const { text, isDeleted, which } of list) {
+        for (const { text, act, which } of list) {
           const place = texts.add(text)
           expect([place > NONE, place < 2 ** 31, model.has(place)]).toEqual([true, true, false])
           model.set(place, text)
           const victim = [...model.keys()][which % model.size] as number
-          if (isDeleted) {
-            texts.delete(victim)
-            model.delete(victim)
-          }
+          if (act === 'none') continue
+          const kept = model.get(victim) as string
+          model.delete(victim)
+          if (act === 'tidy') model.set(texts.tidy(victim), kept)
+          else texts.delete(victim)
         }
         for (const [place, text] of model) expect(texts.get(place)).toBe(text)
       }),
@@ -74,8 +82,9 @@ describe('texts in slabs', () => {
 })
 
 describe('keyed rows', () => {
-  // Few keys, and hardly any bucket, so that rows meet.
-  const key = fc.constantFrom('', 'a', 'b', 'c', 'ab', '\u{1F36A}', 'x'.repeat(300))
+  // Few keys, and hardly any bucket, so that rows meet; the last two have one hash.
+  const KEYS = ['', 'a', 'b', 'ab', '\u{1F36A}', 'x'.repeat(300), 'kd0s27ke38', 'k36osjgs8f8']
+  const key = fc.constantFrom(...KEYS)
   const steps = fc.array(
     fc.oneof(
       { weight: 30, arbitrary: fc.record({ call: fc.constant('add' as const), key, value: fc.double() }) },
@@ -89,7 +98,7 @@ describe('keyed rows', () => {
   test.each([1, 3, 1_000])('are found and in order, for %i expected (properties)', (expected) => {
     fc.assert(
       fc.property(steps, (list) => {
-        const rows = new KeyedRows({ expected, integers: LIST_COLUMNS, numbers: 1 })
+        const rows = new KeyedRows({ expected, integerColumns: LIST_COLUMNS, numberColumns: 1 })
         const lists = new RowLists(rows, expected)
         // In the order in which they came to their list; each list has the key of the rows that began in it.
         let model: { row: number; key: string; list: string; value: number; n: number }[] = []
@@ -110,6 +119,7 @@ describe('keyed rows', () => {
           } else if (one) {
             lists.remove(one.row)
             model = model.filter((other) => other !== one)
+            rows.tidy(one.row)
             if (step.call === 'move') {
               lists.append(listOf(step.key), one.row)
               model.push({ ...one, list: step.key })
@@ -118,10 +128,10 @@ describe('keyed rows', () => {
         }
 
         expect(rows.size).toBe(model.length)
-        expect([...rows.rows()]).toEqual(model.map(({ row }) => row).sort((a, b) => a - b))
+        expect(rowsOf(rows)).toEqual(model.map(({ row }) => row).sort((a, b) => a - b))
         for (const { row, key: own, value } of model)
           expect([rows.keyOf(row), rows.number(row, 0)]).toEqual([own, value])
-        for (const name of ['', 'a', 'b', 'c', 'ab', '\u{1F36A}', 'x'.repeat(300), 'd']) {
+        for (const name of [...KEYS, 'another']) {
           const found: number[] = []
           for (let row = rows.find(name); row !== NONE; row = rows.findNext(row)) found.push(row)
           const newestFirst = model.filter((one) => one.key === name).sort((a, b) => b.n - a.n)
@@ -138,15 +148,18 @@ describe('keyed rows', () => {
     )
   })
 
-  test('of many thousands of keys each is found, and a loop over them outlives that they go', () => {
-    const rows = new KeyedRows({ expected: 10_000, integers: 0, numbers: 1 })
+  test('a row that cannot be added leaves the table as it was', () => {
+    const rows = new KeyedRows({ expected: 10, integerColumns: 0, numberColumns: 0 })
+    for (let times = 0; times < 2; times++) expect(() => rows.add(5 as unknown as string)).toThrow()
+    expect([rows.size, rows.endRow]).toEqual([0, FIRST_ROW])
+    expect(rows.keyOf(rows.add('key'))).toBe('key')
+  })
+
+  test('of many thousands of keys each is found, and no more once they have gone', () => {
+    const rows = new KeyedRows({ expected: 10_000, integerColumns: 0, numberColumns: 1 })
     for (let n = 0; n < 10_000; n++) rows.setNumber(rows.add(`key ${n}`), 0, n)
     for (let n = 0; n < 10_000; n++) expect(rows.number(rows.find(`key ${n}`), 0)).toBe(n)
-    let seen = 0
-    for (const row of rows.rows()) {
-      seen++
-      rows.delete(row)
-    }
-    expect([seen, rows.size]).toEqual([10_000, 0])
+    for (const row of rowsOf(rows)) rows.delete(row)
+    expect([rows.size, rows.find('key 0'), rowsOf(rows)]).toEqual([0, NONE, []])
   })
 })

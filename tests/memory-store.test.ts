@@ -286,6 +286,15 @@ describe('a store of many sessions', () => {
   })
 })
 
+describe('a session without end', () => {
+  test('stays so among many', async () => {
+    const store = createStore()
+    await add(store, 'endless', { expiresAt: Number.POSITIVE_INFINITY, absoluteExpiresAt: Number.POSITIVE_INFINITY })
+    for (let n = 0; n < 1_500; n++) await add(store, `${n}`)
+    expect((await store.get('endless'))?.absoluteExpiresAt).toBe(Number.POSITIVE_INFINITY)
+  })
+})
+
 describe('a store of very many sessions', () => {
   test('keeps them where the garbage collector does not look, their users too', async () => {
     const SESSIONS = 50_000
@@ -784,6 +793,56 @@ describe('clean-up', () => {
     expect(Math.min(...longest)).toBeLessThan(10)
     // Three rounds on a slow machine.
   }, 180_000)
+})
+
+describe('after a peak', () => {
+  test('scan and clean-up pass what has gone in slices, too', async () => {
+    const store = createStore()
+    for (let n = 0; n < 3_000; n++) await add(store, `${n}`)
+    for (let n = 0; n < 2_999; n++) await store.delete(`${n}`)
+    // Each look at the clock sees a millisecond more.
+    let looks = 0
+    const now = jest.spyOn(performance, 'now').mockImplementation(() => looks++)
+    try {
+      expect(await scanned(store)).toEqual(['2999'])
+      expect(looks).toBeGreaterThan(100)
+      looks = 0
+      expect(await store.clearExpired()).toBe(0)
+      expect(looks).toBeGreaterThan(100)
+    } finally {
+      now.mockRestore()
+    }
+  })
+
+  test('the clean-up gives memory back, and what is left stays as it was', async () => {
+    const buffers = (): number => {
+      // What the first finds to be garbage is freed by the second.
+      for (let times = 0; times < 2; times++) collectGarbage()
+      return process.memoryUsage().arrayBuffers
+    }
+    const store = createStore()
+    const SESSIONS = 60_000
+    const text = (n: number): string => JSON.stringify('x'.repeat(300 + (n % 50)))
+    const before = buffers()
+    for (let n = 0; n < SESSIONS; n++) {
+      const userId = n % 2 === 0 ? `user ${n}` : undefined
+      const life = n % 100 === 0 ? 60 : 10
+      const times = { expiresAt: clock.now() + life * MINUTE, userId, fields: [['text', text(n)]] as const }
+      await store.create(`session ${n}`, record(`session ${n}`, times), 1)
+      if (userId) await store.users.add(userId, entry(`session ${n}`), { now: clock.now() })
+    }
+    const peak = buffers() - before
+    clock.advance(20 * MINUTE)
+    expect(await store.clearExpired()).toBe(SESSIONS * 0.99)
+    // The next one finds the rest alone.
+    await store.clearExpired()
+    expect((buffers() - before) / peak).toBeLessThan(0.35)
+    for (let n = 0; n < SESSIONS; n += 100) {
+      const kept = await store.get(`session ${n}`)
+      expect([kept?.userId, kept?.fields.get('text')]).toEqual([`user ${n}`, text(n)])
+      expect(await store.users.list(`user ${n}`, clock.now())).toHaveLength(1)
+    }
+  })
 })
 
 describe('the warning in production', () => {

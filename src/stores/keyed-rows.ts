@@ -1,7 +1,7 @@
 // A table outside of the JavaScript heap: rows of numbers in typed arrays, found by a text.
 //
 // V8 visits every page of its heap each time it collects young objects, some fifty times a second under load, whether
-// or not something has changed there: a million sessions as objects would make each request a tenth dearer.
+// or not something has changed there: a million sessions of users as objects would add more than 10 µs to each request.
 import { TextSlabs } from './text-slabs.js'
 
 /** No row, or no text: both are numbered from 1. */
@@ -11,10 +11,10 @@ export const NONE = 0
 export interface KeyedRowsOptions {
   /** For about so many rows; with more it gets slower. */
   readonly expected: number
-  /** How many columns there are for integers of 32 bits. */
-  readonly integers: number
-  /** How many columns there are for any number. */
-  readonly numbers: number
+  /** How many columns hold integers of 32 bits. */
+  readonly integerColumns: number
+  /** How many columns hold any number. */
+  readonly numberColumns: number
 }
 
 /** The table's own columns, before those of its user. */
@@ -24,10 +24,13 @@ const HASH = 1
 const CHAIN = 2
 const OWN = 3
 
-const FIRST = 1
+/** The first row of any table. */
+export const FIRST_ROW = 1
 /** Rows come in chunks, so that nothing is ever copied. */
 const CHUNK = 4_096
 const MAX_BUCKETS = 2 ** 20
+/** Of an empty table. */
+const NO_BUCKETS = new Int32Array(1)
 
 interface Chunk {
   readonly integers: Int32Array
@@ -36,21 +39,22 @@ interface Chunk {
 
 /** Rows are small integers; the one of a row that was deleted is given to another. Several rows may have the same key. */
 export class KeyedRows {
-  readonly #integers: number
-  readonly #numbers: number
-  readonly #buckets: Int32Array
+  readonly #integerColumns: number
+  readonly #numberColumns: number
+  readonly #bucketCount: number
+  #buckets = NO_BUCKETS
   #keys = new TextSlabs()
   readonly #chunks: Chunk[] = []
   #size = 0
   /** Rows from here on have never been used. */
-  #fresh = FIRST
+  #fresh = FIRST_ROW
   /** The first of those that were given back. */
   #free = NONE
 
-  constructor({ expected, integers, numbers }: KeyedRowsOptions) {
-    this.#integers = OWN + integers
-    this.#numbers = numbers
-    this.#buckets = new Int32Array(2 ** Math.ceil(Math.log2(Math.min(expected, MAX_BUCKETS))))
+  constructor({ expected, integerColumns, numberColumns }: KeyedRowsOptions) {
+    this.#integerColumns = OWN + integerColumns
+    this.#numberColumns = numberColumns
+    this.#bucketCount = 2 ** Math.ceil(Math.log2(Math.min(expected, MAX_BUCKETS)))
   }
 
   get size(): number {
@@ -70,10 +74,13 @@ export class KeyedRows {
 
   /** Adds a row. Its columns hold what was there before. */
   add(key: string): number {
+    // What can fail comes first.
+    if (this.#buckets === NO_BUCKETS) this.#buckets = new Int32Array(this.#bucketCount)
+    const text = this.#keys.add(key)
     const row = this.#take()
     const hash = hashOf(key)
     const bucket = this.#bucketOf(hash)
-    this.#setOwn(row, KEY, this.#keys.add(key))
+    this.#setOwn(row, KEY, text)
     this.#setOwn(row, HASH, hash)
     this.#setOwn(row, CHAIN, this.#buckets[bucket] as number)
     this.#buckets[bucket] = row
@@ -91,15 +98,24 @@ export class KeyedRows {
   }
 
   clear(): void {
-    this.#buckets.fill(NONE)
+    this.#buckets = NO_BUCKETS
     this.#keys = new TextSlabs()
     this.#size = 0
     this.#dropChunks()
   }
 
-  /** All rows; what is added meanwhile may come or not. */
-  *rows(): Generator<number, void, undefined> {
-    for (let row = FIRST; row < this.#fresh; row++) if (this.#own(row, KEY) !== NONE) yield row
+  /** The end of the rows: they go from `FIRST_ROW` to here, those that `has()` says are there. */
+  get endRow(): number {
+    return this.#fresh
+  }
+
+  has(row: number): boolean {
+    return this.#own(row, KEY) !== NONE
+  }
+
+  /** Helps to give memory back after many rows have gone; for each row now and then. */
+  tidy(row: number): void {
+    this.#setOwn(row, KEY, this.#keys.tidy(this.#own(row, KEY)))
   }
 
   keyOf(row: number): string {
@@ -115,11 +131,11 @@ export class KeyedRows {
   }
 
   number(row: number, column: number): number {
-    return this.#chunkOf(row).numbers[(row % CHUNK) * this.#numbers + column] as number
+    return this.#chunkOf(row).numbers[(row % CHUNK) * this.#numberColumns + column] as number
   }
 
   setNumber(row: number, column: number, value: number): void {
-    this.#chunkOf(row).numbers[(row % CHUNK) * this.#numbers + column] = value
+    this.#chunkOf(row).numbers[(row % CHUNK) * this.#numberColumns + column] = value
   }
 
   #search(from: number, hash: number, key: string): number {
@@ -141,24 +157,25 @@ export class KeyedRows {
   }
 
   #take(): number {
-    this.#size++
     const row = this.#free
     if (row !== NONE) {
       this.#free = this.#own(row, CHAIN)
+      this.#size++
       return row
     }
     if (this.#fresh >= this.#chunks.length * CHUNK) {
       this.#chunks.push({
-        integers: new Int32Array(CHUNK * this.#integers),
-        numbers: new Float64Array(CHUNK * this.#numbers),
+        integers: new Int32Array(CHUNK * this.#integerColumns),
+        numbers: new Float64Array(CHUNK * this.#numberColumns),
       })
     }
+    this.#size++
     return this.#fresh++
   }
 
   #dropChunks(): void {
     this.#chunks.splice(1)
-    this.#fresh = FIRST
+    this.#fresh = FIRST_ROW
     this.#free = NONE
   }
 
@@ -171,15 +188,18 @@ export class KeyedRows {
   }
 
   #own(row: number, column: number): number {
-    return this.#chunkOf(row).integers[(row % CHUNK) * this.#integers + column] as number
+    return this.#chunkOf(row).integers[(row % CHUNK) * this.#integerColumns + column] as number
   }
 
   #setOwn(row: number, column: number, value: number): void {
-    this.#chunkOf(row).integers[(row % CHUNK) * this.#integers + column] = value
+    this.#chunkOf(row).integers[(row % CHUNK) * this.#integerColumns + column] = value
   }
 }
 
-/** FNV-1a over UTF-16 code units, folded so that its lower bits depend on all of them. */
+/**
+ * FNV-1a over UTF-16 code units, folded so that its lower bits depend on all of them. It needs no secret: session IDs are
+ * random, and what stands for a user is a hash.
+ */
 function hashOf(text: string): number {
   let hash = 0x811c_9dc5 | 0
   for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x0100_0193)

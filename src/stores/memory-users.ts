@@ -1,11 +1,11 @@
 // Which sessions each user has, for the memory store.
 import { SessionError } from '../errors.js'
 import type { UserEntry, UserIndex } from '../store.js'
-import { KeyedRows, NONE } from './keyed-rows.js'
+import { FIRST_ROW, KeyedRows, NONE } from './keyed-rows.js'
 import { LIST_COLUMNS, RowLists } from './row-lists.js'
 import type { Slices } from './slices.js'
 
-/** Columns of an entry. */
+/** Number columns of an entry; its integer columns are the links of its user's list. */
 const SINCE = 0
 const ENDS_AT = 1
 const PENDING_UNTIL = 2
@@ -31,7 +31,7 @@ export class MemoryUserIndex implements UserIndex {
   constructor({ maxEntries, hasSession }: MemoryUserIndexOptions) {
     this.#maxEntries = maxEntries
     this.#hasSession = hasSession
-    this.#entries = new KeyedRows({ expected: maxEntries, integers: LIST_COLUMNS, numbers: 4 })
+    this.#entries = new KeyedRows({ expected: maxEntries, integerColumns: LIST_COLUMNS, numberColumns: 4 })
     this.#users = new RowLists(this.#entries, maxEntries)
   }
 
@@ -49,8 +49,9 @@ export class MemoryUserIndex implements UserIndex {
   async add(...[user, entry, options]: Parameters<UserIndex['add']>): ReturnType<UserIndex['add']> {
     const { now, max = Number.POSITIVE_INFINITY, evictsOldest = false } = options
     this.#prune(user, now)
-    const others = this.#entriesOf(user).filter(({ id }) => id !== entry.id)
-    const active = others.filter(({ isEvicted }) => !isEvicted)
+    const rows = this.#rowsOf(user)
+    const present = this.#find(user, entry.id)
+    const active = rows.filter((row) => row !== present && !this.#isEvicted(row))
     const excess = active.length + (entry.isEvicted ? 0 : 1) - max
     if (excess > 0 && !evictsOldest) return { status: 'full', entries: this.#entriesOf(user) }
     if (this.#entries.size >= this.#maxEntries && this.#entries.find(entry.id) === NONE) {
@@ -61,14 +62,12 @@ export class MemoryUserIndex implements UserIndex {
     }
 
     if (excess > 0) {
-      active.sort((a, b) => a.since - b.since)
-      for (const { id } of active.slice(0, excess)) this.#markEvicted(this.#find(user, id))
+      active.sort((a, b) => this.#entries.number(a, SINCE) - this.#entries.number(b, SINCE))
+      for (const row of active.slice(0, excess)) this.#markEvicted(row)
     }
     this.#put(user, entry)
-    return {
-      status: 'added',
-      evicted: this.#entriesOf(user).filter(({ id, isEvicted }) => isEvicted && id !== entry.id),
-    }
+    const evicted = rows.filter((row) => row !== present && this.#isEvicted(row))
+    return { status: 'added', evicted: evicted.map((row) => this.#entryOf(row)) }
   }
 
   async settle(user: string, id: string, remove: readonly string[] = []): Promise<boolean> {
@@ -104,10 +103,8 @@ export class MemoryUserIndex implements UserIndex {
 
   /** Removes the entries of sessions that never came, once they cannot come any more. The others go with their session. */
   async clearStale(now: number, slices: Slices): Promise<void> {
-    for (const row of this.#entries.rows()) {
-      const { id, endsAt, pendingUntil } = this.#entryOf(row)
-      const isStale = now >= endsAt || (pendingUntil > 0 && now >= pendingUntil)
-      if (isStale && !this.#hasSession(id)) this.#drop(row)
+    for (let row = FIRST_ROW; row < this.#entries.endRow; row++) {
+      if (this.#entries.has(row)) this.#clearIfStale(row, now)
       if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
     }
   }
@@ -115,6 +112,17 @@ export class MemoryUserIndex implements UserIndex {
   clear(): void {
     this.#entries.clear()
     this.#users.clear()
+  }
+
+  #clearIfStale(row: number, now: number): void {
+    const pendingUntil = this.#entries.number(row, PENDING_UNTIL)
+    const isStale = now >= this.#entries.number(row, ENDS_AT) || (pendingUntil > 0 && now >= pendingUntil)
+    if (isStale && !this.#hasSession(this.#entries.keyOf(row))) {
+      this.#drop(row)
+      return
+    }
+    this.#entries.tidy(row)
+    this.#users.tidy(this.#users.listOf(row))
   }
 
   #rowsOf(user: string): number[] {
@@ -161,9 +169,10 @@ export class MemoryUserIndex implements UserIndex {
   #put(user: string, { id, since, endsAt, pendingUntil, isEvicted }: UserEntry): void {
     let row = this.#find(user, id)
     if (row === NONE) {
-      const list = this.#users.find(user)
+      const present = this.#users.find(user)
+      const list = present === NONE ? this.#users.add(user) : present
       row = this.#entries.add(id)
-      this.#users.append(list === NONE ? this.#users.add(user) : list, row)
+      this.#users.append(list, row)
     }
     this.#entries.setNumber(row, SINCE, since)
     this.#entries.setNumber(row, ENDS_AT, endsAt)

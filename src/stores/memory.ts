@@ -11,14 +11,14 @@ import {
   type RegenerateResult,
   type Regeneration,
   type SessionChange,
-  SessionData,
-  type SessionDataInit,
+  type SessionData,
   type SessionEnd,
   type UpdateResult,
 } from '../session-data.js'
 import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
-import { KeyedRows, NONE } from './keyed-rows.js'
+import { FIRST_ROW, KeyedRows, NONE } from './keyed-rows.js'
 import { MemoryUserIndex } from './memory-users.js'
+import { pack, unpack } from './packed-record.js'
 import { LIST_COLUMNS, RowLists } from './row-lists.js'
 import { Slices } from './slices.js'
 import { TextSlabs } from './text-slabs.js'
@@ -48,10 +48,10 @@ export interface MemorySessionStoreOptions {
   clock?: () => number
 }
 
-/** Columns of a session. */
+/** Number columns of a session; its integer columns are the links of its activity list. */
 const FORGET_AT = 0
-/** Where its record rests, or `NONE`. */
-const TEXT = 1
+/** Where the text of its record is, or `NONE`: then the record is loaded. */
+const TEXT_AT = 1
 
 interface ActivityLists {
   readonly ended: number
@@ -83,7 +83,7 @@ export class MemorySessionStore extends SessionStore {
   /** Sessions from the least to the most recently active, by what makes room first. */
   readonly #activity: RowLists
   #lists: ActivityLists
-  /** The records that rest, as texts. */
+  /** The records that rest, as texts; of those in use, the ones that have not changed since. */
   #texts = new TextSlabs()
   readonly #loaded = new Map<string, Loaded>()
   /** Those that are loaded because they are in use. */
@@ -112,7 +112,7 @@ export class MemorySessionStore extends SessionStore {
     this.#maxSessions = maxSessions
     this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)
     this.#clock = clock
-    this.#sessions = new KeyedRows({ expected: maxSessions, integers: LIST_COLUMNS, numbers: 2 })
+    this.#sessions = new KeyedRows({ expected: maxSessions, integerColumns: LIST_COLUMNS, numberColumns: 2 })
     this.#activity = new RowLists(this.#sessions, 3)
     this.#lists = this.#addLists()
     this.#users = new MemoryUserIndex({
@@ -192,9 +192,9 @@ export class MemorySessionStore extends SessionStore {
   /** Reads in slices of a few milliseconds, with the event loop between them. */
   override async *scan(): AsyncGenerator<SessionData, void, undefined> {
     const slices = new Slices()
-    for (const row of this.#sessions.rows()) {
-      if (this.#clock() < this.#sessions.number(row, FORGET_AT)) yield this.#recordOf(row)
-      if (slices.isOver()) await slices.next()
+    for (let row = FIRST_ROW; row < this.#sessions.endRow; row++) {
+      if (this.#sessions.has(row) && this.#clock() < this.#sessions.number(row, FORGET_AT)) yield this.#recordOf(row)
+      if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
     }
   }
 
@@ -254,11 +254,12 @@ export class MemorySessionStore extends SessionStore {
     const now = this.#clock()
     const slices = new Slices()
     let removed = 0
-    for (const row of this.#sessions.rows()) {
-      if (now >= this.#sessions.number(row, FORGET_AT)) {
+    for (let row = FIRST_ROW; row < this.#sessions.endRow; row++) {
+      const isThere = this.#sessions.has(row)
+      if (isThere && now >= this.#sessions.number(row, FORGET_AT)) {
         this.#remove(row)
         removed++
-      }
+      } else if (isThere) this.#tidy(row)
       if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
     }
     await this.#users.clearStale(now, slices)
@@ -291,7 +292,7 @@ export class MemorySessionStore extends SessionStore {
 
   #recordOf(row: number): SessionData {
     const id = this.#sessions.keyOf(row)
-    const text = this.#sessions.number(row, TEXT)
+    const text = this.#sessions.number(row, TEXT_AT)
     return text === NONE ? (this.#loaded.get(id) as Loaded).record : unpack(id, this.#texts.get(text))
   }
 
@@ -317,18 +318,24 @@ export class MemorySessionStore extends SessionStore {
   #rest(loaded: Loaded): void {
     this.#inUse.delete(loaded)
     // One that was only read still has its text.
-    if (this.#sessions.number(loaded.row, TEXT) === NONE) {
+    if (this.#sessions.number(loaded.row, TEXT_AT) === NONE) {
       const text = pack(loaded.record)
       if (text === null) return
-      this.#sessions.setNumber(loaded.row, TEXT, this.#texts.add(text))
+      this.#sessions.setNumber(loaded.row, TEXT_AT, this.#texts.add(text))
     }
     this.#loaded.delete(loaded.id)
   }
 
   #dropText(row: number): void {
-    const text = this.#sessions.number(row, TEXT)
+    const text = this.#sessions.number(row, TEXT_AT)
     if (text !== NONE) this.#texts.delete(text)
-    this.#sessions.setNumber(row, TEXT, NONE)
+    this.#sessions.setNumber(row, TEXT_AT, NONE)
+  }
+
+  #tidy(row: number): void {
+    this.#sessions.tidy(row)
+    const text = this.#sessions.number(row, TEXT_AT)
+    if (text !== NONE) this.#sessions.setNumber(row, TEXT_AT, this.#texts.tidy(text))
   }
 
   #put(id: string, record: SessionData, ttlSeconds: number): void {
@@ -337,7 +344,7 @@ export class MemorySessionStore extends SessionStore {
     else {
       if (this.#sessions.size >= this.#maxSessions) this.#evict()
       row = this.#sessions.add(id)
-      this.#sessions.setNumber(row, TEXT, NONE)
+      this.#sessions.setNumber(row, TEXT_AT, NONE)
     }
     this.#activity.append(this.#listOf(record), row)
     this.#sessions.setNumber(row, FORGET_AT, Math.max(this.#clock() + ttlSeconds * 1000, endOf(record)))
@@ -384,82 +391,13 @@ export class MemorySessionStore extends SessionStore {
 
 /** How many logins may be under way in a store that keeps few sessions. */
 const MAX_PENDING = 1_000
-/** How many sessions a clean-up looks at before it looks at the time. */
-const ROWS_BETWEEN_CLOCK_READS = 64
+/** How many rows a long loop passes before it looks at the time. */
+const ROWS_BETWEEN_CLOCK_READS = 16
 /** How many records are kept as they are, ready to be handed out. */
 const MAX_IN_USE = 1_000
-/** Records with more characters of fields than this never rest as a string: packing copies every character. */
-const PACKED_UP_TO = 4_096
 
 /** When the session of a record is over, by whatever limit comes first. */
 function endOf({ ended, expiresAt, absoluteExpiresAt, lastAccessedAt, idleTimeoutMs }: SessionData): number {
   if (ended) return 0
   return Math.min(expiresAt, absoluteExpiresAt, lastAccessedAt + (idleTimeoutMs ?? Number.POSITIVE_INFINITY))
-}
-
-/** The small numbers of a packed record: times count from creation, lengths are of names and texts in turn. */
-type PackedHead = [
-  tokenHash: string,
-  generation: number,
-  createdAt: number,
-  times: [updatedAt: number, lastAccessedAt: number, expiresAt: number, absoluteExpiresAt: number],
-  lengths: number[],
-  rest?: PackedRest,
-]
-
-/** What few records have. */
-type PackedRest = Partial<
-  Pick<
-    SessionDataInit,
-    'previousToken' | 'idleTimeoutMs' | 'persistent' | 'userId' | 'logicalId' | 'context' | 'epoch' | 'ended'
-  >
->
-
-/** A record as one string, a JSON head, a line feed, and the fields; `null` when it is too large for that. */
-function pack(record: SessionData): string | null {
-  const { tokenHash, generation, createdAt, previousToken, idleTimeoutMs, persistent, userId, ended } = record
-  const { logicalId, context } = record
-  const parts: string[] = ['', '\n']
-  const lengths: number[] = []
-  let total = 0
-  for (const [name, text] of record.fields) {
-    parts.push(name, text)
-    lengths.push(name.length, text.length)
-    total += name.length + text.length
-    if (total > PACKED_UP_TO) return null
-  }
-  const times = [record.updatedAt, record.lastAccessedAt, record.expiresAt, record.absoluteExpiresAt]
-  const head: unknown[] = [tokenHash, generation, createdAt, times.map((time) => time - createdAt), lengths]
-  const epoch = record.epoch === 0 ? undefined : record.epoch
-  const rest: PackedRest = { previousToken, idleTimeoutMs, persistent, userId, logicalId, context, epoch, ended }
-  if (Object.values(rest).some((member) => member !== undefined)) head.push(rest)
-  parts[0] = JSON.stringify(head)
-  // join() makes one flat string; what is added up stays a tree of strings.
-  return parts.join('')
-}
-
-function unpack(id: string, packed: string): SessionData {
-  let at = packed.indexOf('\n')
-  const head = JSON.parse(packed.slice(0, at)) as PackedHead
-  const [tokenHash, generation, createdAt, [updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt], lengths] = head
-  at++
-  const fields: [string, string][] = []
-  for (let index = 0; index < lengths.length; index += 2) {
-    const middle = at + (lengths[index] as number)
-    const end = middle + (lengths[index + 1] as number)
-    fields.push([packed.slice(at, middle), packed.slice(middle, end)])
-    at = end
-  }
-  return new SessionData({
-    ...head[5],
-    id,
-    tokenHash,
-    generation,
-    createdAt,
-    updatedAt: createdAt + updatedAt,
-    lastAccessedAt: createdAt + lastAccessedAt,
-    expiresAt: createdAt + expiresAt,
-    absoluteExpiresAt: createdAt + absoluteExpiresAt,
-    fields,
-  })
 }

@@ -1,4 +1,4 @@
-// Rows in order: lists whose links are columns of the rows.
+// Doubly linked lists whose links are integer columns of `KeyedRows`.
 import { KeyedRows, NONE } from './keyed-rows.js'
 
 /** The integers that a row in a list needs: the first ones of its table. */
@@ -19,7 +19,7 @@ export class RowLists {
   /** Lists of `rows`, for about so many of them. */
   constructor(rows: KeyedRows, expected: number) {
     this.#rows = rows
-    this.#lists = new KeyedRows({ expected, integers: 2, numbers: 0 })
+    this.#lists = new KeyedRows({ expected, integerColumns: 2, numberColumns: 0 })
   }
 
   get size(): number {
@@ -44,6 +44,11 @@ export class RowLists {
     this.#lists.delete(list)
   }
 
+  /** See `KeyedRows.tidy()`. */
+  tidy(list: number): void {
+    this.#lists.tidy(list)
+  }
+
   clear(): void {
     this.#lists.clear()
   }
@@ -62,6 +67,7 @@ export class RowLists {
     return this.#rows.integer(row, LIST)
   }
 
+  /** Adds a row, which must be in no list, as the newest. */
   append(list: number, row: number): void {
     const newest = this.#lists.integer(list, NEWEST)
     this.#rows.setInteger(row, LIST, list)
@@ -72,6 +78,7 @@ export class RowLists {
     this.#lists.setInteger(list, NEWEST, row)
   }
 
+  /** Takes a row out of the list that it is in. */
   remove(row: number): void {
     const list = this.listOf(row)
     const older = this.#rows.integer(row, OLDER)
