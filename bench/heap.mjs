@@ -1,4 +1,4 @@
-// Heap per session of a memory store. Prints bytes. Needs --expose-gc.
+// Memory per session of a memory store, on the JavaScript heap and in buffers. Prints bytes. Needs --expose-gc.
 //   argv: "sojourn" or "express-session", directory of the package, number of sessions
 import { CONTENDERS } from './contenders.mjs'
 import { sessionData } from './data.mjs'
