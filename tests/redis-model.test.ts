@@ -23,13 +23,17 @@ const STEP_MS = 1_000
 let server: RedisServer
 let redis: Redis
 let store: RedisSessionStore
+/** Another process's, which has written nothing itself. */
+let reader: RedisSessionStore
 beforeAll(async () => {
   server = await RedisServer.start()
   redis = new Redis(server.url)
   store = new RedisSessionStore({ url: server.url })
+  reader = new RedisSessionStore({ url: server.url })
 })
 afterAll(async () => {
   await store.close()
+  await reader.close()
   redis.disconnect()
   await server.stop()
 })
@@ -190,8 +194,9 @@ class Twins {
   }
 
   async compare(id = this.id): Promise<void> {
-    const [memory, inRedis] = await Promise.all(this.#stores().map((each) => each.get(id)))
+    const [memory, inRedis, decoded] = await Promise.all([...this.#stores(), reader].map((each) => each.get(id)))
     expect(inRedis).toEqual(memory)
+    expect(decoded).toEqual(memory)
     if (memory && inRedis) this.#readings.push([memory, inRedis])
   }
 

@@ -763,6 +763,53 @@ test('a line that a later version may have written stays through a write, and is
     }
   }))
 
+describe('a record that comes again', () => {
+  test('is the one that was read or written last, while Redis has the same text', () =>
+    withStore((store) =>
+      withStore(async (other) => {
+        const record = sample({ fields: [['a', '"1"']] })
+        await store.create(record.id, record, 60)
+        const first = (await store.get(record.id)) as SessionData
+        expect(await store.get(record.id)).toBe(first)
+
+        const own = await store.update(
+          record.id,
+          changeOf(first, { set: new Map([['a', '"\\n2"']]), madeOn: first }),
+          60,
+        )
+        const second = (await store.get(record.id)) as SessionData
+        expect(own).toEqual({ status: 'updated', record: second })
+        expect(await store.get(record.id)).toBe(second)
+        expect((await other.get(record.id))?.toJSON()).toEqual(second.toJSON())
+
+        await other.update(record.id, changeOf(second, { set: new Map([['a', '"3"']]) }), 60)
+        expect((await store.get(record.id))?.fields.get('a')).toBe('"3"')
+        // By hand, with the revision forgotten.
+        await redis.set(keyOf(record.id), ((await redis.get(keyOf(record.id))) ?? '').replace('"3"', '"4"'), 'KEEPTTL')
+        expect((await store.get(record.id))?.fields.get('a')).toBe('"4"')
+        await other.end(record.id, LOGOUT, 60)
+        expect((await store.get(record.id))?.ended?.reason).toBe('logout')
+        await store.delete(record.id)
+        expect(await store.get(record.id)).toBeNull()
+      }),
+    ))
+
+  test('is remembered of 1,000 sessions, none of them large, whatever a scan passes', () =>
+    withStore(async (store) => {
+      await redis.flushdb()
+      const large = sample({ fields: [['large', JSON.stringify('x'.repeat(5_000))]] })
+      const many = Array.from({ length: 1_001 }, () => sample({}))
+      for (const record of [large, ...many]) await store.create(record.id, record, 60)
+      const once = await store.get(large.id)
+      expect(await store.get(large.id)).not.toBe(once)
+
+      const [first, ...others] = await Promise.all(many.map(({ id }) => store.get(id)))
+      for await (const record of store.scan()) expect(record).not.toBe(first)
+      for (const record of others) expect(await store.get(record?.id ?? '')).toBe(record)
+      expect(await store.get(first?.id ?? '')).not.toBe(first)
+    }))
+})
+
 describe('large fields', () => {
   const text = (length: number): string => JSON.stringify('x'.repeat(length))
   /** Names of the fields behind the empty lines. */
@@ -776,7 +823,8 @@ describe('large fields', () => {
     const madeOn = (await store.get(id)) as SessionData
     const change = changeOf(madeOn, { set: new Map(Object.entries(fields)), delete: remove, madeOn })
     expect(await store.update(id, change, 60)).toMatchObject({ status: 'updated' })
-    return (await store.get(id)) as SessionData
+    // By one who has not written it.
+    return (await withStore((other) => other.get(id))) as SessionData
   }
 
   test('come last in a session above 4 KB, and only there', () =>

@@ -62,6 +62,35 @@ export class StoredData extends SessionData {
   }
 }
 
+/**
+ * The small records that were read or written last, of at most 1,000 sessions. While the text of one is the same, there is
+ * no need to take it apart again: a page asks for much with one session.
+ */
+export class RecentRecords {
+  readonly #records = new Map<string, SessionData>()
+
+  /** @throws {SessionError} `CORRUPT_RECORD` */
+  decode(id: string, text: string): SessionData {
+    const recent = this.#records.get(id)
+    if (StoredData.layoutOf(recent)?.front === text) return recent as SessionData
+    const record = decodeRecord(id, text)
+    this.add(record)
+    return record
+  }
+
+  add(record: SessionData): void {
+    const layout = StoredData.layoutOf(record)
+    const isSmall = layout?.large === null && layout.front.length <= SMALL_RECORD
+    this.#records.delete(record.id)
+    if (isSmall) this.#records.set(record.id, record)
+    if (this.#records.size <= MAX_RECENT) return
+    const [oldest] = this.#records.keys()
+    this.#records.delete(oldest as string)
+  }
+}
+
+const MAX_RECENT = 1_000
+
 /** Lays out what a change of `before` has made of it. */
 export function layOutChange(data: SessionData, before: Layout, change: SessionChange): Layout {
   return spliced(data, before, change) ?? layOut(data, before)

@@ -38,6 +38,7 @@ import {
   layOutChange,
   lineName,
   linesOf,
+  RecentRecords,
   StoredData,
   textOf,
   unescaped,
@@ -102,6 +103,7 @@ export class RedisSessionStore extends SessionStore {
   readonly #maxPending: number
   readonly #connection: RedisConnection
   readonly #replication: RedisReplication | null
+  readonly #recent = new RecentRecords()
 
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
   constructor(options: RedisSessionStoreOptions) {
@@ -150,15 +152,8 @@ export class RedisSessionStore extends SessionStore {
         : new RedisReplication(new RedisConnection<RedisReplicationClient>({ open: openSecond, maxPending }), wait)
   }
 
-  async get(id: string): Promise<SessionData | null> {
-    let text: string | null
-    try {
-      text = await this.#connection.read((client) => client.get(this.#key(id)))
-    } catch (error) {
-      if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('it is no text', error)
-      throw error
-    }
-    return text === null ? null : decodeRecord(id, text)
+  get(id: string): Promise<SessionData | null> {
+    return this.#read(id, (text) => this.#recent.decode(id, text))
   }
 
   async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
@@ -182,7 +177,10 @@ export class RedisSessionStore extends SessionStore {
     const next = successorOf(change, ttl)
     const args = encodeChange(change, ttl)
     const reply = await this.#script(UPDATE, [this.#key(id)], next === null ? args : [...next.args, ...args])
-    if (reply === 1 && next !== null) return { status: 'updated', record: next.record }
+    if (reply === 1 && next !== null) {
+      this.#recent.add(next.record)
+      return { status: 'updated', record: next.record }
+    }
     const [status, text] = reply as [string, string?]
     const held = typeof text === 'string' ? unescaped(text) : undefined
     return (status === 'conflict' ? { status, text: held } : { status }) as UpdateResult
@@ -230,12 +228,22 @@ export class RedisSessionStore extends SessionStore {
    * missed.
    */
   override async *scan(progress?: () => void): AsyncGenerator<SessionData, void, undefined> {
-    const ids = this.#scanIds(progress)
-    for await (const batch of ids) {
-      for (const record of await Promise.all(batch.map((id) => this.get(id).catch(nullIfCorrupt)))) {
-        if (record !== null) yield record
-      }
+    const readOne = (id: string): Promise<SessionData | null> =>
+      this.#read(id, (text) => decodeRecord(id, text)).catch(nullIfCorrupt)
+    for await (const batch of this.#scanIds(progress)) {
+      for (const record of await Promise.all(batch.map(readOne))) if (record !== null) yield record
     }
+  }
+
+  async #read(id: string, decode: (text: string) => SessionData): Promise<SessionData | null> {
+    let text: string | null
+    try {
+      text = await this.#connection.read((client) => client.get(this.#key(id)))
+    } catch (error) {
+      if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('it is no text', error)
+      throw error
+    }
+    return text === null ? null : decode(text)
   }
 
   /** The IDs that have a key, in batches. */
