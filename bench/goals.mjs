@@ -82,7 +82,12 @@ function* spaceGoals(space) {
   }
   if (space?.heap) {
     const { ours, theirs } = space.heap
-    yield goal('memory: heap and buffers a session, ours / express-session', '≤ 1', `${ours} / ${theirs} bytes`, ours <= theirs)
+    yield goal(
+      'memory: heap and buffers a session, ours / express-session',
+      '≤ 1',
+      `${ours} / ${theirs} bytes`,
+      ours <= theirs,
+    )
   }
   if (space?.sweep) {
     const { longestStallMs } = space.sweep

@@ -78,7 +78,8 @@ function spaceTable({ redis = [], heap, sweep }) {
     ours,
     `${theirs} (${theirsWithMaxAge} with a maxAge)`,
   ])
-  if (heap) lines.push([`bytes of memory, ${heap.count.toLocaleString('en')} sessions of 0.2 KB`, heap.ours, heap.theirs])
+  if (heap)
+    lines.push([`bytes of memory, ${heap.count.toLocaleString('en')} sessions of 0.2 KB`, heap.ours, heap.theirs])
   const facts = table(['a session takes', 'Sojourn', 'express-session'], lines)
   if (!sweep) return facts
   const { removed, longestStallMs, tookMs } = sweep
