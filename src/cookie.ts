@@ -5,6 +5,7 @@ import { stringifySetCookie } from 'cookie'
 import { sign, unsign } from 'cookie-signature'
 import { SessionError } from './errors.js'
 import { hashToken } from './ids.js'
+import { Recent } from './recent.js'
 
 /** Name and attributes of the session cookie. */
 export interface CookieOptions {
@@ -99,29 +100,12 @@ const VALUE = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{
 const VALUE_LENGTH = 36 + 1 + 43 + 1 + 43
 const NOTHING: CookieReading = { claims: [], rejected: null }
 
-/** How many cookies `VerifiedCookies` keeps. */
-const MAX_VERIFIED = 1_000
-
 /**
- * The last cookies whose signature was found to be ours, in the order in which they came. A page makes many requests with one
- * cookie, and verifying it is the dearest part of reading it. What a claim gives the right to is checked each time all the
- * same, so that a cookie may stay here after its session has ended.
+ * The claims of the last cookies, `name=value`, whose signature was found to be ours: verifying it is the dearest part of
+ * reading a cookie. What a claim gives the right to is checked each time all the same, so that a cookie may stay here after
+ * its session has ended.
  */
-export class VerifiedCookies {
-  readonly #claims = new Map<string, CookieClaim>()
-
-  /** The claim of a cookie, `name=value`. */
-  get(cookie: string): CookieClaim | undefined {
-    return this.#claims.get(cookie)
-  }
-
-  add(cookie: string, claim: CookieClaim): void {
-    this.#claims.set(cookie, claim)
-    if (this.#claims.size <= MAX_VERIFIED) return
-    const [oldest] = this.#claims.keys()
-    this.#claims.delete(oldest as string)
-  }
-}
+export class VerifiedCookies extends Recent<CookieClaim> {}
 
 /**
  * Reads every cookie of that name. Anything that is not exactly of our shape and signed by us, for this name, is
@@ -163,7 +147,7 @@ function verify(cookie: string, keys: readonly KeyObject[], verified: VerifiedCo
   const own = Buffer.from(cookie).toString()
   const [id, token] = own.slice(-VALUE_LENGTH).split('.') as [string, string]
   const claim = { id, token, tokenHash: hashToken(token), isCurrent: key === 0 }
-  verified?.add(own, claim)
+  verified?.set(own, claim)
   return claim
 }
 

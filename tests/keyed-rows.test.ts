@@ -1,11 +1,10 @@
 // What the memory store is built of: tables and texts outside of the JavaScript heap, beside the plainest maps.
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { FIRST_ROW, KeyedRows, NONE } from '../src/stores/keyed-rows.js'
 import { LIST_COLUMNS, RowLists } from '../src/stores/row-lists.js'
 import { TextSlabs } from '../src/stores/text-slabs.js'
+import { bytesOfBuffers } from './support/garbage.js'
 
 const anyText = fc.oneof(
   fc.string({ unit: 'binary', maxLength: 50 }),
@@ -13,14 +12,6 @@ const anyText = fc.oneof(
   fc.array(fc.integer({ min: 0, max: 0xffff })).map((units) => String.fromCharCode(...units)),
   fc.integer({ min: 0, max: 9_000 }).map((length) => 'ÿ'.repeat(length)),
 )
-
-function bytesOfBuffers(): number {
-  setFlagsFromString('--expose-gc')
-  const collect = runInNewContext('gc') as () => void
-  // What the first finds to be garbage is freed by the second.
-  for (let times = 0; times < 2; times++) collect()
-  return process.memoryUsage().arrayBuffers
-}
 
 function rowsOf(table: KeyedRows): number[] {
   const rows: number[] = []

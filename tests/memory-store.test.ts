@@ -3,8 +3,6 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
 import {
@@ -18,6 +16,7 @@ import {
 } from 'sojourn'
 import { FakeClock } from 'sojourn/testing'
 import { MemoryUserIndex } from '../src/stores/memory-users.js'
+import { bytesOfBuffers, bytesOfHeap, collectGarbage } from './support/garbage.js'
 
 const clock = new FakeClock()
 const MINUTE = 60_000
@@ -85,11 +84,6 @@ async function scanned(store: MemorySessionStore): Promise<string[]> {
   const ids: string[] = []
   for await (const { id } of store.scan()) ids.push(id)
   return ids
-}
-
-function collectGarbage(): void {
-  setFlagsFromString('--expose-gc')
-  runInNewContext('gc')()
 }
 
 describe('maxSessions', () => {
@@ -306,15 +300,11 @@ describe('a store of very many sessions', () => {
         if (userId) await store.users.add(userId, entry(`session ${n}`), { now: clock.now() })
       }
     }
-    const heap = (): number => {
-      collectGarbage()
-      return process.memoryUsage().heapUsed
-    }
     // The first ones bring what the store has once, and what it keeps ready to be handed out.
     await make(0, 5_000)
-    const before = heap()
+    const before = bytesOfHeap()
     await make(5_000, SESSIONS)
-    expect((heap() - before) / SESSIONS).toBeLessThan(20)
+    expect((bytesOfHeap() - before) / SESSIONS).toBeLessThan(20)
     expect([store.size, (await store.get(`session ${SESSIONS - 2}`))?.userId]).toEqual([
       SESSIONS,
       `user ${SESSIONS - 2}`,
@@ -815,15 +805,10 @@ describe('after a peak', () => {
   })
 
   test('the clean-up gives memory back, and what is left stays as it was', async () => {
-    const buffers = (): number => {
-      // What the first finds to be garbage is freed by the second.
-      for (let times = 0; times < 2; times++) collectGarbage()
-      return process.memoryUsage().arrayBuffers
-    }
     const store = createStore()
     const SESSIONS = 60_000
     const text = (n: number): string => JSON.stringify('x'.repeat(300 + (n % 50)))
-    const before = buffers()
+    const before = bytesOfBuffers()
     for (let n = 0; n < SESSIONS; n++) {
       const userId = n % 2 === 0 ? `user ${n}` : undefined
       const life = n % 100 === 0 ? 60 : 10
@@ -831,12 +816,12 @@ describe('after a peak', () => {
       await store.create(`session ${n}`, record(`session ${n}`, times), 1)
       if (userId) await store.users.add(userId, entry(`session ${n}`), { now: clock.now() })
     }
-    const peak = buffers() - before
+    const peak = bytesOfBuffers() - before
     clock.advance(20 * MINUTE)
     expect(await store.clearExpired()).toBe(SESSIONS * 0.99)
     // The next one finds the rest alone.
     await store.clearExpired()
-    expect((buffers() - before) / peak).toBeLessThan(0.35)
+    expect((bytesOfBuffers() - before) / peak).toBeLessThan(0.35)
     for (let n = 0; n < SESSIONS; n += 100) {
       const kept = await store.get(`session ${n}`)
       expect([kept?.userId, kept?.fields.get('text')]).toEqual([`user ${n}`, text(n)])

@@ -1,7 +1,7 @@
 // A table outside of the JavaScript heap: rows of numbers in typed arrays, found by a text.
 //
-// V8 visits every page of its heap each time it collects young objects, some fifty times a second under load, whether
-// or not something has changed there: a million sessions of users as objects would add more than 10 µs to each request.
+// V8 visits every page of its heap each time it collects young objects, many times a second under load, whether or not
+// something has changed there: a million sessions as objects would make every request dearer.
 import { TextSlabs } from './text-slabs.js'
 
 /** No row, or no text: both are numbered from 1. */

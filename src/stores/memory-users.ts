@@ -105,7 +105,7 @@ export class MemoryUserIndex implements UserIndex {
   async clearStale(now: number, slices: Slices): Promise<void> {
     for (let row = FIRST_ROW; row < this.#entries.endRow; row++) {
       if (this.#entries.has(row)) this.#clearIfStale(row, now)
-      if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
+      if (slices.isOver()) await slices.next()
     }
   }
 
@@ -187,6 +187,3 @@ export class MemoryUserIndex implements UserIndex {
     this.#entries.delete(row)
   }
 }
-
-/** How many entries a clean-up looks at before it looks at the time. */
-const ROWS_BETWEEN_CLOCK_READS = 64

@@ -194,7 +194,7 @@ export class MemorySessionStore extends SessionStore {
     const slices = new Slices()
     for (let row = FIRST_ROW; row < this.#sessions.endRow; row++) {
       if (this.#sessions.has(row) && this.#clock() < this.#sessions.number(row, FORGET_AT)) yield this.#recordOf(row)
-      if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
+      if (slices.isOver()) await slices.next()
     }
   }
 
@@ -260,7 +260,7 @@ export class MemorySessionStore extends SessionStore {
         this.#remove(row)
         removed++
       } else if (isThere) this.#tidy(row)
-      if (slices.isOver(ROWS_BETWEEN_CLOCK_READS)) await slices.next()
+      if (slices.isOver()) await slices.next()
     }
     await this.#users.clearStale(now, slices)
     for (const [name, { until }] of this.#leases) if (now >= until) this.#leases.delete(name)
@@ -391,8 +391,6 @@ export class MemorySessionStore extends SessionStore {
 
 /** How many logins may be under way in a store that keeps few sessions. */
 const MAX_PENDING = 1_000
-/** How many rows a long loop passes before it looks at the time. */
-const ROWS_BETWEEN_CLOCK_READS = 16
 /** How many records are kept as they are, ready to be handed out. */
 const MAX_IN_USE = 1_000
 

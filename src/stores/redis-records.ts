@@ -14,6 +14,7 @@
 //
 // Who edits a record by hand changes its revision as well, or a request under way may overwrite that.
 import { SessionError } from '../errors.js'
+import { Recent } from '../recent.js'
 import {
   readContext,
   readEnd,
@@ -62,12 +63,9 @@ export class StoredData extends SessionData {
   }
 }
 
-/**
- * The small records that were read or written last, of at most 1,000 sessions. While the text of one is the same, there is
- * no need to take it apart again: a page asks for much with one session.
- */
+/** The small records that were read or written last. While the text of one is the same, it is not taken apart again. */
 export class RecentRecords {
-  readonly #records = new Map<string, SessionData>()
+  readonly #records = new Recent<SessionData>()
 
   /** @throws {SessionError} `CORRUPT_RECORD` */
   decode(id: string, text: string): SessionData {
@@ -81,15 +79,10 @@ export class RecentRecords {
   add(record: SessionData): void {
     const layout = StoredData.layoutOf(record)
     const isSmall = layout?.large === null && layout.front.length <= SMALL_RECORD
-    this.#records.delete(record.id)
     if (isSmall) this.#records.set(record.id, record)
-    if (this.#records.size <= MAX_RECENT) return
-    const [oldest] = this.#records.keys()
-    this.#records.delete(oldest as string)
+    else this.#records.delete(record.id)
   }
 }
-
-const MAX_RECENT = 1_000
 
 /** Lays out what a change of `before` has made of it. */
 export function layOutChange(data: SessionData, before: Layout, change: SessionChange): Layout {
