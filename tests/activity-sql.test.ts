@@ -36,6 +36,7 @@ import {
   sqlSink,
 } from 'sojourn/activity'
 import { sinkChecks } from 'sojourn/testing'
+import { collectGarbage } from './support/garbage.js'
 import { type PostgresServer, sharedPostgres } from './support/postgres.js'
 
 /** Tables of the application's, of which the sink knows nothing. */
@@ -752,7 +753,7 @@ describe('at once', () => {
           import { Kysely, SqliteDialect } from 'kysely'
           import { migrateActivities } from './src/activity/index.ts'
           const { default: Database } = await import('${libsql}')
-          const db = new Kysely({ dialect: new SqliteDialect({ database: new Database(process.argv[2]) }) })
+          const db = new Kysely({ dialect: new SqliteDialect({ database: new Database(process.argv[2], { timeout: 5000 }) }) })
           process.stdout.write('ready')
           await new Promise((resolve) => process.stdin.once('data', resolve))
           await migrateActivities(db)
@@ -805,6 +806,25 @@ describe('at once', () => {
     other.exec('commit')
     await migration
     await sqlSink({ db }).write([activity()])
+    other.close()
+  })
+
+  test('what libsql did not commit after a lock is not taken for made', async () => {
+    const path = join(DIRECTORY, 'uncommitted.db')
+    const other = new Database(path)
+    other.exec('pragma journal_mode = wal')
+    other.exec('create table customers (id integer)')
+    other.exec('begin immediate')
+    const db = openSqlite(path)
+    const queries = asked.get(db) ?? []
+    const migration = migrateActivities(db)
+    while (queries.length < 4) await sleep(1)
+    other.exec('commit')
+    // Until the statement that met the lock is garbage.
+    const isOver = migration.then(() => true)
+    while (!(await Promise.race([isOver, sleep(20, false)]))) collectGarbage()
+    const found = other.prepare("select name from sqlite_master where name like 'session_activities%'").all()
+    expect(found).toHaveLength(5)
     other.close()
   })
 

@@ -175,16 +175,23 @@ async function makeInPostgres(table: ActivityTable): Promise<void> {
 /** Without a transaction: every step can be done again. Another process may hold the lock, and few drivers wait for it. */
 async function makeInSqlite(table: ActivityTable): Promise<void> {
   const end = performance.now() + BUSY_LIMIT_MS
+  let wasLocked = false
   while (true) {
     try {
-      if (!(await isInSqlite(table))) await create(table)
+      if (await isInSqlite(table)) return
+      await create(table)
+      // After a lock, libsql 0.5 may commit nothing more and not say so; the end of a transaction tells.
+      if (wasLocked && !table.db.isTransaction) await table.db.transaction().execute(nothing)
       return
     } catch (error) {
       if (!isBusy(error) || performance.now() > end) throw error
+      wasLocked = true
       await sleep(5 + Math.random() * 45)
     }
   }
 }
+
+async function nothing(): Promise<void> {}
 
 async function create({ db, dialect, name }: ActivityTable): Promise<void> {
   // By the bytes, as in SQLite; by the rules of a language, order would differ from one database to the next.
