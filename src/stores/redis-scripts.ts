@@ -178,42 +178,44 @@ return 1
 const LONGEST_LINE = 128
 
 /**
- * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: the line of
- * times that was read, the text that follows, and "ttl all", or "ttl front" for a text that leaves the large fields behind
- * it as they are. Replies 1.
- *
- * Any other change is applied here. The rest of ARGV, or all of it: "generation now end ttl count flags", then, with the flag `r`,
- * seven that are rare: new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any',
- * 'absent' or 'text'), its name, its text. Then names and texts of `count` lines to write, and the names of those to remove.
- * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
+ * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: the line
+ * of times that was read, the text that follows, ttl in seconds. Replies 1, or 0 when something else is stored.
  */
-export const UPDATE = script(`
-local base = 0
-if string.sub(ARGV[1], 1, 2) == 'm\\t' then
-  local held = redis.call('GETRANGE', KEYS[1], 0, ${LONGEST_LINE})
-  local function isAt(line) return string.sub(held, 1, #line) == line end
-  if isAt(ARGV[1]) then
-    local ttl, part = string.match(ARGV[3], '^(%d+) (%a+)$')
-    if part == 'all' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ttl)
-    else
-      redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
-      redis.call('EXPIRE', KEYS[1], ttl)
-    end
-    return 1
-  end
-  -- A client that lost the reply with its connection may send the same once more, and nobody has written since.
-  if isAt(string.match(ARGV[2], '^[^\\n]*\\n')) then return 1 end
-  base = 3
+function replacing(commands: string): Script {
+  return script(`
+local held = redis.call('GETRANGE', KEYS[1], '0', '${LONGEST_LINE}')
+if string.sub(held, 1, #ARGV[1]) == ARGV[1] then
+  ${commands}
+  return 1
 end
+-- A client that lost the reply with its connection may send the same once more, and nobody has written since.
+local line = string.match(ARGV[2], '^[^\\n]*\\n')
+return string.sub(held, 1, #line) == line and 1 or 0
+`)
+}
+
+/** A text that is all of the record. */
+export const REPLACE = replacing("redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])")
+/** A text that leaves the large fields behind it as they are. */
+export const REPLACE_FRONT = replacing(`redis.call('SETRANGE', KEYS[1], '0', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])`)
+
+/**
+ * A change of whatever is stored. ARGV: "generation now end ttl count flags", then, with the flag `r`, seven that are rare:
+ * new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any', 'absent' or 'text'), its
+ * name, its text. Then names and texts of `count` lines to write, and the names of those to remove. Flags: `f` a field of
+ * the application is written or removed, `p` the change is no activity, `s` the end may move back.
+ */
+export const MERGE = script(`
 ${PRELUDE}
-local generation, now, ends, ttl, count, flags = string.match(ARGV[base + 1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
+local generation, now, ends, ttl, count, flags = string.match(ARGV[1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
 local lines = read(KEYS[1])
 local r = lines and live(lines, now)
 if not r or r.generation ~= tonumber(generation) then return {'ended'} end
 local function isRead(name)
   return lines.texts[name] or not lines.largeAt or string.sub(name, 1, 1) ~= '.'
 end
-local isRare, first = string.find(flags, 'r', 1, true), base + 2
+local isRare, first = string.find(flags, 'r', 1, true), 2
 if isRare then first = first + 7 end
 local last = first + 2 * tonumber(count) - 1
 local isAllRead = not isRare or isRead(ARGV[first - 2])

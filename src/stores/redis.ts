@@ -1,8 +1,9 @@
 // Sessions in Redis or Valkey, for programs that run as several processes. Needs ioredis only to open a connection of
 // its own; a client of yours is described by the few members that are called.
 //
-// How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot: the key's
-// hash tag is the part of the session ID that regenerating keeps. No other key has a brace behind the prefix: users are at
+// How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot, and a second
+// script for a change that finds another record than it was made on: the key's hash tag is the part of the session ID that
+// regenerating keeps. No other key has a brace behind the prefix: users are at
 // `u:{user}`, leases at `lease:{name}`, the epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
@@ -44,7 +45,19 @@ import {
   unescaped,
 } from './redis-records.js'
 import { RedisReplication, type RedisWaitOptions } from './redis-replication.js'
-import { END, EPOCH, LEASE, REGENERATE, REWRITE_END, type Script, SET, TOUCH, UPDATE } from './redis-scripts.js'
+import {
+  END,
+  EPOCH,
+  LEASE,
+  MERGE,
+  REGENERATE,
+  REPLACE,
+  REPLACE_FRONT,
+  REWRITE_END,
+  type Script,
+  SET,
+  TOUCH,
+} from './redis-scripts.js'
 import { redisUserIndex } from './redis-users.js'
 
 export type {
@@ -173,15 +186,14 @@ export class RedisSessionStore extends SessionStore {
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+    const keys = [this.#key(id)]
     const ttl = Math.ceil(ttlSeconds)
     const next = successorOf(change, ttl)
-    const args = encodeChange(change, ttl)
-    const reply = await this.#script(UPDATE, [this.#key(id)], next === null ? args : [...next.args, ...args])
-    if (reply === 1 && next !== null) {
+    if (next !== null && (await this.#script(next.script, keys, next.args)) === 1) {
       this.#recent.add(next.record)
       return { status: 'updated', record: next.record }
     }
-    const [status, text] = reply as [string, string?]
+    const [status, text] = (await this.#script(MERGE, keys, encodeChange(change, ttl))) as [string, string?]
     const held = typeof text === 'string' ? unescaped(text) : undefined
     return (status === 'conflict' ? { status, text: held } : { status }) as UpdateResult
   }
@@ -348,21 +360,26 @@ function encodeRecord(data: SessionData): string {
   return textOf(data, layOut(data))
 }
 
-/**
- * What a change makes of the record that it was made on, and what the script needs to put it there if that record is still
- * what is stored. `null` when the record was not read here, or is not one that the change applies to.
- */
-function successorOf(change: SessionChange, ttlSeconds: number): { record: SessionData; args: string[] } | null {
+/** What a change makes of the record that it was made on, and what puts it there if that record is still what is stored. */
+interface Successor {
+  readonly record: SessionData
+  readonly script: Script
+  readonly args: readonly (string | number)[]
+}
+
+/** `null` when the record was not read here, or is not one that the change applies to. */
+function successorOf(change: SessionChange, ttlSeconds: number): Successor | null {
   const { madeOn } = change
   const before = StoredData.layoutOf(madeOn)
   if (before === null) return null
   const { record } = applyChange(madeOn as SessionData, change)
   if (record === null || record === madeOn) return null
   const after = layOutChange(record, before, change)
-  const isFront = leavesAlone(before.large, after.large, change)
   const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
-  const [text, part] = isFront ? [after.front, 'front'] : [textOf(record, after), 'all']
-  return { record: new StoredData(record, after), args: [before.line, text, `${ttl} ${part}`] }
+  const [script, text] = leavesAlone(before.large, after.large, change)
+    ? [REPLACE_FRONT, after.front]
+    : [REPLACE, textOf(record, after)]
+  return { record: new StoredData(record, after), script, args: [before.line, text, ttl] }
 }
 
 /** Whether the large fields stay as they are, and where they are. */
