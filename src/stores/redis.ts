@@ -1,10 +1,10 @@
 // Sessions in Redis or Valkey, for programs that run as several processes. Needs ioredis only to open a connection of
 // its own; a client of yours is described by the few members that are called.
 //
-// How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot, and a second
-// script for a change that finds another record than it was made on: the key's hash tag is the part of the session ID that
-// regenerating keeps. No other key has a brace behind the prefix: users are at
-// `u:{user}`, leases at `lease:{name}`, the epoch at `epoch`.
+// How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot: the key's
+// hash tag is the part of the session ID that regenerating keeps. Only a change that finds another record than it was made on
+// takes a second script. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
+// epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
 import {
