@@ -388,7 +388,7 @@ export function timesAfter(
   }
 }
 
-function changesFields(change: SessionChange): boolean {
+export function changesFields(change: SessionChange): boolean {
   return (change.set?.size ?? 0) + (change.delete?.length ?? 0) > 0
 }
 

@@ -809,24 +809,28 @@ describe('at once', () => {
     other.close()
   })
 
-  test('what libsql did not commit after a lock is not taken for made', async () => {
-    const path = join(DIRECTORY, 'uncommitted.db')
-    const other = new Database(path)
-    other.exec('pragma journal_mode = wal')
-    other.exec('create table customers (id integer)')
-    other.exec('begin immediate')
-    const db = openSqlite(path)
-    const queries = asked.get(db) ?? []
-    const migration = migrateActivities(db)
-    while (queries.length < 4) await sleep(1)
-    other.exec('commit')
-    // Until the statement that met the lock is garbage.
-    const isOver = migration.then(() => true)
-    while (!(await Promise.race([isOver, sleep(20, false)]))) collectGarbage()
-    const found = other.prepare("select name from sqlite_master where name like 'session_activities%'").all()
-    expect(found).toHaveLength(5)
-    other.close()
-  })
+  test.each(['nobody else makes it', 'a second call on the same connection makes it'])(
+    'what libsql did not commit after a lock is not taken for made, where %s',
+    async (where) => {
+      const path = join(DIRECTORY, `${where}.db`)
+      const other = new Database(path)
+      other.exec('pragma journal_mode = wal')
+      other.exec('create table customers (id integer)')
+      other.exec('begin immediate')
+      const db = openSqlite(path)
+      const queries = asked.get(db) ?? []
+      const migration = migrateActivities(db)
+      while (queries.length < 4) await sleep(1)
+      other.exec('commit')
+      if (where.startsWith('a second call')) await migrateActivities(db)
+      // Until the statement that met the lock is garbage.
+      const isOver = migration.then(() => true)
+      while (!(await Promise.race([isOver, sleep(20, false)]))) collectGarbage()
+      const found = other.prepare("select name from sqlite_master where name like 'session_activities%'").all()
+      expect(found).toHaveLength(5)
+      other.close()
+    },
+  )
 
   test('ten connections make one table in PostgreSQL', async () => {
     const table = newTable()

@@ -172,15 +172,15 @@ async function makeInPostgres(table: ActivityTable): Promise<void> {
   await (table.db.isTransaction ? make(table.db) : table.db.transaction().execute(make))
 }
 
-/** Without a transaction: every step can be done again. Another process may hold the lock, and few drivers wait for it. */
+/** Not in one transaction: every step can be done again. Another process may hold the lock, and few drivers wait for it. */
 async function makeInSqlite(table: ActivityTable): Promise<void> {
   const end = performance.now() + BUSY_LIMIT_MS
   let wasLocked = false
   while (true) {
     try {
-      if (await isInSqlite(table)) return
-      await create(table)
-      // After a lock, libsql 0.5 may commit nothing more and not say so; the end of a transaction tells.
+      if (!(await isInSqlite(table))) await create(table)
+      // libsql 0.5 commits nothing while a statement that met a lock is not garbage yet, and does not say so. The end of a
+      // transaction tells, and undoes what was made.
       if (wasLocked && !table.db.isTransaction) await table.db.transaction().execute(nothing)
       return
     } catch (error) {

@@ -178,53 +178,37 @@ return 1
 const LONGEST_LINE = 128
 
 /**
- * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: the line
- * of times that was read, the text that follows, ttl in seconds. Replies 1, or 0 when something else is stored.
+ * A change of whatever is stored. Its text, the last of ARGV, is a line "generation now end ttl flags"; with the flag `r` one of
+ * seven that are rare, with tabs between: new absolute end or '', token to replace or '', token to set, 'p' to set,
+ * expectation ('any', 'absent' or 'text'), its name, its text; then the lines to write, and the names of those to remove.
+ * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
  */
-function replacing(commands: string): Script {
-  return script(`
-local held = redis.call('GETRANGE', KEYS[1], '0', '${LONGEST_LINE}')
-if string.sub(held, 1, #ARGV[1]) == ARGV[1] then
-  ${commands}
-  return 1
-end
--- A client that lost the reply with its connection may send the same once more, and nobody has written since.
-local line = string.match(ARGV[2], '^[^\\n]*\\n')
-return string.sub(held, 1, #line) == line and 1 or 0
-`)
-}
-
-/** A text that is all of the record. */
-export const REPLACE = replacing("redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])")
-/** A text that leaves the large fields behind it as they are. */
-export const REPLACE_FRONT = replacing(`redis.call('SETRANGE', KEYS[1], '0', ARGV[2])
-  redis.call('EXPIRE', KEYS[1], ARGV[3])`)
-
-/**
- * A change of whatever is stored. ARGV: "generation now end ttl count flags", then, with the flag `r`, seven that are rare:
- * new absolute end or '', token to replace or '', token to set, 'p' to set, expectation ('any', 'absent' or 'text'), its
- * name, its text. Then names and texts of `count` lines to write, and the names of those to remove. Flags: `f` a field of
- * the application is written or removed, `p` the change is no activity, `s` the end may move back.
- */
-export const MERGE = script(`
-${PRELUDE}
-local generation, now, ends, ttl, count, flags = string.match(ARGV[1], '^(%d+) (%S+) (%S+) (%d+) (%d+) (%a*)$')
+const MERGE_LUA = String.raw`${PRELUDE}
+local change = ARGV[#ARGV]
+local head, at = string.match(change, '^([^\n]*)\n()')
+local generation, now, ends, ttl, flags = string.match(head, '^(%d+) (%S+) (%S+) (%d+) (%a*)$')
 local lines = read(KEYS[1])
 local r = lines and live(lines, now)
 if not r or r.generation ~= tonumber(generation) then return {'ended'} end
-local function isRead(name)
-  return lines.texts[name] or not lines.largeAt or string.sub(name, 1, 1) ~= '.'
+local isAllRead = true
+local function reads(name)
+  isAllRead = isAllRead and (lines.texts[name] or not lines.largeAt or string.sub(name, 1, 1) ~= '.')
 end
-local isRare, first = string.find(flags, 'r', 1, true), 2
-if isRare then first = first + 7 end
-local last = first + 2 * tonumber(count) - 1
-local isAllRead = not isRare or isRead(ARGV[first - 2])
-for i = first, last, 2 do isAllRead = isAllRead and isRead(ARGV[i]) end
-for i = last + 1, #ARGV do isAllRead = isAllRead and isRead(ARGV[i]) end
+local absolute, from, to, previous, kind, expected, wanted
+if string.find(flags, 'r', 1, true) then
+  absolute, from, to, previous, kind, expected, wanted, at =
+    string.match(change, '^' .. string.rep('([^\t]*)\t', 6) .. '([^\n]*)\n()', at)
+  reads(expected)
+end
+local names, texts = {}, {}
+for name, tab, text in string.gmatch(string.sub(change, at), '([^\n\t]+)(\t?)([^\n]*)\n') do
+  table.insert(names, name)
+  texts[name] = tab ~= '' and text or nil
+  reads(name)
+end
 if not isAllRead then lines = readAll(KEYS[1]) end
-if isRare then
-  local absolute, from, to, previous, kind, name, wanted = unpack(ARGV, first - 7, first - 1)
-  local held = lines.texts[name]
+if absolute then
+  local held = lines.texts[expected]
   if kind == 'absent' and held then return {'conflict', held} end
   if kind == 'text' and held ~= wanted then return held and {'conflict', held} or {'conflict'} end
   if from ~= '' then
@@ -234,8 +218,7 @@ if isRare then
   end
   if absolute ~= '' then r.absolute = tonumber(absolute) - r.created end
 end
-for i = first, last, 2 do put(lines, ARGV[i], ARGV[i + 1]) end
-for i = last + 1, #ARGV do put(lines, ARGV[i], nil) end
+for _, name in ipairs(names) do put(lines, name, texts[name]) end
 if string.find(flags, 'f', 1, true) then r.updated = r.now end
 local isPassive = string.find(flags, 'p', 1, true)
 if not isPassive then r.accessed = r.now end
@@ -245,7 +228,34 @@ r.expires = math.min(r.expires, r.absolute)
 setTimes(lines, r)
 store(KEYS[1], lines, math.max(left(r), tonumber(ttl)))
 return {'updated'}
-`)
+`
+
+/** ARGV: the change. */
+export const MERGE = script(MERGE_LUA)
+
+/**
+ * The usual change is of a record that is as the caller has read it, and then the caller knows what it becomes. ARGV: the line
+ * of times that was read, the text that follows, ttl in seconds, and the change, for when something else is stored. Replies 1
+ * when the text is there.
+ */
+function replacing(commands: string): Script {
+  return script(String.raw`
+local held = redis.call('GETRANGE', KEYS[1], '0', '${LONGEST_LINE}')
+if string.sub(held, 1, #ARGV[1]) == ARGV[1] then
+  ${commands}
+  return 1
+end
+-- A client that lost the reply with its connection may send the same once more, and nobody has written since.
+local line = string.match(ARGV[2], '^[^\n]*\n')
+if string.sub(held, 1, #line) == line then return 1 end
+${MERGE_LUA}`)
+}
+
+/** With a text that is all of the record. */
+export const REPLACE = replacing("redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])")
+/** With a text that leaves the large fields behind it as they are. */
+export const REPLACE_FRONT = replacing(`redis.call('SETRANGE', KEYS[1], '0', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])`)
 
 /**
  * KEYS: old, new. ARGV: generation, now, ttl in seconds, the end of the old one as JSON, ttl of its tombstone, 'all' or

@@ -2,13 +2,13 @@
 // its own; a client of yours is described by the few members that are called.
 //
 // How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot: the key's
-// hash tag is the part of the session ID that regenerating keeps. Only a change that finds another record than it was made on
-// takes a second script. No other key has a brace behind the prefix: users are at `u:{user}`, leases at `lease:{name}`, the
-// epoch at `epoch`.
+// hash tag is the part of the session ID that regenerating keeps. No other key has a brace behind the prefix: users are at
+// `u:{user}`, leases at `lease:{name}`, the epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
 import {
   applyChange,
+  changesFields,
   type EndResult,
   type Expectation,
   endOfRegenerated,
@@ -186,14 +186,15 @@ export class RedisSessionStore extends SessionStore {
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    const keys = [this.#key(id)]
     const ttl = Math.ceil(ttlSeconds)
     const next = successorOf(change, ttl)
-    if (next !== null && (await this.#script(next.script, keys, next.args)) === 1) {
+    const { script, args } = next ?? { script: MERGE, args: [] }
+    const reply = await this.#script(script, [this.#key(id)], [...args, encodeChange(change, ttl)])
+    if (reply === 1 && next !== null) {
       this.#recent.add(next.record)
       return { status: 'updated', record: next.record }
     }
-    const [status, text] = (await this.#script(MERGE, keys, encodeChange(change, ttl))) as [string, string?]
+    const [status, text] = reply as [string, string?]
     const held = typeof text === 'string' ? unescaped(text) : undefined
     return (status === 'conflict' ? { status, text: held } : { status }) as UpdateResult
   }
@@ -395,31 +396,25 @@ function leavesAlone(
   return true
 }
 
-/** A change of whatever is stored. */
-function encodeChange(change: SessionChange, ttlSeconds: number): string[] {
+/** A change of whatever is stored, as `MERGE` takes it. */
+function encodeChange(change: SessionChange, ttlSeconds: number): string {
   const { expect, renew, metadata = NO_METADATA, isPassive } = change
-  const write: string[] = []
-  const remove: string[] = []
-  if (metadata !== NO_METADATA) encodeMetadata(metadata, write, remove)
-  const ofMetadata = write.length + remove.length
-  if (change.set) for (const [name, text] of change.set) write.push(lineName(name), escaped(text))
-  if (change.delete) for (const name of change.delete) remove.push(lineName(name))
+  let flags = ''
+  let rare = ''
+  if (expect !== undefined || renew !== undefined || metadata.absoluteExpiresAt !== undefined) {
+    const tokens = renew ? [renew.from, renew.to, `${renew.from} ${renew.graceUntil}`].map(escaped) : ['', '', '']
+    flags += 'r'
+    rare = `${[metadata.absoluteExpiresAt ?? '', ...tokens, ...encodeExpectation(expect)].join('\t')}\n`
+  }
+  if (changesFields(change)) flags += 'f'
+  if (isPassive) flags += 'p'
+  if ('idleTimeoutMs' in metadata) flags += 's'
 
-  const isRare = expect !== undefined || renew !== undefined || metadata.absoluteExpiresAt !== undefined
-  const changesFields = write.length + remove.length > ofMetadata
-  const flags = `${isRare ? 'r' : ''}${changesFields ? 'f' : ''}${isPassive ? 'p' : ''}${'idleTimeoutMs' in metadata ? 's' : ''}`
-  const head = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${write.length / 2} ${flags}`
-  if (!isRare) return [head, ...write, ...remove]
-  return [
-    head,
-    String(metadata.absoluteExpiresAt ?? ''),
-    renew ? escaped(renew.from) : '',
-    renew ? escaped(renew.to) : '',
-    renew ? escaped(`${renew.from} ${renew.graceUntil}`) : '',
-    ...encodeExpectation(expect),
-    ...write,
-    ...remove,
-  ]
+  let text = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${flags}\n${rare}`
+  if (metadata !== NO_METADATA) text += encodeMetadata(metadata)
+  if (change.set) for (const [name, value] of change.set) text += `${lineName(name)}\t${escaped(value)}\n`
+  if (change.delete) for (const name of change.delete) text += `${lineName(name)}\n`
+  return text
 }
 
 function encodeExpectation(expect: Expectation | undefined): string[] {
@@ -431,7 +426,7 @@ function encodeExpectation(expect: Expectation | undefined): string[] {
 const NO_METADATA: MetadataChange = {}
 const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent', l: 'logicalId' } as const
 
-function encodeMetadata(metadata: MetadataChange, write: string[], remove: string[]): void {
+function encodeMetadata(metadata: MetadataChange): string {
   const { userId, idleTimeoutMs, persistent, logicalId } = metadata
   const texts = {
     u: userId === undefined ? undefined : JSON.stringify(userId),
@@ -439,11 +434,13 @@ function encodeMetadata(metadata: MetadataChange, write: string[], remove: strin
     s: persistent === undefined ? undefined : persistent ? '1' : '0',
     l: logicalId === undefined ? undefined : escaped(logicalId),
   }
+  let lines = ''
   for (const key of ['u', 'i', 's', 'l'] as const) {
     const text = texts[key]
-    if (text !== undefined) write.push(key, text)
-    else if (METADATA_OF[key] in metadata) remove.push(key)
+    if (text !== undefined) lines += `${key}\t${text}\n`
+    else if (METADATA_OF[key] in metadata) lines += `${key}\n`
   }
+  return lines
 }
 
 function nullIfCorrupt(error: unknown): null {
