@@ -1,5 +1,6 @@
-// The test suite on the other Node versions that are supported, side by side since one leaves half of two cores idle:
-// `npm run test:nodes [-- 22 24]`. The npm package `node` brings the binaries. What a run prints comes when it is over.
+// The test suite on the other Node versions that are supported: `npm run test:nodes [-- 22 24]`. The npm package `node` brings
+// the binaries. The runs go on side by side, since one leaves half of two cores idle, and each in a copy of the project, since
+// tests build in it. What a run prints comes when it is over.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -24,9 +25,11 @@ process.exit(results.every((isGreen) => isGreen) ? 0 : 1)
 
 async function run(version) {
   const bin = join(directory, 'node_modules', `n${version}`, 'bin')
+  const cwd = join(directory, `sojourn-${version}`)
+  execFileSync('cp', ['-R', '.', cwd])
   const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` }
   const node = join(bin, 'node')
-  const suite = spawn(node, ['tests/run.mjs'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const suite = spawn(node, ['tests/run.mjs'], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
   const output = []
   for (const stream of [suite.stdout, suite.stderr]) stream.on('data', (chunk) => output.push(chunk))
   const [status] = await once(suite, 'close')
