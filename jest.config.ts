@@ -15,9 +15,9 @@ const config: Config = {
   moduleNameMapper: {
     '^sojourn$': '<rootDir>/src/index.ts',
     '^sojourn/redis$': '<rootDir>/src/stores/redis.ts',
-    '^sojourn/activity$': '<rootDir>/src/activity/index.ts',
-    '^sojourn/metrics$': '<rootDir>/src/metrics.ts',
-    '^sojourn/testing$': '<rootDir>/src/testing.ts',
+    '^sojourn/activity$': '<rootDir>/src/features/activity/index.ts',
+    '^sojourn/metrics$': '<rootDir>/src/features/metrics.ts',
+    '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
   testTimeout: 30_000,

@@ -18,7 +18,7 @@ const SAMPLES = 500
 const TYPES = ['session.request', 'page.viewed', 'form.sent', 'payment.failed']
 
 const { memorySink, redisStreamSink, sqlSink, migrateActivities, ActivityLog } = await import(
-  pathToFileURL(resolve(directory, 'dist/esm/activity/index.js')).href
+  pathToFileURL(resolve(directory, 'dist/esm/features/activity/index.js')).href
 )
 // Kysely and its driver are development dependencies of the package.
 const require = createRequire(resolve(directory, 'package.json'))

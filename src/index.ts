@@ -1,28 +1,16 @@
 // The public face of the core, nothing else.
+
+export type { CookieAttributes, CookieOptions } from './cookie/cookie.js'
+export { isSessionError, SessionError, type SessionErrorCode, type ValidationIssue } from './errors.js'
 export type {
   Activity,
   ActivityHook,
   ActivityRecorder,
   ActivityRequest,
   SessionActivityType,
-} from './activity-hook.js'
-export type { CleanUpResult } from './cleanup.js'
-export type { ClientFacts } from './client-context.js'
-export { jsonCodec, type SessionCodec } from './codec.js'
-export {
-  bindSession,
-  getSession,
-  getSessionId,
-  requireSession,
-  requireSessionId,
-  sessionContext,
-  withSession,
-} from './context.js'
-export type { CookieAttributes, CookieOptions } from './cookie.js'
-export { isSessionError, SessionError, type SessionErrorCode, type ValidationIssue } from './errors.js'
-export type { SessionEvent, SessionEventMap, SessionEventName, SessionEvents } from './events.js'
-export type { FieldLimits } from './fields.js'
-export { type RecentAuthOptions, requireRecentAuth } from './guards.js'
+} from './events/activity-hook.js'
+export type { SessionEvent, SessionEventMap, SessionEventName, SessionEvents } from './events/events.js'
+export type { CleanUpResult } from './manager/cleanup.js'
 export {
   type CreateOptions,
   type RevokeOptions,
@@ -32,19 +20,9 @@ export {
   session,
   session as default,
   type Validation,
-} from './manager.js'
-export type { HttpRequest } from './middleware.js'
-export type { Duration, SessionOptions } from './options.js'
-export type { HttpResponse } from './response.js'
-export type {
-  FieldName,
-  FieldValue,
-  Session,
-  SessionCallback,
-  SessionCookie,
-  SessionFields,
-  SessionMetadata,
-} from './session.js'
+} from './manager/manager.js'
+export type { Duration, SessionOptions } from './options/options.js'
+export { jsonCodec, type SessionCodec } from './record/codec.js'
 export {
   applyChange,
   applyEnd,
@@ -65,8 +43,31 @@ export {
   type SessionDataJSON,
   type SessionEnd,
   type UpdateResult,
-} from './session-data.js'
-export type { EndedSession, SessionInfo, StoredSession, UserSession } from './session-info.js'
-export { SessionStore, type UserEntry, type UserIndex } from './store.js'
+} from './record/session-data.js'
+export type { EndedSession, SessionInfo, StoredSession, UserSession } from './record/session-info.js'
+export { SessionStore, type UserEntry, type UserIndex } from './record/store.js'
+export type { ClientFacts } from './request/client.js'
+export {
+  bindSession,
+  getSession,
+  getSessionId,
+  requireSession,
+  requireSessionId,
+  sessionContext,
+  withSession,
+} from './request/current-session.js'
+export type { HttpRequest } from './request/middleware.js'
+export { type RecentAuthOptions, requireRecentAuth } from './request/recent-auth.js'
+export type { HttpResponse } from './request/response.js'
+export type { FieldLimits } from './session/fields.js'
+export type {
+  FieldName,
+  FieldValue,
+  Session,
+  SessionCallback,
+  SessionCookie,
+  SessionFields,
+  SessionMetadata,
+} from './session/session.js'
+export type { InferSchemaOutput, StandardSchema, TypedSession } from './session/typed.js'
 export { MemorySessionStore, type MemorySessionStoreOptions } from './stores/memory.js'
-export type { InferSchemaOutput, StandardSchema, TypedSession } from './typed.js'

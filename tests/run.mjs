@@ -46,7 +46,7 @@ function pathsOf(name) {
 function needsBrowser() {
   const { stdout } = spawnSync(process.execPath, [...jest, '--listTests'], { encoding: 'utf8', env })
   const files = stdout.split('\n').filter((line) => line.endsWith('.test.ts'))
-  return files.some((file) => readFileSync(file, 'utf8').includes("'./support/browser.js'"))
+  return files.some((file) => readFileSync(file, 'utf8').includes("support/browser.js'"))
 }
 
 /** Ubuntu has a chromium-browser that only says how to get one. */

@@ -1,6 +1,6 @@
 // Sessions in the memory of one process: for development, tests and programs that run as a single process.
 import { SessionError } from '../errors.js'
-import { warn } from '../events.js'
+import { warn } from '../events/events.js'
 import {
   applyChange,
   applyEnd,
@@ -14,14 +14,14 @@ import {
   type SessionData,
   type SessionEnd,
   type UpdateResult,
-} from '../session-data.js'
-import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
-import { FIRST_ROW, KeyedRows, NONE } from './keyed-rows.js'
-import { MemoryUserIndex } from './memory-users.js'
-import { pack, unpack } from './packed-record.js'
-import { LIST_COLUMNS, RowLists } from './row-lists.js'
-import { Slices } from './slices.js'
-import { TextSlabs } from './text-slabs.js'
+} from '../record/session-data.js'
+import { SessionStore, secondsLeft, type UserIndex } from '../record/store.js'
+import { FIRST_ROW, KeyedRows, NONE } from './memory/keyed-rows.js'
+import { pack, unpack } from './memory/packed-record.js'
+import { LIST_COLUMNS, RowLists } from './memory/row-lists.js'
+import { Slices } from './memory/slices.js'
+import { TextSlabs } from './memory/text-slabs.js'
+import { MemoryUserIndex } from './memory/users.js'
 
 /** What `new MemorySessionStore()` takes. */
 export interface MemorySessionStoreOptions {

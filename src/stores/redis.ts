@@ -19,15 +19,15 @@ import {
   type SessionData,
   type SessionEnd,
   type UpdateResult,
-} from '../session-data.js'
-import { SessionStore, secondsLeft, type UserIndex } from '../store.js'
+} from '../record/session-data.js'
+import { SessionStore, secondsLeft, type UserIndex } from '../record/store.js'
 import {
   type RedisClient,
   RedisConnection,
   type RedisReplicationClient,
   type RedisScanner,
   unavailable,
-} from './redis-connection.js'
+} from './redis/connection.js'
 import {
   corrupt,
   decodeEnd,
@@ -43,8 +43,8 @@ import {
   StoredData,
   textOf,
   unescaped,
-} from './redis-records.js'
-import { RedisReplication, type RedisWaitOptions } from './redis-replication.js'
+} from './redis/records.js'
+import { RedisReplication, type RedisWaitOptions } from './redis/replication.js'
 import {
   END,
   EPOCH,
@@ -57,8 +57,8 @@ import {
   type Script,
   SET,
   TOUCH,
-} from './redis-scripts.js'
-import { redisUserIndex } from './redis-users.js'
+} from './redis/scripts.js'
+import { redisUserIndex } from './redis/users.js'
 
 export type {
   OwnClient as RedisOwnClient,
@@ -66,8 +66,8 @@ export type {
   RedisPipeline,
   RedisReplicationClient,
   RedisScanner,
-} from './redis-connection.js'
-export type { RedisWaitOptions } from './redis-replication.js'
+} from './redis/connection.js'
+export type { RedisWaitOptions } from './redis/replication.js'
 
 /** What `new RedisSessionStore()` takes: a `url`, or a `client`. */
 export interface RedisSessionStoreOptions {

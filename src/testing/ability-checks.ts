@@ -1,7 +1,7 @@
 // What a store promises of the abilities that it has: scanning, users, epoch and leases.
 import { newSessionId, newToken } from '../ids.js'
-import type { SessionData } from '../session-data.js'
-import type { SessionStore, UserEntry, UserIndex } from '../store.js'
+import type { SessionData } from '../record/session-data.js'
+import type { SessionStore, UserEntry, UserIndex } from '../record/store.js'
 import {
   afterTurns,
   type Check,

@@ -8,8 +8,8 @@ import type {
   SessionData,
   SessionEnd,
   UpdateResult,
-} from '../session-data.js'
-import { SessionStore, type UserIndex } from '../store.js'
+} from '../record/session-data.js'
+import { SessionStore, type UserIndex } from '../record/store.js'
 
 /** The methods of a store that `FaultyStore` can disturb. */
 export type StoreOperation =

@@ -6,8 +6,8 @@ import {
   type SessionContext,
   SessionData,
   type SessionEnd,
-} from '../session-data.js'
-import type { SessionStore } from '../store.js'
+} from '../record/session-data.js'
+import type { SessionStore } from '../record/store.js'
 
 /** One check: rejects when a store breaks the promise. `peer` is another store on the same data, or `store` itself. */
 export type Check = (store: SessionStore, peer: SessionStore) => Promise<void>

@@ -1,6 +1,12 @@
 // What every store promises of one session: that it is kept whole, changed in one step, and stays ended.
 import { newSessionId, newToken } from '../ids.js'
-import { applyEnd, type EndReason, endOfRegenerated, type SessionData, type UpdateResult } from '../session-data.js'
+import {
+  applyEnd,
+  type EndReason,
+  endOfRegenerated,
+  type SessionData,
+  type UpdateResult,
+} from '../record/session-data.js'
 import {
   afterTurns,
   attempt,

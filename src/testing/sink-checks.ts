@@ -1,9 +1,9 @@
 // The suite that every activity sink must pass, ours and yours: what is written comes back, in order, whole and once. Free
 // of any test runner.
 
-import type { ActivityArchive, ActivityPageQuery, ActivitySink } from '../activity/sink.js'
-import { isArchive } from '../activity/sink.js'
-import type { Activity } from '../activity-hook.js'
+import type { Activity } from '../events/activity-hook.js'
+import type { ActivityArchive, ActivityPageQuery, ActivitySink } from '../features/activity/sinks/sink.js'
+import { isArchive } from '../features/activity/sinks/sink.js'
 import { newActivityId, newLogicalId, newSessionId } from '../ids.js'
 import { concurrently, equal, HOSTILE, sameResult } from './samples.js'
 

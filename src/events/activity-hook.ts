@@ -1,0 +1,137 @@
+// Activities: what happened under a session, told to one hook. The core makes them; what keeps them is a feature.
+
+import { SessionError } from '../errors.js'
+import { newActivityId } from '../ids.js'
+import type { SessionEngine } from '../lifecycle/lifecycle.js'
+import { warnOfFailure } from './events.js'
+
+/** Something that happened under a session. Holds no secret of ours; what is in `details` is the application's choice. */
+export interface Activity {
+  /** A UUID v7 (RFC 9562): sorts by time. */
+  readonly id: string
+  /** When it happened. */
+  readonly at: Date
+  /** What happened, such as `'order.placed'`; names that begin with `session.` are ours, see `SessionActivityType`. */
+  readonly type: string
+  /** The logical ID that it happened under, if the session had one. */
+  readonly logicalId: string | undefined
+  readonly sessionId: string | undefined
+  readonly userId: string | number | undefined
+  /** More about it: data that JSON can hold. */
+  readonly details: Readonly<Record<string, unknown>> | undefined
+  /** The request that it happened in, if it was in one. */
+  readonly request: ActivityRequest | undefined
+}
+
+/** What an activity tells of its request. */
+export interface ActivityRequest {
+  readonly method: string
+  /** The path, without the query. */
+  readonly path: string
+  /** The client's address, when that is recorded (`clientContext`). */
+  readonly ip: string | undefined
+}
+
+/** Activities that a session makes by itself. */
+export type SessionActivityType =
+  | 'session.started'
+  | 'session.login'
+  | 'session.reauthenticated'
+  | 'session.logout'
+  | 'session.renewed'
+  | 'session.regenerated'
+  | 'session.timed-out'
+  | 'session.revoked'
+  | 'session.destroyed'
+  | 'session.used-after-end'
+  | 'session.limit'
+  | 'session.boundary'
+  | 'session.request'
+
+/** What `session({ activity })` takes: called with each activity, at once. */
+export type ActivityHook = ((activity: Activity) => unknown) | ActivityRecorder
+
+/** An `ActivityHook` that is an object. */
+export interface ActivityRecorder {
+  /** Takes one activity. What it throws or rejects with becomes a process warning. */
+  record(activity: Activity): unknown
+  /**
+   * Whether each finished request is an activity (`'session.request'`, with status and duration), too.
+   * @default false
+   */
+  readonly wantsRequests?: boolean
+}
+
+/** What is known of an activity before it has an ID and a time. */
+export type ActivityFacts = Pick<Activity, 'type' | 'sessionId' | 'logicalId' | 'userId'> &
+  Partial<Pick<Activity, 'details' | 'request'>>
+
+const MAX_TYPE_LENGTH = 200
+
+/**
+ * Checks what an application says of an activity.
+ * @throws {SessionError} `INVALID_ARGUMENT`
+ */
+export function checkActivity(type: unknown, details: unknown): void {
+  if (typeof type !== 'string' || type === '' || type.length > MAX_TYPE_LENGTH) {
+    throw new SessionError('INVALID_ARGUMENT', `The type of an activity is text of 1 to ${MAX_TYPE_LENGTH} characters.`)
+  }
+  if (details !== undefined && (typeof details !== 'object' || details === null || Array.isArray(details))) {
+    throw new SessionError('INVALID_ARGUMENT', 'The details of an activity are an object, such as { orderId }.')
+  }
+}
+
+/** Gives an activity to the hook, which can harm nothing. Returns it, or `undefined` when there is no hook. */
+export function recordActivity(engine: SessionEngine, facts: ActivityFacts): Activity | undefined {
+  const recorder = engine.options.activity
+  if (recorder === undefined) return undefined
+  const { type, sessionId, logicalId, userId, details, request } = facts
+  const at = new Date(engine.now())
+  const activity: Activity = Object.freeze({
+    id: newActivityId(at),
+    at,
+    type,
+    logicalId,
+    sessionId,
+    userId,
+    details,
+    request,
+  })
+  try {
+    const returned: unknown = recorder.record(activity)
+    if (returned instanceof Promise) returned.catch((error) => warnOfFailure('The activity hook', error))
+  } catch (error) {
+    warnOfFailure('The activity hook', error)
+  }
+  return activity
+}
+
+/** Makes activities of what a session goes through. */
+export function recordEvents(engine: SessionEngine): void {
+  if (engine.options.activity === undefined) return
+  const { events } = engine
+  const tell = (
+    type: SessionActivityType,
+    about: { id: string; userId: string | number | undefined; logicalId?: string | undefined },
+    details?: Readonly<Record<string, unknown>>,
+  ): void => {
+    const { id: sessionId, userId, logicalId } = about
+    recordActivity(engine, { type, sessionId, logicalId, userId, details })
+  }
+  events.on('created', (event) => tell('session.started', event))
+  events.on('login', (event) => tell('session.login', event, { previousSessionId: event.previousId }))
+  events.on('reauthenticated', (event) =>
+    tell('session.reauthenticated', event, { previousSessionId: event.previousId }),
+  )
+  events.on('logout', (event) => tell('session.logout', event))
+  events.on('renewed', (event) => tell('session.renewed', event))
+  events.on('regenerated', (event) => tell('session.regenerated', event, { previousSessionId: event.previousId }))
+  events.on('expired', (event) => tell('session.timed-out', event, { reason: event.reason }))
+  events.on('revoked', (event) => tell('session.revoked', event, { by: event.by, detail: event.detail }))
+  events.on('destroyed', (event) => tell('session.destroyed', event))
+  events.on('usedAfterEnd', (event) => tell('session.used-after-end', event, { reason: event.end.reason }))
+  events.on('limit', (event) => tell('session.limit', event, { outcome: event.outcome, ended: event.ended }))
+  events.on('boundary', ({ id, userId, from, to, cause }) =>
+    tell('session.boundary', { id, userId, logicalId: to }, { from, to, cause }),
+  )
+}

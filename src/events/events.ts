@@ -1,0 +1,206 @@
+// What Sojourn tells about: one typed event map, delivered so that no listener can harm a request.
+import { type Channel, channel } from 'node:diagnostics_channel'
+import { EventEmitter } from 'node:events'
+import type { SessionError, SessionErrorCode } from '../errors.js'
+import type { EndReason, ExpiryReason, SessionEnd } from '../record/session-data.js'
+
+type UserId = string | number | undefined
+/** The logical ID, when the application has asked for it. */
+type LogicalId = string | undefined
+
+/**
+ * Everything that is told, by event name. No event carries a token, a cookie value, a key or a field's value; `id` is
+ * the public session ID, `ip` the client's address, when that is recorded.
+ */
+export interface SessionEventMap {
+  /** A new session was stored. */
+  created: { id: string; userId: UserId; logicalId?: LogicalId }
+  /** A request's cookie opened a session. */
+  loaded: { id: string; userId: UserId; logicalId?: LogicalId }
+  /** Changes of a session were stored: by the commit of a request, `save()`, `update()` or the manager. */
+  committed: { id: string; userId: UserId; logicalId?: LogicalId }
+  /** A session got a new token. */
+  renewed: { id: string; userId: UserId; logicalId?: LogicalId }
+  /** A session got a new ID and token; `previousId` is over. */
+  regenerated: { id: string; previousId: string; userId: UserId; logicalId?: LogicalId }
+  /** A user logged in: `id` is the new session, `previousId` the one it replaced, if there was one. */
+  login: { id: string; previousId: string | undefined; userId: string | number; logicalId?: LogicalId }
+  /** The user of a session proved again who they are; `previousId` is over. */
+  reauthenticated: { id: string; previousId: string; userId: string | number; logicalId?: LogicalId }
+  /**
+   * A session got another logical ID: its first (`'start'`; `from` is then that of the session that the client had before, if
+   * it had one), by `logicalIdTimeout`, by `restart()` or by `completeWorkflow()`.
+   */
+  boundary: {
+    id: string
+    userId: UserId
+    from: string | undefined
+    to: string
+    cause: 'start' | 'timeout' | 'restart' | 'completed'
+  }
+  /** A user logged out; the session `id` is over. */
+  logout: { id: string; userId: UserId; logicalId?: LogicalId }
+  /** A session was ended from inside its request. */
+  destroyed: { id: string; userId: UserId; logicalId?: LogicalId }
+  /** A session was ended from outside, `by` whom and why (`detail`) as the caller said. */
+  revoked: { id: string; userId: UserId; logicalId?: LogicalId; by: string | undefined; detail: string | undefined }
+  /** All sessions were ended at once. */
+  allRevoked: { by: string | undefined; detail: string | undefined }
+  /** A login met the limit of sessions per user: `ended` are the sessions that had to go, none when it was refused. */
+  limit: {
+    id: string
+    userId: string | number
+    logicalId?: LogicalId
+    outcome: 'ended-oldest' | 'refused'
+    ended: readonly string[]
+  }
+  /**
+   * A session is over: told once, by the process that ended it, whatever event says more of it. One that ran out is told
+   * when a clean-up removes it, one that the store forgot by itself never.
+   */
+  ended: { id: string; reason: EndReason }
+  /** A session ran out; told each time that a cookie names it, and when a clean-up removes it. */
+  expired: { id: string; userId: UserId; logicalId?: LogicalId; reason: ExpiryReason }
+  /** A cookie that was good once named a session that has been ended. */
+  usedAfterEnd: { id: string; userId: UserId; logicalId?: LogicalId; end: SessionEnd; ip: string | undefined }
+  /** A cookie that we did not issue, or that was altered: wrong shape or wrong signature. */
+  badCookie: { reason: 'malformed' | 'signature'; ip: string | undefined }
+  /** A well-signed cookie named a session that the store does not have: forgotten, or lost. */
+  unknownSession: { id: string; ip: string | undefined }
+  /** A well-signed cookie held a token that is not, or no longer, this session's. */
+  tokenMismatch: { id: string; userId: UserId; ip: string | undefined }
+  /** A record or one field of it could not be read and was set aside. */
+  corruptRecord: { id: string; field?: string | undefined; cause: unknown }
+  /** `update()` has to run its function again, because another request wrote the field in between. */
+  conflict: { id: string; userId: UserId; field: string }
+  /** A write was dropped because the session had ended in the meantime. */
+  lateWrite: { id: string; userId: UserId; logicalId?: LogicalId }
+  /** Fields were changed when it was too late to store them, or a new session when it was too late for its cookie. */
+  lateChange: { id: string; reason: 'after-response' | 'headers-sent' }
+  /** A store call failed or missed its deadline. */
+  storeError: { id?: string | undefined; operation: string; error: SessionError }
+  /**
+   * A store call is done, or failed with the code `error`: for measuring, since there are one or two in most requests. A
+   * scan is one call, without the time of who reads from it. Not made when nobody listens.
+   */
+  storeCall: { operation: string; durationMs: number; error?: SessionErrorCode | undefined }
+  /** `archive` failed for a session, which is kept for the next clean-up. */
+  archiveFailed: { id: string; userId: UserId; cause: unknown }
+  /** A clean-up went through the store and removed so many sessions. */
+  cleaned: { removed: number; failed: number }
+}
+
+/** The name of an event, as `events.on()` takes it. */
+export type SessionEventName = keyof SessionEventMap
+
+/** An event as a listener gets it: `at` is its time, in milliseconds since the epoch. */
+export type SessionEvent<Name extends SessionEventName = SessionEventName> = Readonly<SessionEventMap[Name]> & {
+  readonly at: number
+}
+
+type Listener<Name extends SessionEventName> = (event: SessionEvent<Name>) => void
+
+/** Events that must not go unnoticed: without a listener they become process warnings. */
+const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
+  'lateChange',
+  'corruptRecord',
+  'storeError',
+  'archiveFailed',
+])
+
+/**
+ * Hands events to listeners, synchronously and in order. A listener that throws or rejects becomes a process warning
+ * (`SojournWarning`); it never reaches the request that caused the event.
+ *
+ * The same events go to the channels `sojourn:<name>` of `node:diagnostics_channel`, for observers that know nothing of
+ * this object: those of all managers of the process. What a subscriber throws there is an uncaught exception, as Node has
+ * it, though not in the request.
+ */
+export class SessionEvents {
+  readonly #clock: () => number
+  readonly #emitter = new EventEmitter()
+  readonly #warned = new Set<SessionEventName>()
+
+  /** @param clock the time of events, in milliseconds since the epoch; default `Date.now` */
+  constructor(clock: () => number = Date.now) {
+    this.#clock = clock
+    // Listeners are the application's business; a leak of them shows elsewhere.
+    this.#emitter.setMaxListeners(0)
+  }
+
+  /** Calls `listener` for each event of that name. Returns a function that stops it. */
+  on<Name extends SessionEventName>(name: Name, listener: Listener<Name>): () => void {
+    this.#emitter.on(name, listener)
+    return () => this.#emitter.off(name, listener)
+  }
+
+  /** Stops calling `listener`. */
+  off<Name extends SessionEventName>(name: Name, listener: Listener<Name>): void {
+    this.#emitter.off(name, listener)
+  }
+
+  /** Whether anybody listens: for events on the path of every request, which are not made for nobody. */
+  isHeard(name: SessionEventName): boolean {
+    return this.#emitter.listenerCount(name) > 0 || channelOf(name).hasSubscribers
+  }
+
+  /** Tells an event. For the package itself; yours to use in tests. */
+  emit<Name extends SessionEventName>(name: Name, facts: SessionEventMap[Name]): void {
+    const listeners = this.#emitter.listeners(name)
+    const observers = channelOf(name)
+    if (listeners.length === 0) {
+      if (WARN_UNHEARD.has(name)) this.#warnUnheard(name, facts)
+      if (!observers.hasSubscribers) return
+    }
+    const event = Object.freeze({ ...facts, at: this.#clock() })
+    for (const listener of listeners) {
+      try {
+        const returned: unknown = listener(event)
+        if (returned instanceof Promise) returned.catch((error) => warnOfFailure(`A listener for "${name}"`, error))
+      } catch (error) {
+        warnOfFailure(`A listener for "${name}"`, error)
+      }
+    }
+    observers.publish(event)
+  }
+
+  /** Once a name: a fault that repeats must not flood the log. */
+  #warnUnheard<Name extends SessionEventName>(name: Name, event: SessionEventMap[Name]): void {
+    if (this.#warned.has(name)) return
+    this.#warned.add(name)
+    warn(`${describe(name, event)} Further events of this kind are silent; listen with events.on('${name}', …).`, name)
+  }
+}
+
+/** Kept: a channel that nobody holds may be collected with its subscribers. */
+const channels = new Map<SessionEventName, Channel>()
+
+function channelOf(name: SessionEventName): Channel {
+  let found = channels.get(name)
+  if (found === undefined) {
+    found = channel(`sojourn:${name}`)
+    channels.set(name, found)
+  }
+  return found
+}
+
+/** A process warning of ours; `code` tells them apart. */
+export function warn(message: string, code: string): void {
+  process.emitWarning(message, { type: 'SojournWarning', code: `SOJOURN_${code.toUpperCase()}` })
+}
+
+/** The warning that a function of the application's failed where it must not harm anything. */
+export function warnOfFailure(what: string, error: unknown): void {
+  warn(`${what} failed: ${error instanceof Error ? error.message : String(error)}`, 'listener')
+}
+
+function describe(name: SessionEventName, event: object): string {
+  if ('error' in event && event.error instanceof Error) return `${name}: ${event.error.message}`
+  if ('reason' in event) {
+    return event.reason === 'headers-sent'
+      ? `${name}: a new session was filled after the response headers had been sent, so it got no cookie and was not stored.`
+      : `${name}: session fields were changed after the response; call save() to store them.`
+  }
+  if (name === 'archiveFailed') return `${name}: a session could not be archived; the next clean-up tries again.`
+  return `${name}: a session record could not be read and was set aside.`
+}

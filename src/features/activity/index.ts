@@ -1,0 +1,57 @@
+// The public face of `sojourn/activity`, nothing else.
+export type {
+  Activity,
+  ActivityHook,
+  ActivityRecorder,
+  ActivityRequest,
+  SessionActivityType,
+} from '../../events/activity-hook.js'
+export {
+  type ErrorAnswer,
+  type ErrorLogger,
+  type SessionErrorHandler,
+  type SessionErrorHandlerOptions,
+  sessionErrorHandler,
+} from './error-handler.js'
+export {
+  type ActivityDrop,
+  ActivityLog,
+  type ActivityLogOptions,
+  type ActivityLogStats,
+  type ActivitySubject,
+  type RecordedActivity,
+  type SinkFailure,
+  type SinkStats,
+} from './log.js'
+export { logActivity } from './log-activity.js'
+export { type ChildLogger, type SessionLogFields, sessionLogger, sessionMixin } from './logging.js'
+export {
+  type ActivityReport,
+  type ActivityTotals,
+  activitiesOf,
+  isErrorActivity,
+  type PeriodTotals,
+  type ReportedBoundary,
+  type ReportQuery,
+  type TotalsQuery,
+} from './reports.js'
+export { functionSink } from './sinks/function-sink.js'
+export { type MemorySink, type MemorySinkOptions, memorySink } from './sinks/memory-sink.js'
+export { type PinoLike, type PinoSinkOptions, pinoSink } from './sinks/pino-sink.js'
+export { type RedisStreamSinkOptions, redisStreamSink } from './sinks/redis-sink.js'
+export {
+  type ActivityArchive,
+  type ActivityPage,
+  type ActivityPageQuery,
+  type ActivityQuery,
+  type ActivitySink,
+  isArchive,
+} from './sinks/sink.js'
+export { type SqlSinkOptions, sqlSink } from './sinks/sql.js'
+export {
+  activityMigration,
+  migrateActivities,
+  type SqlDatabase,
+  type SqlMigration,
+  type SqlTableOptions,
+} from './sinks/sql-table.js'

@@ -1,0 +1,422 @@
+// `SessionManager`: sessions without a request, for scripts, jobs and admin pages, and the middleware made of the same.
+
+import { SessionError } from '../errors.js'
+import type { SessionEvents } from '../events/events.js'
+import { SessionEngine } from '../lifecycle/lifecycle.js'
+import { resolveOptions, type SessionOptions } from '../options/options.js'
+import type { SessionContext, SessionData, SessionEnd } from '../record/session-data.js'
+import {
+  infoOf,
+  type SessionInfo,
+  type StoredSession,
+  storedSessionOf,
+  type UserSession,
+} from '../record/session-info.js'
+import type { SessionStore } from '../record/store.js'
+import { type ClientFacts, cleanContext, differenceOf } from '../request/client.js'
+import { type HttpRequest, requestPath } from '../request/middleware.js'
+import type { HttpResponse } from '../request/response.js'
+import { Fields } from '../session/fields.js'
+import { isSession, type Session } from '../session/session.js'
+import { checkUserId } from '../session/state.js'
+import { CleanUp, type CleanUpResult } from './cleanup.js'
+
+/** The middleware that `session()` returns, for Express, Connect and plain Node servers. */
+export interface SessionMiddleware {
+  /**
+   * Attaches `req.session` and calls `next()`, or calls `next(error)`: before the handler when the session cannot be
+   * loaded, after it when the changes cannot be stored. `res` may be a bare object for a WebSocket upgrade; changes are
+   * then stored by `save()` only.
+   */
+  (req: HttpRequest, res: HttpResponse | object, next: (error?: unknown) => void): void
+  /** What happens to sessions, for logs and counters. */
+  readonly events: SessionEvents
+  /** Where the sessions are kept. */
+  readonly store: SessionStore
+  /** The same sessions without a request: list, revoke, clean up. */
+  readonly manager: SessionManager
+}
+
+/**
+ * Server-side sessions: `app.use(session({ secret }))` gives every request a `req.session`. The short form of
+ * `new SessionManager(options).middleware()`.
+ *
+ * What a response does, by what became of the session:
+ *
+ * | status                | store                            | cookie                              |
+ * | --------------------- | -------------------------------- | ----------------------------------- |
+ * | new, nothing set      | nothing                          | nothing                             |
+ * | new, with fields      | `create`                         | set                                 |
+ * | unchanged             | `touch`, when a touch is due     | only when the cookie itself must move |
+ * | changed               | `update` with the changed fields | only when the cookie itself must move |
+ * | renewed, regenerated  | one atomic step, at the call     | set                                 |
+ * | due to be renewed     | one atomic step                  | set                                 |
+ * | destroyed, logged out | `end`, at the call               | cleared with the same attributes    |
+ *
+ * A cookie must move when its token changed, when it was signed with an older secret, when its attributes were chosen
+ * anew, and, if it is persistent, when the session's end has moved.
+ *
+ * @throws {SessionError} `INVALID_OPTION`
+ */
+export function session(options: SessionOptions): SessionMiddleware {
+  return new SessionManager(options).middleware()
+}
+
+/** What a session that is made without a request begins with. */
+export interface CreateOptions {
+  /** Whose session it is; it counts towards the user's limit. */
+  userId?: string | number
+  /** @default none; `initialFields` is for requests */
+  fields?: Record<string, unknown>
+  /** What to note of the client, cut and cleaned as it is for requests. */
+  context?: SessionContext
+}
+
+/** Which sessions to go through; all conditions hold together. */
+export interface SessionFilter {
+  /** Only sessions of this user. While only live ones are wanted, the index of users finds them. */
+  userId?: string | number
+  /**
+   * `'live'`; `'ended'`, as long as they are remembered (`endedRetention`); or `'all'`.
+   * @default 'live'
+   */
+  status?: 'live' | 'ended' | 'all'
+  /** Created or logged in at this time or later. */
+  createdSince?: Date
+  /** Created or logged in before this time. */
+  createdBefore?: Date
+  /** Last active at this time or later. */
+  activeSince?: Date
+  /** Last active before this time. */
+  activeBefore?: Date
+}
+
+/** Who ends sessions and why, for events, for `validate()`, and for the user when the session is used again. */
+export interface RevokeOptions {
+  /** Who does it, in at most 500 characters. */
+  by?: string
+  /** Why, in your words, at most 500 characters. */
+  detail?: string
+}
+
+/** What `validate()` found. */
+export type Validation =
+  | { readonly isValid: true; readonly session: StoredSession }
+  /** Never there, or forgotten. */
+  | { readonly isValid: false; readonly reason: 'not-found' }
+  /** Ran into its absolute timeout (`'expired'`) or its idle timeout (`'idle'`). */
+  | { readonly isValid: false; readonly reason: 'expired' | 'idle'; readonly end: SessionEnd }
+  /** Ended by somebody: `end` says how, when, by whom and why. */
+  | { readonly isValid: false; readonly reason: 'ended'; readonly end: SessionEnd }
+  /** Alive, but the client is not the one that began it, or the record cannot be read. */
+  | {
+      readonly isValid: false
+      readonly reason: 'security-violation'
+      readonly violation: 'ip' | 'user-agent' | 'corrupt-record'
+    }
+
+/**
+ * What stands behind the middleware, for whoever has no request. `app.use(sessions.middleware())` and the manager share
+ * store, events and limits; so do all processes that are given the same store and options.
+ *
+ * Nothing here hands out a token: no call makes a session that could be used with a cookie. Every call that reaches the
+ * store rejects with `SessionError` `STORE_UNAVAILABLE` or `STORE_TIMEOUT` when that fails, and with `NOT_SUPPORTED` when
+ * the store lacks what it needs.
+ */
+export class SessionManager {
+  readonly #engine: SessionEngine
+  readonly #cleanUp: CleanUp
+  readonly #middleware: SessionMiddleware
+
+  /** @throws {SessionError} `INVALID_OPTION` */
+  constructor(options: SessionOptions) {
+    this.#engine = new SessionEngine(resolveOptions(options))
+    this.#cleanUp = new CleanUp(this.#engine)
+    const facts = { events: this.events, store: this.store, manager: this }
+    this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine), facts))
+  }
+
+  /** The middleware: gives every request a `req.session`. Always the same one; mounting it twice is harmless. */
+  middleware(): SessionMiddleware {
+    return this.#middleware
+  }
+
+  /** What happens to sessions, for logs and counters. */
+  get events(): SessionEvents {
+    return this.#engine.events
+  }
+
+  /** Where the sessions are kept. */
+  get store(): SessionStore {
+    return this.#engine.options.store
+  }
+
+  // --- One session ---
+
+  /**
+   * Makes a session that no cookie opens: for tests, imports and jobs.
+   * @throws {SessionError} `INVALID_ARGUMENT`, `INVALID_VALUE`, `SESSION_TOO_LARGE`, `SESSION_LIMIT`.
+   */
+  async create({ userId, fields = {}, context }: CreateOptions = {}): Promise<StoredSession> {
+    if (userId !== undefined) checkUserId(userId)
+    requireObject(fields, 'fields')
+    const { record } = await this.#engine.create({
+      id: this.#engine.newId(),
+      fields: new Map(this.#encode(fields).set),
+      metadata: userId === undefined ? {} : { userId },
+      context: context === undefined ? undefined : checkContext(context),
+    })
+    return this.#stored(record, null)
+  }
+
+  /** The live session of this ID with its fields, or `null`. */
+  async get(id: string): Promise<StoredSession | null> {
+    const record = await this.#engine.reload(checkId(id))
+    return record && this.#stored(record, null)
+  }
+
+  /**
+   * Whether a session is alive, and if not, why. With what is known of a client, also whether that looks like the client
+   * that began the session: by its network (/24 of IPv4, /48 of IPv6) and its user agent, versions aside.
+   */
+  async validate(id: string, client: ClientFacts = {}): Promise<Validation> {
+    const record = await this.#engine.peek(checkId(id))
+    if (record === null) return { isValid: false, reason: 'not-found' }
+    if (record === 'corrupt') return { isValid: false, reason: 'security-violation', violation: 'corrupt-record' }
+    const end = this.#engine.endOf(record)
+    if (end?.reason === 'idle') return { isValid: false, reason: 'idle', end }
+    if (end?.reason === 'absolute') return { isValid: false, reason: 'expired', end }
+    if (end !== null) return { isValid: false, reason: 'ended', end }
+    const violation = differenceOf(record.context, client)
+    if (violation !== null) return { isValid: false, reason: 'security-violation', violation }
+    return { isValid: true, session: this.#stored(record, null) }
+  }
+
+  /**
+   * Sets fields of a live session, as a request of it would: others stay, `undefined` deletes. Resolves to whether the
+   * session was alive.
+   * @throws {SessionError} `INVALID_VALUE`, `SESSION_TOO_LARGE`.
+   */
+  async update(id: string, fields: Record<string, unknown>): Promise<boolean> {
+    requireObject(fields, 'fields')
+    const record = await this.#engine.reload(checkId(id))
+    if (record === null) return false
+    const changes = this.#encode(fields, record)
+    // What happens behind the user's back is no activity of theirs.
+    const change = this.#engine.change(record, { ...changes, isPassive: true })
+    return (await this.#engine.update(record, change)).status === 'updated'
+  }
+
+  /** Moves the idle timeout of a live session forward from now. Resolves to whether it was alive. */
+  async refresh(id: string): Promise<boolean> {
+    const record = await this.#engine.reload(checkId(id))
+    return record !== null && (await this.#engine.touch(record)) !== null
+  }
+
+  /**
+   * Ends a session for good, with what it became if it was regenerated in the meantime: its next request begins a new
+   * one. Resolves to whether it was alive.
+   */
+  async revoke(id: string, options: RevokeOptions = {}): Promise<boolean> {
+    const reason = checkReason(options)
+    const record = await this.#engine.peek(checkId(id))
+    const { userId, logicalId } = record === null || record === 'corrupt' ? NOBODY : record
+    const isOver = record !== null && record !== 'corrupt' && !record.ended && this.#engine.endOf(record) !== null
+    const hasEnded = (await this.#engine.end({ id, userId }, { reason: 'revoked', ...reason })) && !isOver
+    if (hasEnded) this.events.emit('revoked', { id, userId, logicalId, ...reason })
+    return hasEnded
+  }
+
+  /** As `revoke()`, with the reason in your words. */
+  async terminate(id: string, reason?: string): Promise<boolean> {
+    checkTexts({ reason })
+    return this.revoke(id, reason === undefined ? {} : { detail: reason })
+  }
+
+  // --- Many sessions ---
+
+  /**
+   * Goes through the sessions, in no order and without loading all at once. One that begins or ends meanwhile may be missed,
+   * and one may come twice. Takes time in proportion to the whole store; with `userId`, for live sessions, to that user's.
+   * @throws {SessionError} `INVALID_ARGUMENT`.
+   */
+  async *list(filter: SessionFilter = {}): AsyncGenerator<SessionInfo, void, undefined> {
+    const matches = matcherOf(filter)
+    const { userId, status = 'live' } = filter
+    if (userId !== undefined) checkUserId(userId)
+    // The index names live sessions only.
+    const records = userId !== undefined && status === 'live' ? await this.#recordsOf(userId) : this.#engine.scan()
+    for await (const record of records) {
+      const info = infoOf(record, this.#engine.endOf(record))
+      if (matches(info)) yield info
+    }
+  }
+
+  /** How many sessions match, live ones by default. Takes as long as `list()`. */
+  async count(filter: SessionFilter = {}): Promise<number> {
+    let count = 0
+    for await (const _ of this.list(filter)) count++
+    return count
+  }
+
+  // --- The sessions of a user ---
+
+  /**
+   * The live sessions of a user, the last active first. Takes time in proportion to their number.
+   * @param options `current`: the session that asks, or its ID, to be marked as such
+   */
+  async sessionsOf(userId: string | number, options: { current?: Session | string } = {}): Promise<UserSession[]> {
+    const current = idOf(options.current)
+    const records = await this.#recordsOf(userId)
+    return records
+      .map((record) => ({ ...infoOf(record, null), isCurrent: record.id === current }))
+      .sort((a, b) => b.lastAccessedAt.getTime() - a.lastAccessedAt.getTime())
+  }
+
+  /**
+   * Ends the sessions of a user: all of them, or all but one (OWASP ASVS 7.4.3). Resolves to how many it ended.
+   *
+   * A `Session` as `except` goes on under a new ID and token, so that a copy of its old cookie is of no use either; an ID
+   * leaves that session as it is. A session that begins while this runs is ended or not.
+   */
+  async revokeUser(
+    userId: string | number,
+    { except, ...options }: RevokeOptions & { except?: Session | string } = {},
+  ): Promise<number> {
+    checkUserId(userId)
+    const reason = checkReason(options)
+    if (isSession(except)) await except.regenerate({ keep: true })
+    return this.#engine.revokeUser(userId, idOf(except), { reason: 'revoked', ...reason })
+  }
+
+  /**
+   * Ends every session there is, that of the caller included. Takes a second and two store calls, whatever their number:
+   * each process asks once a second whether it was called, so when it resolves no session that began before counts in any.
+   * Who did it and why is told by the event `allRevoked`; of the single sessions, only that they were revoked.
+   */
+  async revokeAll(options: RevokeOptions = {}): Promise<void> {
+    const { by, detail } = checkReason(options)
+    await this.#engine.revokeAll(by, detail)
+  }
+
+  // --- The house ---
+
+  /**
+   * Archives and removes the sessions that ran out, and whatever refers to them. Runs by itself at `cleanupInterval`.
+   * Resolves to `null` when another process is at it. A session for which it fails is kept for the next time.
+   */
+  cleanUp(): Promise<CleanUpResult | null> {
+    return this.#cleanUp.run()
+  }
+
+  /** The settings in force, times in milliseconds: for a page or a log at start. No secret is among them. */
+  describe(): Readonly<Record<string, unknown>> {
+    const { store, cookie, isPassive, archive, ...others } = this.#engine.options
+    const { codec: _codec, clock: _clock, initialFields: _fields, onEnded: _onEnded, ...settings } = others
+    const { keys, ...attributes } = cookie
+    return Object.freeze({
+      ...settings,
+      store: store.constructor.name,
+      abilities: ABILITIES.filter((ability) => store[ability] !== undefined),
+      cookie: { ...attributes, secrets: keys.length },
+      hasPassivePaths: isPassive !== undefined,
+      archives: archive !== undefined,
+    })
+  }
+
+  /**
+   * For the end of the process, after the server has closed: stops the clean-up, waits until what was answered is stored
+   * (`commit: 'after-response'`), and closes the store. A Redis client of your own stays open.
+   */
+  async close(): Promise<void> {
+    await Promise.all([this.#cleanUp.stop(), this.#engine.drain()])
+    await this.store.close()
+  }
+
+  async #recordsOf(userId: string | number): Promise<SessionData[]> {
+    checkUserId(userId)
+    return this.#engine.sessionsOf(userId)
+  }
+
+  #stored(record: SessionData, end: SessionEnd | null): StoredSession {
+    return storedSessionOf(record, end, this.#engine.options.codec, (field, cause) => {
+      this.events.emit('corruptRecord', { id: record.id, field, cause })
+    })
+  }
+
+  #encode(
+    values: Record<string, unknown>,
+    record?: SessionData,
+  ): { set?: ReadonlyMap<string, string>; delete?: readonly string[] } {
+    const { codec, limits } = this.#engine.options
+    const fields = new Fields({ codec, limits, stored: record?.fields, onCorrupt: () => {} })
+    for (const [name, value] of Object.entries(values)) fields.set(name, value)
+    return fields.changes() ?? {}
+  }
+}
+
+const ABILITIES = ['scan', 'users', 'epoch', 'lease'] as const satisfies (keyof SessionStore)[]
+
+/** An ID comes from pages and scripts; anything but text would reach the store as it is. */
+function checkId(id: unknown): string {
+  if (typeof id === 'string' && id !== '') return id
+  throw new SessionError('INVALID_ARGUMENT', 'A session ID is text, such as session.id.')
+}
+
+function idOf(session: Session | string | undefined): string | undefined {
+  return isSession(session) ? session.id : session === undefined ? undefined : checkId(session)
+}
+
+function checkReason({ by, detail }: RevokeOptions): { by: string | undefined; detail: string | undefined } {
+  checkTexts({ by, detail })
+  return { by, detail }
+}
+
+function checkTexts(texts: Record<string, unknown>): void {
+  for (const [name, text] of Object.entries(texts)) {
+    if (text !== undefined && (typeof text !== 'string' || text.length > MAX_REASON)) {
+      throw new SessionError('INVALID_ARGUMENT', `${name} is not text of at most ${MAX_REASON} characters.`)
+    }
+  }
+}
+
+const MAX_REASON = 500
+
+const NOBODY = { userId: undefined, logicalId: undefined }
+
+/** What is no text could be stored, and never be read again. */
+function checkContext(context: SessionContext): SessionContext | undefined {
+  requireObject(context, 'context')
+  const { ip, userAgent, referrer, locale } = context
+  for (const [name, text] of Object.entries({ ip, userAgent, referrer, locale })) {
+    if (text === undefined || typeof text === 'string') continue
+    throw new SessionError('INVALID_ARGUMENT', `context.${name} is not text.`)
+  }
+  return cleanContext(context)
+}
+
+function requireObject(value: unknown, name: string): void {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return
+  throw new SessionError('INVALID_ARGUMENT', `${name} is not an object.`)
+}
+
+function matcherOf(filter: SessionFilter): (info: SessionInfo) => boolean {
+  const { userId, status = 'live', createdSince, createdBefore, activeSince, activeBefore, ...others } = filter
+  // A condition that is passed over would let all sessions through, to whatever is done with them.
+  const [unknown] = Object.keys(others)
+  if (unknown !== undefined) throw new SessionError('INVALID_ARGUMENT', `There is no filter "${unknown}".`)
+  if (!['live', 'ended', 'all'].includes(status)) {
+    throw new SessionError('INVALID_ARGUMENT', `status is ${String(status)}; use 'live', 'ended' or 'all'.`)
+  }
+  for (const [name, time] of Object.entries({ createdSince, createdBefore, activeSince, activeBefore })) {
+    if (time === undefined || (time instanceof Date && !Number.isNaN(time.getTime()))) continue
+    throw new SessionError('INVALID_ARGUMENT', `${name} is not a valid Date.`)
+  }
+  return ({ end, userId: owner, createdAt, lastAccessedAt }) =>
+    (userId === undefined || owner === userId) &&
+    (status === 'all' || (status === 'live') === (end === undefined)) &&
+    (createdSince === undefined || createdAt >= createdSince) &&
+    (createdBefore === undefined || createdAt < createdBefore) &&
+    (activeSince === undefined || lastAccessedAt >= activeSince) &&
+    (activeBefore === undefined || lastAccessedAt < activeBefore)
+}

@@ -1,0 +1,257 @@
+// The contract of a session store. Three methods make a working one; the rest have defaults that are atomic within one
+// process, and a store that several processes share overrides them to be atomic across processes.
+import { SessionError } from '../errors.js'
+import {
+  applyChange,
+  applyEnd,
+  applyRegeneration,
+  applyTouch,
+  type EndResult,
+  endOfRegenerated,
+  type RegenerateResult,
+  type Regeneration,
+  type SessionChange,
+  type SessionData,
+  type SessionEnd,
+  type UpdateResult,
+} from './session-data.js'
+
+/** How many calls may wait for one session in the default methods before further ones are refused. */
+const MAX_WAITING = 1000
+
+/**
+ * Where sessions are kept. Extend it and write `get`, `set` and `delete`; `sojourn/testing` has the suite that says
+ * what the result guarantees.
+ *
+ * A store knows neither cookies nor requests. It treats fields as opaque text, never compares tokens and needs no
+ * deadline of its own: the caller has one. A method that cannot reach its data rejects; a record that is there but
+ * cannot be read rejects with `SessionError` code `CORRUPT_RECORD`; a record that is absent is `null`.
+ */
+export abstract class SessionStore {
+  #waiting = new Map<string, { last: Promise<unknown>; count: number }>()
+
+  /**
+   * The record of `id`, or `null` when there is none. A record that has expired, or the tombstone of one that was ended,
+   * may be returned: the caller checks.
+   */
+  abstract get(id: string): Promise<SessionData | null>
+
+  /**
+   * Writes the whole record, and lets it be forgotten after `ttlSeconds` (a whole number, at least 1). That may be
+   * later than the record's own end: until then its end can be told, and the record archived.
+   */
+  abstract set(id: string, data: SessionData, ttlSeconds: number): Promise<void>
+
+  /** Removes the record; nothing happens when there is none. */
+  abstract delete(id: string): Promise<void>
+
+  /** Whether there is a record of `id` that is not over. */
+  async exists(id: string): Promise<boolean> {
+    const record = await this.#read(id)
+    return record !== null && !record.isExpired()
+  }
+
+  /**
+   * Moves the idle timeout to `ttlSeconds` from `now` (milliseconds, default: the present) without writing fields.
+   * The record is kept `retainSeconds` longer than it lives. Resolves to `false`, and changes nothing, when there is no
+   * live record.
+   */
+  touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
+    return this.#exclusively([id], async () => {
+      const touched = applyTouch(await this.#read(id), ttlSeconds, now)
+      if (touched === null) return false
+      await this.set(id, touched, secondsLeft(touched, now) + retainSeconds)
+      return true
+    })
+  }
+
+  /** Removes records whose time to be forgotten has come, and resolves to their number. Default: nothing, a TTL does it. */
+  async clearExpired(): Promise<number> {
+    return 0
+  }
+
+  /** Writes a new record. Never overwrites: resolves to `false` when the ID is taken. */
+  create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
+    return this.#exclusively([id], async () => {
+      if ((await this.#read(id)) !== null) return false
+      await this.set(id, data, ttlSeconds)
+      return true
+    })
+  }
+
+  /**
+   * Applies a change to a live record of the same generation, field by field, in one atomic step. Never creates.
+   * The record is kept for `ttlSeconds`, or as long as it lives when that is longer.
+   */
+  update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+    return this.#exclusively([id], async () => {
+      const { result, record } = applyChange(await this.#read(id), change)
+      if (result.status === 'updated' && record !== null) {
+        await this.set(id, record, Math.max(ttlSeconds, secondsLeft(record, change.at)))
+      }
+      return result
+    })
+  }
+
+  /**
+   * Ends the session `id` and begins `regeneration.next` in its place, so that at every instant exactly one is live. The
+   * old one leaves a tombstone that names its successor. The default is atomic towards calls in this process, but a crash
+   * between its two writes can leave both.
+   */
+  regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
+    const nextId = regeneration.next.id
+    return this.#exclusively([id, nextId], async () => {
+      const record = await this.#read(id)
+      const next = applyRegeneration(record, regeneration)
+      if (record === null || next === null) return { status: 'ended' }
+      if ((await this.#read(nextId)) !== null) return { status: 'taken' }
+      await this.set(nextId, next, ttlSeconds)
+      await this.set(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
+      return { status: 'regenerated', record: next }
+    })
+  }
+
+  /**
+   * Ends a session for good: no `update`, `touch` or `regenerate` that began earlier brings it back. A record that was not
+   * ended yet, expired ones included, becomes a tombstone for `tombstoneSeconds`; one that cannot be read is removed. The
+   * default waits for the calls on this session that are under way in this process.
+   */
+  end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
+    return this.#exclusively([id], async () => {
+      const record = await this.#read(id).catch(unreadable)
+      if (record === 'unreadable') {
+        await this.delete(id)
+        return { status: 'ended' }
+      }
+      if (record === null || record.ended) return { status: 'over', successor: record?.ended?.successor }
+      await this.set(id, applyEnd(record, ended), tombstoneSeconds)
+      return { status: 'ended' }
+    })
+  }
+
+  // --- Abilities: what a store may add. Without one, what needs it is refused when it is asked for. ---
+
+  /**
+   * Every record, expired ones and tombstones included, in no order. One that is made, ended or replaced meanwhile may be
+   * missed or come twice; one that cannot be read is passed over. What may take long until it finds one calls `progress`
+   * on its way, or the caller takes it for a store that does not answer.
+   */
+  scan?(progress?: () => void): AsyncIterable<SessionData>
+
+  /** Which sessions a user has. */
+  readonly users?: UserIndex
+
+  /**
+   * How often all sessions have been revoked, from 0. With `atLeast` the number first becomes that, if it was less. The
+   * number never goes back and never expires.
+   */
+  epoch?(atLeast?: number): Promise<number>
+
+  /**
+   * Takes a lease for `ttlMs`, or prolongs it, unless another owner has it. Resolves to whether `owner` has it now.
+   */
+  lease?(name: string, owner: string, ttlMs: number): Promise<boolean>
+
+  /** Gives back what the store holds: connections, timers. Default: nothing. */
+  async close(): Promise<void> {}
+
+  /** What `get()` says, also when it says `undefined` for what it does not have, as a `Map` does. */
+  async #read(id: string): Promise<SessionData | null> {
+    return (await this.get(id)) ?? null
+  }
+
+  /** Runs `task` when no other task on any of `ids` is under way in this store instance. */
+  async #exclusively<T>(ids: readonly string[], task: () => Promise<T>): Promise<T> {
+    const queues = ids.map((id) => this.#queueOf(id))
+    const before = Promise.all(queues.map((queue) => queue.last))
+    const run = before.then(task)
+    // Later tasks wait for the end of this one, whichever way it ends.
+    const settled = run.then(ignore, ignore)
+    for (const queue of queues) {
+      queue.last = settled
+      queue.count++
+    }
+    try {
+      return await run
+    } finally {
+      for (const [index, queue] of queues.entries()) {
+        queue.count--
+        if (queue.count === 0) this.#waiting.delete(ids[index] as string)
+      }
+    }
+  }
+
+  #queueOf(id: string): { last: Promise<unknown>; count: number } {
+    let queue = this.#waiting.get(id)
+    if (queue === undefined) {
+      queue = { last: Promise.resolve(), count: 0 }
+      this.#waiting.set(id, queue)
+    }
+    if (queue.count >= MAX_WAITING) {
+      throw new SessionError(
+        'STORE_UNAVAILABLE',
+        `${MAX_WAITING} calls already wait for one session; the store does not answer.`,
+      )
+    }
+    return queue
+  }
+}
+
+/** The whole seconds until a record ends, at least 1: the TTL that goes with it. */
+export function secondsLeft(record: Pick<SessionData, 'expiresAt'>, now: number): number {
+  return Math.max(1, Math.ceil((record.expiresAt - now) / 1000))
+}
+
+/**
+ * The sessions of each user: what finding, limiting and revoking them stands on. `user` is opaque text of letters, digits,
+ * `-` and `_`; times are milliseconds since the epoch. Each method is one atomic step.
+ */
+export interface UserIndex {
+  /**
+   * Adds an entry, or replaces the one of that ID, after dropping those whose `endsAt` has come. `max` bounds how many
+   * entries that are not evicted there may be then, the new one included. If there would be more, nothing is added
+   * (`'full'`, with all entries); with `evictsOldest` the ones with the earliest `since` are marked as evicted instead, and
+   * told together with those that were marked before.
+   */
+  add(
+    user: string,
+    entry: UserEntry,
+    options: { readonly now: number; readonly max?: number | undefined; readonly evictsOldest?: boolean },
+  ): Promise<
+    | { readonly status: 'added'; readonly evicted: readonly UserEntry[] }
+    | { readonly status: 'full'; readonly entries: readonly UserEntry[] }
+  >
+  /**
+   * Says that the session of an entry exists now, and removes the entries `remove`. Resolves to `false` when the entry
+   * has been evicted or removed in the meantime: the session must be ended.
+   */
+  settle(user: string, id: string, remove?: readonly string[]): Promise<boolean>
+  /** All entries, evicted ones included, but for those whose `endsAt` has come. */
+  list(user: string, now: number): Promise<readonly UserEntry[]>
+  /** Marks all entries but one as evicted, and resolves to every marked one. Removes none: that is for when they are ended. */
+  evict(
+    user: string,
+    options: { readonly now: number; readonly except?: string | undefined },
+  ): Promise<readonly UserEntry[]>
+  /** Removes entries. */
+  remove(user: string, ids: readonly string[]): Promise<void>
+}
+
+/** One session in a `UserIndex`. */
+export interface UserEntry {
+  readonly id: string
+  /** When the user logged in. */
+  readonly since: number
+  /** When the session is over whatever happens, and the entry with it. */
+  readonly endsAt: number
+  /** Until when the session may still be about to be stored; 0 once `settle()` has been called. */
+  readonly pendingUntil: number
+  readonly isEvicted: boolean
+}
+
+function unreadable(error: unknown): 'unreadable' {
+  if (error instanceof Error && 'code' in error && error.code === 'CORRUPT_RECORD') return 'unreadable'
+  throw error
+}
+
+function ignore(): void {}

@@ -1,0 +1,427 @@
+// The request path, from top to bottom: read the cookie, load, attach, let the handler run, commit, set the cookie.
+import { type IncomingMessage, ServerResponse } from 'node:http'
+import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
+import { clearCookie, hasCookie, isInScope, readCookie, VerifiedCookies, writeCookie } from '../cookie/cookie.js'
+import { isSessionError, SessionError } from '../errors.js'
+import { type ActivityRequest, recordActivity, type SessionActivityType } from '../events/activity-hook.js'
+import { warn, warnOfFailure } from '../events/events.js'
+import type { SessionEngine } from '../lifecycle/lifecycle.js'
+import type { SessionContext } from '../record/session-data.js'
+import type { EndedSession } from '../record/session-info.js'
+import { Fields } from '../session/fields.js'
+import { belongsTo, isSession, type Session, sessionOf } from '../session/session.js'
+import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
+import { contextOf, ipOf } from './client.js'
+import { runWithSession, type SessionHolder } from './current-session.js'
+import { HeldResponse, type HttpResponse, isPlain, type ResponseHooks } from './response.js'
+
+/** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
+export type HttpRequest = IncomingMessage | Http2ServerRequest
+
+declare global {
+  namespace Express {
+    interface Request {
+      session: Session
+    }
+  }
+}
+
+/** Attaches the session and calls `next`; see `SessionMiddleware` in manager.ts. */
+type RequestHandler = (req: HttpRequest, res: HttpResponse | object, next: Next) => void
+
+/** The request path of sessions on `engine`. `session()` in manager.ts says what a response does. */
+export function requestPath(engine: SessionEngine): RequestHandler {
+  const { cookie, trustProxy, onStoreError, clientContext } = engine.options
+  const isProduction = process.env['NODE_ENV'] === 'production'
+  const verified = new VerifiedCookies()
+  const needsHttps = cookie.secure === true || (cookie.secure === 'auto' && isProduction)
+
+  return function sessionMiddleware(req: HttpRequest, res: HttpResponse | object, next: Next): void {
+    const request = req as SessionRequest
+    const isOurs = isSession(request.session) && belongsTo(request.session, engine)
+    if (isOurs || !isInScope(cookie, request.originalUrl ?? req.url)) {
+      next()
+      return
+    }
+    if (request.session !== undefined) {
+      next(new SessionError('INVALID_OPTION', 'req.session is taken: another session middleware runs before this one.'))
+      return
+    }
+
+    // Read the cookie.
+    const isSecure = cookie.secure !== false && isEncrypted(request, trustProxy)
+    const mayUseCookie = isSecure || !needsHttps
+    const cookieName = isSecure ? cookie.secureName : cookie.plainName
+    const cookieHeader = mayUseCookie ? req.headers.cookie : undefined
+    const { claims, rejected } = readCookie(cookieHeader, cookieName, cookie.keys, verified)
+    if (rejected !== null) engine.events.emit('badCookie', { reason: rejected, ip: ipOf(request, clientContext) })
+    if (!isSecure && cookie.secureName !== cookie.plainName && hasCookie(req.headers.cookie, cookie.secureName)) {
+      warnOnce(engine, 'untrusted_proxy', UNTRUSTED_PROXY)
+    }
+    const exchange = new Exchange(engine, request, res, next, { isSecure, mayUseCookie, cookieName, cookieHeader })
+    if (claims.length === 0) {
+      exchange.begin('new')
+      return
+    }
+
+    // Load.
+    engine
+      .find(claims, () => ipOf(request, clientContext))
+      .then(
+        (found) => exchange.begin(found ?? 'new'),
+        (error) => {
+          // Who this is cannot be known now. The cookie stays as it is: the next request may fare better.
+          if (onStoreError === 'anonymous') exchange.begin('unavailable')
+          else exchange.refuse(error)
+        },
+      )
+  }
+}
+
+/** What the request says of its cookie. */
+interface CookieFacts {
+  readonly isSecure: boolean
+  /** `false` when the cookie must be Secure and the connection is not. */
+  readonly mayUseCookie: boolean
+  readonly cookieName: string
+  readonly cookieHeader: string | undefined
+}
+
+/** One request and its response, from the loaded session to the cookie. */
+class Exchange implements SessionHost, ResponseHooks {
+  readonly #engine: SessionEngine
+  readonly #req: SessionRequest
+  readonly #res: HttpResponse | object
+  readonly #next: Next
+  readonly #facts: CookieFacts
+  #state!: SessionState
+  #holder!: SessionHolder
+  /** The response, held until the commit when there may be one; a WebSocket upgrade has none. */
+  #held: HeldResponse | null = null
+  isPassive = false
+  #endedBefore: EndedSession | null = null
+  #areHeadersDecided = false
+  #isResponded = false
+  #hasTouched = false
+  /** Writes of the commit under way. */
+  #writes = 0
+
+  constructor(engine: SessionEngine, req: SessionRequest, res: HttpResponse | object, next: Next, facts: CookieFacts) {
+    this.#engine = engine
+    this.#req = req
+    this.#res = res
+    this.#next = next
+    this.#facts = facts
+  }
+
+  // --- Attach, and let the handler run ---
+
+  begin(origin: SessionOrigin): void {
+    if (typeof origin === 'object' && 'ended' in origin) this.#tellEnd(origin.ended)
+    if (isResponse(this.#res)) this.#held = new HeldResponse(this.#res, this)
+    try {
+      this.isPassive = this.#engine.options.isPassive?.(this.#req) ?? false
+      this.#attach(origin)
+    } catch (error) {
+      // A function of the application failed: passivePaths or initialFields.
+      this.refuse(error)
+      return
+    }
+    if (this.#engine.options.activity?.wantsRequests && this.#held) this.#recordRequest(this.#res as HttpResponse)
+    // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
+    const mustHold = this.#state.mayCommit() || this.#clearsSiteData()
+    if (this.#held && (mustHold || isPlain(this.#res as HttpResponse))) this.#hold(this.#held)
+    this.#enter(() => this.#next())
+  }
+
+  /** The session cannot be loaded. Error handlers get an empty one that cannot be written. */
+  refuse(error: unknown): void {
+    this.#attach('unavailable')
+    this.#enter(() => this.#answer(error))
+  }
+
+  #enter(task: () => void): void {
+    if (this.#engine.options.context) runWithSession(this.#holder, task)
+    else task()
+  }
+
+  #tellEnd(ended: EndedSession): void {
+    this.#endedBefore = ended
+    try {
+      const returned: unknown = this.#engine.options.onEnded?.(ended, this.#req, this.#res)
+      if (returned instanceof Promise) returned.catch((error) => warnOfFailure('onEnded', error))
+    } catch (error) {
+      warnOfFailure('onEnded', error)
+    }
+  }
+
+  /** When the response is over, whole or not. */
+  #recordRequest(res: HttpResponse): void {
+    const startedAt = performance.now()
+    res.once('close', () => {
+      const state = this.#state
+      recordActivity(this.#engine, {
+        type: 'session.request' satisfies SessionActivityType,
+        // An empty session is not stored: its ID names nothing.
+        sessionId: state.record?.id,
+        logicalId: state.record?.logicalId,
+        userId: state.record?.userId,
+        details: {
+          status: res.statusCode,
+          durationMs: Math.round(performance.now() - startedAt),
+          isWhole: res.writableFinished,
+        },
+        request: this.activityRequest(),
+      })
+    })
+  }
+
+  #attach(origin: SessionOrigin): void {
+    this.#state = new SessionState(this.#engine, this, origin)
+    this.#holder = { session: sessionOf(this.#state) }
+    this.#req.session = this.#holder.session
+  }
+
+  // --- While the handler runs ---
+
+  replace(successor: SessionState): void {
+    this.#state = successor
+    this.#holder.session = sessionOf(successor)
+    this.#req.session = this.#holder.session
+  }
+
+  /** The handler looks at the session: from now on the response depends on the cookie, and may have to wait. */
+  onUse(): void {
+    if (this.#held && !this.#held.isHolding) this.#hold(this.#held)
+  }
+
+  #hold(held: HeldResponse): void {
+    if ((this.#res as HttpResponse).writableEnded) {
+      this.#areHeadersDecided = true
+      this.#isResponded = true
+      return
+    }
+    held.hold()
+    // A head that left before has nothing to say of the session.
+    if (held.isHeadOut) this.#areHeadersDecided = true
+  }
+
+  cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response' {
+    if (!this.#facts.mayUseCookie) return 'insecure'
+    if (this.#held === null) return 'no-response'
+    return this.#areHeadersDecided || this.#isResponded ? 'headers-sent' : 'open'
+  }
+
+  isResponded(): boolean {
+    return this.#isResponded
+  }
+
+  clientContext(): SessionContext | undefined {
+    return contextOf(this.#req, this.#engine.options.clientContext)
+  }
+
+  activityRequest(): ActivityRequest {
+    const { method = '', originalUrl, url = '' } = this.#req
+    const [path = ''] = (originalUrl ?? url).split('?', 1)
+    return { method, path, ip: ipOf(this.#req, this.#engine.options.clientContext) }
+  }
+
+  initialFields(): ReadonlyMap<string, string> {
+    const { initialFields, codec, limits } = this.#engine.options
+    if (initialFields === undefined) return NO_FIELDS
+    const fields = new Fields({ codec, limits, onCorrupt: () => {} })
+    for (const [name, value] of Object.entries(initialFields(this.#req))) fields.set(name, value)
+    return fields.changes()?.set ?? NO_FIELDS
+  }
+
+  // --- Commit ---
+
+  beforeHead(isLast: boolean): Promise<void> | undefined {
+    if (this.#engine.options.commit === 'before-response') return this.#commit(isLast)
+    // The one store call that the head has to wait for: whether the client gets another token.
+    const renewal = this.#state.isRenewalDue() ? this.#state.renewInPassing().catch(ignoreTouchFailure) : undefined
+    if (renewal) return renewal.then(() => this.#answerFirst(isLast))
+    this.#answerFirst(isLast)
+    return undefined
+  }
+
+  #answerFirst(isLast: boolean): void {
+    this.#state.promiseCookie(this.#state.plan())
+    this.#decideHeaders()
+    if (isLast) this.#commitLater()
+  }
+
+  beforeEnd(): Promise<void> | undefined {
+    if (this.#engine.options.commit === 'before-response') return this.#commit(true)
+    this.#commitLater()
+    return undefined
+  }
+
+  /** Brings the store up to date. Returns nothing when there is nothing to wait for. */
+  #commit(isLast: boolean): Promise<void> | undefined {
+    const state = this.#state
+    // Something that the handler did not wait for is under way: what it leaves behind is what counts, a failure too.
+    const waiting = state.running ?? (this.#writes < MAX_WRITES ? this.#write(state) : undefined)
+    // While that went on, so may have the handler.
+    if (waiting) return waiting.then(() => this.#commit(isLast))
+    this.#writes = 0
+    this.#decideHeaders()
+    if (isLast) this.#isResponded = true
+    return undefined
+  }
+
+  #write(state: SessionState): Promise<void> | undefined {
+    this.#writes++
+    const plan = state.plan()
+    switch (plan.status) {
+      case 'empty':
+      case 'destroyed':
+        return undefined
+      case 'new':
+        if (state.canBeCreated()) return state.commit(plan)
+        state.tellLateChange('headers-sent')
+        return undefined
+      case 'unchanged':
+        if (state.isLogicalIdDue()) return state.keepLogicalIdInPassing().catch(ignoreTouchFailure)
+        if (state.isRenewalDue()) return state.renewInPassing().catch(ignoreTouchFailure)
+        if (this.#hasTouched || !state.isTouchDue()) return undefined
+        this.#hasTouched = true
+        return state.touch().catch(ignoreTouchFailure)
+      case 'changed':
+        return state.commit(plan)
+    }
+  }
+
+  #commitLater(): void {
+    const written = new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#commit(true))
+    this.#engine.track(written)
+    written.catch((error) => {
+      // A store error has been told as an event.
+      if (!isStoreError(error)) warn(`A session was not stored: ${messageOf(error)}`, 'commit')
+    })
+  }
+
+  // --- Set the cookie ---
+
+  #decideHeaders(): void {
+    if (this.#areHeadersDecided) return
+    this.#areHeadersDecided = true
+    this.#held?.changeHead(() => {
+      const res = this.#res as HttpResponse
+      const setCookie = this.#setCookie()
+      if (setCookie !== null) {
+        res.appendHeader('Set-Cookie', setCookie)
+        if (!NO_STORE.test(String(res.getHeader('Cache-Control')))) res.setHeader('Cache-Control', 'no-store')
+      }
+      if (this.#state.hasStoreFailed && res.statusCode === 503 && !res.hasHeader('Retry-After')) {
+        res.setHeader('Retry-After', '1')
+      }
+      const clears = this.#clearsSiteData()
+      if (setCookie !== null || this.#state.wasUsed || clears) varyByCookie(res)
+      if (clears) res.setHeader('Clear-Site-Data', this.#engine.options.clearSiteData as string)
+    })
+  }
+
+  #clearsSiteData(): boolean {
+    const isOver = this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
+    return isOver && this.#engine.options.clearSiteData !== null
+  }
+
+  #setCookie(): string | null {
+    const { cookie } = this.#engine.options
+    const { isSecure, cookieHeader, cookieName } = this.#facts
+    const attributes = this.#state.cookieAttributes
+    if (this.#state.cookie === 'clear' && hasCookie(cookieHeader, cookieName)) {
+      return clearCookie(cookie, isSecure, attributes)
+    }
+    const content = this.#state.cookie === 'set' ? this.#state.cookieContent() : null
+    if (content === null) return null
+    if (!isSecure && cookie.secure === 'auto') warnOnce(this.#engine, 'plain_http', PLAIN_HTTP)
+    return writeCookie(cookie, { ...content, isSecure, attributes })
+  }
+
+  // --- When it fails ---
+
+  onError(error: unknown, canAnswer: boolean): void {
+    this.#isResponded = true
+    if (canAnswer) this.#answer(error)
+    else if (!isStoreError(error)) warn(`A response was cut off: ${messageOf(error)}`, 'commit')
+  }
+
+  #answer(error: unknown): void {
+    if (isResponse(this.#res) && !this.#res.headersSent) {
+      // An error handler that chooses no status must not turn this into a success.
+      this.#res.statusCode = isSessionError(error) ? error.status : 500
+      if (isStoreError(error)) this.#res.setHeader('Retry-After', '1')
+    }
+    this.#next(error)
+  }
+}
+
+/** A commit ends after so many writes, even if a codec gives other text for the same value each time. */
+const MAX_WRITES = 3
+
+type Next = (error?: unknown) => void
+
+type SessionRequest = HttpRequest & RequestExtras
+
+interface RequestExtras {
+  session?: Session | undefined
+  /** Express and Connect keep the whole URL here. */
+  originalUrl?: string
+  /** Express's judgements, which honour `trust proxy`. */
+  secure?: boolean
+  ip?: string | undefined
+}
+
+const NO_FIELDS: ReadonlyMap<string, string> = new Map()
+
+function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
+  if ((req.socket as { encrypted?: boolean }).encrypted) return true
+  if (typeof req.secure === 'boolean') return req.secure
+  if (!trustProxy) return false
+  const forwarded = req.headers['x-forwarded-proto']
+  const [first] = String(forwarded ?? '').split(',')
+  return first?.trim().toLowerCase() === 'https'
+}
+
+/** A WebSocket upgrade has no response, or a stand-in that cannot wait. */
+function isResponse(res: HttpResponse | object): res is HttpResponse {
+  return res instanceof ServerResponse || res instanceof Http2ServerResponse
+}
+
+/** The directive as a whole, in any case (RFC 9111 5.2). */
+const NO_STORE = /(^|,)\s*no-store\s*(,|$)/i
+
+function varyByCookie(res: HttpResponse): void {
+  const vary = res.getHeader('Vary')
+  if (vary === undefined) res.setHeader('Vary', 'Cookie')
+  else if (!/(^|,)\s*(\*|cookie)\s*(,|$)/i.test(String(vary))) res.setHeader('Vary', `${String(vary)}, Cookie`)
+}
+
+const PLAIN_HTTP = 'Session cookies go without Secure, because requests come over plain HTTP.'
+const UNTRUSTED_PROXY =
+  'A session cookie for HTTPS came with a request that seems to be plain HTTP, and was ignored. Behind a proxy that ends ' +
+  "TLS, set app.set('trust proxy', 1); for requests without Express, such as WebSocket upgrades, trustProxy: true."
+
+const warned = new WeakMap<SessionEngine, Set<string>>()
+
+function warnOnce(engine: SessionEngine, code: string, message: string): void {
+  const codes = warned.get(engine) ?? new Set()
+  if (codes.has(code)) return
+  warned.set(engine, codes.add(code))
+  warn(message, code)
+}
+
+/** That the session ended, or that such a write failed and was told, does not spoil a response that changed nothing. */
+function ignoreTouchFailure(error: unknown): void {
+  if (!isStoreError(error) && !isSessionError(error, 'SESSION_ENDED')) throw error
+}
+
+function isStoreError(error: unknown): boolean {
+  return isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT', 'SESSION_READ_ONLY')
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

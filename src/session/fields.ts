@@ -1,0 +1,289 @@
+// The application's fields of one session in one request: decoded when read, compared only when touched.
+import { isDeepStrictEqual } from 'node:util'
+import { SessionError } from '../errors.js'
+import type { SessionCodec } from '../record/codec.js'
+
+/** The bounds of one session, checked when a field is set and again when it is committed. */
+export interface FieldLimits {
+  /** Bytes of all field names and encoded values together. */
+  readonly maxBytes: number
+  /** Number of fields. */
+  readonly maxFields: number
+}
+
+/** The fields that a commit writes and removes. */
+export interface FieldChanges {
+  readonly set: ReadonlyMap<string, string>
+  readonly delete: readonly string[]
+}
+
+/** A field that this request has read or assigned. */
+interface TouchedField {
+  /** The present value; `undefined` when the field was deleted. */
+  value: unknown
+  /** The text that the value has when it has not changed. */
+  text: string | undefined
+  /** Whether the value may have changed: it was assigned, or it is an object that the caller may have altered. */
+  suspect: boolean
+  /** The schema that has seen this value, see `adopt()`. */
+  schema?: object
+  /** Where `value` is what a schema made of another: that other value and its text, which stay while nothing is altered. */
+  input?: { readonly value: unknown; readonly text: string | undefined; readonly outputText: string | undefined }
+}
+
+const NO_FIELDS: ReadonlyMap<string, string> = new Map()
+const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
+
+/** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
+export class Fields {
+  readonly #codec: SessionCodec
+  readonly #limits: FieldLimits
+  readonly #onCorrupt: (field: string, cause: unknown) => void
+  #stored: ReadonlyMap<string, string>
+  #touched = new Map<string, TouchedField>()
+
+  constructor(options: {
+    codec: SessionCodec
+    limits: FieldLimits
+    stored?: ReadonlyMap<string, string> | undefined
+    onCorrupt: (field: string, cause: unknown) => void
+  }) {
+    this.#codec = options.codec
+    this.#limits = options.limits
+    this.#stored = options.stored ?? NO_FIELDS
+    this.#onCorrupt = options.onCorrupt
+  }
+
+  get(name: string): unknown {
+    const touched = this.#touched.get(name)
+    if (touched) return touched.value
+    const text = this.#stored.get(name)
+    if (text === undefined) return undefined
+    let value: unknown
+    try {
+      value = this.#codec.decode(text)
+    } catch (cause) {
+      // Set aside: the field reads as absent and stays in the store as it is until it is assigned.
+      this.#onCorrupt(name, cause)
+      value = undefined
+    }
+    this.#touched.set(name, { value, text, suspect: typeof value === 'object' && value !== null })
+    return value
+  }
+
+  has(name: string): boolean {
+    const touched = this.#touched.get(name)
+    return touched ? touched.value !== undefined : this.#stored.has(name)
+  }
+
+  /** @throws {SessionError} `INVALID_FIELD`, `INVALID_VALUE` or `SESSION_TOO_LARGE`; the old value stays. */
+  set(name: string, value: unknown): void {
+    if (value === undefined) {
+      this.delete(name)
+      return
+    }
+    if (typeof name !== 'string' || !name.isWellFormed()) {
+      throw new SessionError('INVALID_FIELD', 'A field name must be a string of well-formed Unicode.')
+    }
+    const text = this.#codec.encode(value, name)
+    this.#checkLimits(name, text)
+    this.#touched.set(name, { value, text: this.#stored.get(name), suspect: true })
+  }
+
+  delete(name: string): boolean {
+    const existed = this.has(name)
+    if (existed || this.#stored.has(name)) {
+      this.#touched.set(name, { value: undefined, text: this.#stored.get(name), suspect: true })
+    }
+    return existed
+  }
+
+  clear(): void {
+    for (const name of this.names()) this.delete(name)
+  }
+
+  names(): string[] {
+    const names: string[] = []
+    for (const name of this.#stored.keys()) if (this.has(name)) names.push(name)
+    for (const [name, field] of this.#touched) {
+      if (field.value !== undefined && !this.#stored.has(name)) names.push(name)
+    }
+    return names
+  }
+
+  /** The schema whose output this field holds, if any. */
+  schemaOf(name: string): object | undefined {
+    return this.#touched.get(name)?.schema
+  }
+
+  /** The value for a schema to validate: not what a schema has made of it, unless that was altered since. */
+  input(name: string): unknown {
+    const value = this.get(name)
+    const field = this.#touched.get(name)
+    return field?.input && this.#isAsMade(name, field) ? field.input.value : value
+  }
+
+  /** Takes `value`, which `schema` made of the field, as what the field holds. Only later alterations of it count. */
+  adopt(name: string, value: unknown, schema: object): void {
+    const field = this.#touched.get(name)
+    // The same object stays, since others may hold it, when the schema did no more than copy it.
+    if (field && isDeepStrictEqual(field.value, value)) {
+      field.schema = schema
+      return
+    }
+    const { text, suspect } = field ?? { text: this.#stored.get(name), suspect: false }
+    this.#touched.set(name, {
+      value,
+      text,
+      suspect: suspect || (typeof value === 'object' && value !== null),
+      schema,
+      input: {
+        value: this.input(name),
+        text: field && suspect ? this.#encode(name, field) : text,
+        outputText: this.#textOf(name, value),
+      },
+    })
+  }
+
+  /**
+   * What has to be written for this one field, changed or not.
+   * @throws {SessionError} `INVALID_VALUE` or `SESSION_TOO_LARGE`.
+   */
+  changeOf(name: string): FieldChanges {
+    const field = this.#touched.get(name)
+    const text = field ? this.#encode(name, field) : this.#stored.get(name)
+    const change =
+      text === undefined ? { set: NO_FIELDS, delete: [name] } : { set: new Map([[name, text]]), delete: [] }
+    this.#checkTotal(change)
+    return change
+  }
+
+  /** Takes other stored fields as the base, and this one field's value from them. */
+  refresh(name: string, stored: ReadonlyMap<string, string>): void {
+    this.#stored = stored
+    this.#touched.delete(name)
+  }
+
+  /** Whether this field was assigned or altered. */
+  isChanged(name: string): boolean {
+    const field = this.#touched.get(name)
+    return field?.suspect === true && this.#encode(name, field) !== field.text
+  }
+
+  /** Whether any field differs from what the store holds. A value that can no longer be encoded counts as different. */
+  isModified(): boolean {
+    try {
+      return this.changes() !== null
+    } catch {
+      return true
+    }
+  }
+
+  /**
+   * What a commit has to write, or `null` when that is nothing.
+   * @throws {SessionError} `INVALID_VALUE` or `SESSION_TOO_LARGE`, for objects that were altered after they were set.
+   */
+  changes(): FieldChanges | null {
+    let changes: { set: Map<string, string>; delete: string[] } | null = null
+    for (const [name, field] of this.#touched) {
+      if (!field.suspect) continue
+      const text = this.#encode(name, field)
+      if (text === field.text) continue
+      changes ??= { set: new Map(), delete: [] }
+      if (text === undefined) changes.delete.push(name)
+      else changes.set.set(name, text)
+    }
+    if (changes !== null) this.#checkTotal(changes)
+    return changes
+  }
+
+  /** Every field as it is stored once `changes` are. */
+  all(changes: FieldChanges): ReadonlyMap<string, string> {
+    if (this.#stored.size === 0) return changes.set
+    const all = new Map<string, string>()
+    this.#eachText(changes, (name, text) => all.set(name, text))
+    return all
+  }
+
+  /** The changes were written: from now on they are what is stored. */
+  committed(changes: FieldChanges, stored: ReadonlyMap<string, string>): void {
+    this.#stored = stored
+    // The handler may have gone on while the write was under way: only the text to compare with moves.
+    for (const name of changes.delete) this.#rebase(name, undefined)
+    for (const [name, text] of changes.set) this.#rebase(name, text)
+  }
+
+  /** Starts over from other stored fields, forgetting every local change. */
+  reset(stored: ReadonlyMap<string, string>): void {
+    this.#stored = stored
+    this.#touched = new Map()
+  }
+
+  #rebase(name: string, text: string | undefined): void {
+    const field = this.#touched.get(name)
+    if (field) field.text = text
+  }
+
+  #encode(name: string, field: TouchedField): string | undefined {
+    const text = this.#textOf(name, field.value)
+    return field.input && text === field.input.outputText ? field.input.text : text
+  }
+
+  #isAsMade(name: string, field: TouchedField): boolean {
+    return field.input !== undefined && this.#textOf(name, field.value) === field.input.outputText
+  }
+
+  #textOf(name: string, value: unknown): string | undefined {
+    return value === undefined ? undefined : this.#codec.encode(value, name)
+  }
+
+  #checkLimits(name: string, text: string): void {
+    const bytes = Buffer.byteLength(name) + Buffer.byteLength(text)
+    if (bytes > this.#limits.maxBytes) throw tooLarge(`Field ${name.slice(0, 80)} takes ${bytes} bytes`, this.#limits)
+    if (!this.has(name) && this.names().length >= this.#limits.maxFields) {
+      throw tooLarge(`Field ${name.slice(0, 80)} would be one too many`, this.#limits)
+    }
+  }
+
+  /** Requests that merge can make a session larger than its limits; it may then still be made smaller. */
+  #checkTotal(changes: FieldChanges): void {
+    const { maxBytes, maxFields } = this.#limits
+    const { bytes, count } = this.#sizeWith(changes)
+    if (bytes <= maxBytes && count <= maxFields) return
+    const stored = this.#sizeWith(NO_CHANGES)
+    if (bytes > Math.max(maxBytes, stored.bytes)) throw tooLarge(`The session takes ${bytes} bytes`, this.#limits)
+    if (count > Math.max(maxFields, stored.count)) throw tooLarge(`The session has ${count} fields`, this.#limits)
+  }
+
+  #sizeWith(changes: FieldChanges): { bytes: number; count: number } {
+    let count = 0
+    let units = 0
+    this.#eachText(changes, (name, text) => {
+      count++
+      units += name.length + text.length
+    })
+    // A UTF-16 unit takes at most three bytes: exact ones matter only near the limit.
+    if (units * 3 <= this.#limits.maxBytes) return { bytes: units, count }
+    let bytes = 0
+    this.#eachText(changes, (name, text) => {
+      bytes += Buffer.byteLength(name) + Buffer.byteLength(text)
+    })
+    return { bytes, count }
+  }
+
+  /** Calls `visit` with every field as it will be stored. */
+  #eachText(changes: FieldChanges, visit: (name: string, text: string) => void): void {
+    for (const [name, text] of this.#stored) {
+      if (!changes.set.has(name) && !changes.delete.includes(name)) visit(name, text)
+    }
+    for (const [name, text] of changes.set) visit(name, text)
+  }
+}
+
+function tooLarge(what: string, limits: FieldLimits): SessionError {
+  return new SessionError(
+    'SESSION_TOO_LARGE',
+    `${what}; the limits are ${limits.maxBytes} bytes and ${limits.maxFields} fields a session. ` +
+      'Keep large data elsewhere and its key in the session, or raise the limits option.',
+  )
+}

@@ -1,0 +1,594 @@
+// `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
+
+import type { CookieAttributes } from '../cookie/cookie.js'
+import { SessionError } from '../errors.js'
+import type { Activity } from '../events/activity-hook.js'
+import type { SessionEngine } from '../lifecycle/lifecycle.js'
+import { type Duration, LONGEST_MS } from '../options/options.js'
+import type { SessionContext, SessionEnd } from '../record/session-data.js'
+import { NO_CONTEXT } from '../record/session-info.js'
+import type { SessionState } from './state.js'
+import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
+
+/**
+ * The types of your session's fields. Add to it once, and `req.session.cart`, `get`, `set` and `update` know them:
+ *
+ * ```ts
+ * declare module 'sojourn' {
+ *   interface SessionFields { userId?: number; cart?: string[] }
+ * }
+ * ```
+ */
+// biome-ignore lint/suspicious/noEmptyInterface: it is there to be added to
+export interface SessionFields {}
+
+/** The type of a field: as declared in `SessionFields`, `unknown` for the others. */
+export type FieldValue<K extends string> = K extends keyof SessionFields
+  ? Exclude<SessionFields[K], undefined>
+  : unknown
+
+/** A field name: the declared ones are suggested, any other text is allowed. */
+export type FieldName = (keyof SessionFields & string) | (string & {})
+
+/** Called by the members of `Session` that take a Node callback, with the error if there was one. */
+export type SessionCallback = (error?: unknown) => void
+
+/** What is known of a session besides its fields. */
+export interface SessionMetadata {
+  /** Who is logged in, as given to `login()`. */
+  readonly userId: string | number | undefined
+  /** The logical ID, when it has been asked for before. */
+  readonly logicalId: string | undefined
+  /** When the user last proved who they are: at `login()` or `reauthenticate()`. */
+  readonly authenticatedAt: Date | undefined
+  /** The client that began the session: address, user agent, referrer and language, as far as they are recorded. */
+  readonly context: SessionContext
+  /** How the session that this request's cookie names has ended, when this is a new one for that reason. */
+  readonly previousEnd: SessionEnd | undefined
+  /** When the session was created or last logged in. */
+  readonly createdAt: Date
+  /** When fields last changed. */
+  readonly updatedAt: Date
+  /** The last recorded activity, to within `touchInterval`. */
+  readonly lastAccessedAt: Date
+  /** When the session ends if nothing more happens. */
+  readonly expiresAt: Date
+  /** When the session ends whatever happens. */
+  readonly absoluteExpiresAt: Date
+}
+
+/** On the prototype of sessions, shared by all copies of this package. */
+const BRAND: unique symbol = Symbol.for('sojourn.session')
+
+/** What features call on a session, of this copy of the package or another. Not exported from the package. */
+export const RECORD_ACTIVITY: unique symbol = Symbol.for('sojourn.recordActivity')
+export const PEEK_LOGICAL_ID: unique symbol = Symbol.for('sojourn.peekLogicalId')
+
+/** Where the state of a session is found behind its proxy. Not exported from the package. */
+const STATE: unique symbol = Symbol('sojourn.state')
+
+/**
+ * The session of one request.
+ *
+ * Fields are properties: `req.session.cart ??= []` stores, `req.session.cart.push(x)` is noticed, `delete` removes.
+ * `in`, `Object.keys`, `for…in`, spread and `JSON.stringify` see the fields and nothing else. The names of the members
+ * below are not field names by property; `get()` and `set()` take any name.
+ *
+ * Changes are stored before the response leaves, field by field, so that parallel requests do not undo each other.
+ * Members of the life group act at once: when the promise resolves, the store has confirmed it.
+ */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the proxy provides the declared fields
+export class Session {
+  declare readonly [STATE]: SessionState
+
+  get [BRAND](): true {
+    return true
+  }
+
+  constructor(state: SessionState) {
+    const target = Object.create(new.target.prototype) as { [STATE]: SessionState }
+    target[STATE] = state
+    // biome-ignore lint/correctness/noConstructorReturn: a session is its proxy
+    return new Proxy(target, fieldsAsProperties) as unknown as Session
+  }
+
+  // --- Fields ---
+
+  /** The value of a field, or `fallback` (default `undefined`) when there is none. The fallback is not stored. */
+  get<K extends FieldName>(name: K): FieldValue<K> | undefined
+  get<K extends FieldName>(name: K, fallback: FieldValue<K>): FieldValue<K>
+  get<K extends FieldName, D>(name: K, fallback: D): FieldValue<K> | D
+  get(name: string, fallback?: unknown): unknown {
+    return this[STATE].fields.get(name) ?? (this[STATE].fields.has(name) ? null : fallback)
+  }
+
+  /**
+   * Sets a field. `undefined` deletes it.
+   * @throws {SessionError} `INVALID_VALUE` for what cannot be stored, naming the path; `SESSION_TOO_LARGE`;
+   *   `SESSION_ENDED`; `SESSION_READ_ONLY`. The old value stays.
+   */
+  set<K extends FieldName>(name: K, value: FieldValue<K> | undefined): this {
+    this[STATE].set(name, value)
+    return this
+  }
+
+  /** Removes a field. Returns whether there was one. */
+  delete(name: FieldName): boolean {
+    return this[STATE].delete(name)
+  }
+
+  /** Whether there is a field of that name. */
+  has(name: FieldName): boolean {
+    return this[STATE].fields.has(name)
+  }
+
+  /** Removes every field that this request knows of. Ends nothing: ID, token and login stay. */
+  clear(): void {
+    this[STATE].clear()
+  }
+
+  /** The names of the fields. Decodes none of them. */
+  keys(): string[] {
+    return this[STATE].fields.names()
+  }
+
+  /** The values of the fields. Decodes all of them. */
+  values(): unknown[] {
+    return this.keys().map((name) => this[STATE].fields.get(name))
+  }
+
+  /** Names and values of the fields. Decodes all of them. */
+  entries(): [string, unknown][] {
+    return this.keys().map((name) => [name, this[STATE].fields.get(name)])
+  }
+
+  /**
+   * Changes one field by a function of its value, atomically across requests and processes, and at once. `modify` may
+   * be called several times, so it must do nothing else; what waits for another operation on this session in it waits
+   * for ever. Resolves to the new value; `undefined` deletes the field.
+   *
+   * ```ts
+   * await req.session.update('views', (n = 0) => n + 1)
+   * ```
+   * @throws {SessionError} `SESSION_ENDED` when the session has ended in the meantime; as `set()` and the store do.
+   */
+  update<K extends FieldName, T extends FieldValue<K> | undefined>(
+    name: K,
+    modify: (value: FieldValue<K> | undefined) => T | Promise<T>,
+  ): Promise<T> {
+    return this[STATE].update(name, modify as (value: unknown) => unknown) as Promise<T>
+  }
+
+  /**
+   * The fields through a Standard Schema (zod, valibot, arktype …) of an object: what is read has been validated, and
+   * what is assigned is validated first.
+   * @throws {SessionError} on access, `VALIDATION_FAILED` with the schema's `issues`.
+   */
+  typed<S extends StandardSchema>(schema: S): TypedSession<InferSchemaOutput<S>> {
+    return typedSession(this[STATE], schema)
+  }
+
+  // --- Facts ---
+
+  /** The public session ID, a UUID: safe in logs, useless as a credential. */
+  get id(): string {
+    return this[STATE].id
+  }
+
+  /**
+   * The logical session ID, a UUID: the application's own name for what goes on, safe in logs and no credential. It is made
+   * when first asked for and kept in the session, which is stored for it; requests that ask at the same time get the same.
+   * It stays at `login()` and `renew()`, and changes by `restart()`, `completeWorkflow()` and `logicalIdTimeout`. In a new
+   * session whose cookie cannot be sent any more it is not kept.
+   */
+  get logicalId(): string {
+    return this[STATE].logicalId()
+  }
+
+  /** When the session was created or logged in; for one that is not stored yet, now. */
+  get createdAt(): Date {
+    return new Date(this[STATE].record?.createdAt ?? this[STATE].engine.now())
+  }
+
+  /** When the session ends if nothing more happens. */
+  get expiresAt(): Date {
+    return new Date(this[STATE].expiresAt())
+  }
+
+  /** Whether the session began with this request. */
+  get isNew(): boolean {
+    return this[STATE].isNew
+  }
+
+  /** Whether fields differ from what is stored, nested changes included. */
+  get isModified(): boolean {
+    return this[STATE].fields.isModified()
+  }
+
+  /** What else is known: user, times, and the client. */
+  get metadata(): SessionMetadata {
+    const { record, engine, previousEnd } = this[STATE]
+    const now = engine.now()
+    return Object.freeze({
+      userId: record?.userId,
+      logicalId: record?.logicalId,
+      context: record?.context ?? NO_CONTEXT,
+      previousEnd: previousEnd?.end,
+      authenticatedAt: record?.userId === undefined ? undefined : this.createdAt,
+      createdAt: this.createdAt,
+      updatedAt: new Date(record?.updatedAt ?? now),
+      lastAccessedAt: new Date(record?.lastAccessedAt ?? now),
+      expiresAt: this.expiresAt,
+      absoluteExpiresAt: new Date(record?.absoluteExpiresAt ?? now + engine.options.absoluteTimeoutMs),
+    })
+  }
+
+  /** The cookie of this session, with the members that express-session users know. */
+  get cookie(): SessionCookie {
+    return new SessionCookie(this[STATE])
+  }
+
+  // --- Life ---
+
+  /**
+   * Stores changed fields now rather than with the response; does nothing when nothing changed.
+   * @throws {SessionError} `SESSION_ENDED`, `SESSION_TOO_LARGE`, `INVALID_VALUE`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
+   */
+  save(): Promise<void>
+  save(callback: SessionCallback): void
+  save(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].save(), callback)
+  }
+
+  /**
+   * Reads the session from the store again and forgets changes that were not saved.
+   * @throws {SessionError} `SESSION_ENDED`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
+   */
+  reload(): Promise<void>
+  reload(callback: SessionCallback): void
+  reload(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].reload(), callback)
+  }
+
+  /**
+   * Records activity now, moving the idle timeout. Without it, that happens once in `touchInterval`.
+   * @throws {SessionError} `SESSION_ENDED`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
+   */
+  touch(): Promise<void>
+  touch(callback: SessionCallback): void
+  touch(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].touch(), callback)
+  }
+
+  /**
+   * Gives the same session a new token. The old one stays good for `renewGrace`, so that requests under way do not
+   * fail. Of several requests that renew at once, one does.
+   * @throws {SessionError} `HEADERS_SENT` when the cookie cannot be sent any more, `INSECURE_CONNECTION`, `SESSION_ENDED`,
+   *   `STORE_UNAVAILABLE`, `STORE_TIMEOUT`; the old token then stays the good one.
+   */
+  renew(): Promise<void> {
+    return this[STATE].renew()
+  }
+
+  /**
+   * Ends this session and goes on with a new ID and token: what protects from session fixation (OWASP). There is no
+   * grace, and writes that began before are dropped.
+   *
+   * Without `keep`, `req.session` is a new, empty session afterwards; the object at hand keeps its fields to read. With
+   * `keep: true`, or a list of field names, this object goes on with all or those fields. The user stays logged in only
+   * with `keep: true`. Resolves to the session to go on with.
+   * @throws {SessionError} as `renew()`.
+   */
+  regenerate(options?: { keep?: boolean | readonly string[] }): Promise<Session>
+  regenerate(callback: SessionCallback): void
+  regenerate(first?: { keep?: boolean | readonly string[] } | SessionCallback): Promise<Session> | void {
+    if (typeof first === 'function') return settle(this.regenerate(), first)
+    const keep = first?.keep ?? false
+    if (keep === false) return unlessIgnored(this[STATE].replaceWithEmpty().then(sessionOf))
+    return unlessIgnored(this[STATE].regenerate(keep === true ? 'all' : keep).then(() => this))
+  }
+
+  /**
+   * Ends this session and has the browser forget the cookie. Writing to it afterwards is an error; ending it again is not.
+   * @throws {SessionError} `STORE_UNAVAILABLE`, `STORE_TIMEOUT`: whether it has ended is then unknown.
+   */
+  destroy(): Promise<void>
+  destroy(callback: SessionCallback): void
+  destroy(callback?: SessionCallback): Promise<void> | void {
+    return settle(this[STATE].destroy(), callback)
+  }
+
+  /**
+   * This session's own idle timeout. An absolute timeout that comes earlier than that after the session's creation moves
+   * there. Stored at once when the session is. For "remember me" the cookie has to be persistent, too: set
+   * `cookie.maxAge`, which does both.
+   * @throws {SessionError} `INVALID_ARGUMENT` beyond the idle timeout of the preset `'aal3'`, and as `save()`.
+   */
+  setExpiry(duration: Duration): Promise<void> {
+    return unlessIgnored(this[STATE].setExpiry(duration))
+  }
+
+  /**
+   * Binds the session to a user in one atomic step: new ID, new token, same fields, and the old token is dead when the
+   * promise resolves. The absolute timeout starts afresh.
+   * @param userId a text that is not empty, or a finite number; it keeps its type
+   * @throws {SessionError} `INVALID_ARGUMENT`; `SESSION_LIMIT` when the user has too many sessions and the policy is to
+   *   refuse; and as `renew()`.
+   */
+  login(userId: string | number): Promise<void> {
+    return this[STATE].login(userId)
+  }
+
+  /**
+   * The user has proved again who they are, by password or another factor. A new ID and token, the same user and fields,
+   * and both timeouts start afresh (NIST SP 800-63B-4). `requireRecentAuth()` asks for it.
+   * @throws {SessionError} `INVALID_ARGUMENT` when nobody is logged in, and as `renew()`.
+   */
+  reauthenticate(): Promise<void> {
+    return unlessIgnored(this[STATE].reauthenticate())
+  }
+
+  /**
+   * Ends the session for good. `req.session` is a new, empty one afterwards; unless that is filled, the cookie goes.
+   * @throws {SessionError} as `destroy()`.
+   */
+  logout(): Promise<void> {
+    return unlessIgnored(this[STATE].logout().then(ignore))
+  }
+
+  /**
+   * Begins again: the fields that this request knows of go, `initialFields` are set anew, and the logical ID is a new one. ID,
+   * token and user stay. When it fails, everything is as it was.
+   * @throws {SessionError} as `save()`; in a session that is not stored yet, `HEADERS_SENT` or `INSECURE_CONNECTION` when it
+   *   can get no cookie.
+   */
+  restart(): Promise<void> {
+    return unlessIgnored(this[STATE].restart())
+  }
+
+  /**
+   * Ends what the logical ID stands for, such as an order that was placed: what comes next has a new one, in the same session
+   * with the same fields. Of several requests that do so at once, one does. Resolves to the new logical ID.
+   * @throws {SessionError} as `restart()`.
+   */
+  completeWorkflow(): Promise<string> {
+    return unlessIgnored(this[STATE].completeWorkflow())
+  }
+
+  /** For `logActivity()`, which may be of another copy of this package. */
+  [RECORD_ACTIVITY](
+    type: string,
+    details: Record<string, unknown> | undefined,
+    options?: { keepsLogicalId: boolean },
+  ): Activity | undefined {
+    return this[STATE].recordActivity(type, details, options)
+  }
+
+  /** For loggers: the logical ID, without making the session be stored or the response depend on it. */
+  [PEEK_LOGICAL_ID](): string {
+    return this[STATE].peekLogicalId()
+  }
+
+  /** What `console.log` shows: the ID and the names of the fields, no values. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `Session ${this.id} { ${this.keys().join(', ')} }`
+  }
+}
+
+export interface Session extends Partial<SessionFields> {}
+
+/** The session's cookie as express-session users know it. Attributes hold for this response only. */
+export class SessionCookie {
+  readonly #state: SessionState
+
+  constructor(state: SessionState) {
+    this.#state = state
+  }
+
+  /**
+   * Milliseconds that are left, or `null` for a cookie that ends with the browser window. Setting it makes the cookie
+   * persistent and gives the session that idle timeout; `null` goes back to the defaults.
+   */
+  get maxAge(): number | null {
+    return this.#state.isPersistent() ? this.#state.expiresAt() - this.#state.engine.now() : null
+  }
+  set maxAge(ms: number | null | undefined) {
+    if (ms === null || ms === undefined) {
+      this.#state.chooseExpiry(null, false)
+      return
+    }
+    if (!Number.isFinite(ms) || ms < 1 || ms > LONGEST_MS) {
+      throw new SessionError(
+        'INVALID_ARGUMENT',
+        'cookie.maxAge must be milliseconds, above 0 and at most ten years, or null.',
+      )
+    }
+    this.#state.chooseExpiry(Math.round(ms), true)
+  }
+
+  /** As `maxAge`, as a time. */
+  get expires(): Date | null {
+    return this.#state.isPersistent() ? new Date(this.#state.expiresAt()) : null
+  }
+  set expires(date: Date | null | undefined | false) {
+    this.maxAge = date instanceof Date ? date.getTime() - this.#state.engine.now() : null
+  }
+
+  /** The idle timeout that `maxAge` was set to, in milliseconds, or `null`. */
+  get originalMaxAge(): number | null {
+    return this.#state.isPersistent() ? this.#state.idleTimeoutMs : null
+  }
+
+  get sameSite(): CookieAttributes['sameSite'] {
+    return this.#state.cookieAttributes.sameSite ?? this.#state.engine.options.cookie.sameSite
+  }
+  set sameSite(sameSite: NonNullable<CookieAttributes['sameSite']>) {
+    this.#choose({ sameSite })
+  }
+
+  get httpOnly(): boolean {
+    return this.#state.cookieAttributes.httpOnly ?? this.#state.engine.options.cookie.httpOnly
+  }
+  set httpOnly(httpOnly: boolean) {
+    this.#choose({ httpOnly })
+  }
+
+  get partitioned(): boolean {
+    return this.#state.cookieAttributes.partitioned ?? this.#state.engine.options.cookie.partitioned
+  }
+  set partitioned(partitioned: boolean) {
+    this.#choose({ partitioned })
+  }
+
+  get priority(): CookieAttributes['priority'] {
+    return this.#state.cookieAttributes.priority ?? this.#state.engine.options.cookie.priority
+  }
+  set priority(priority: NonNullable<CookieAttributes['priority']>) {
+    this.#choose({ priority })
+  }
+
+  /** Fixed by the options: a cookie of another path or domain would be another cookie. */
+  get path(): string {
+    return this.#state.engine.options.cookie.path
+  }
+
+  /** Fixed by the options, see `path`. */
+  get domain(): string | undefined {
+    return this.#state.engine.options.cookie.domain
+  }
+
+  /** Fixed by the options and the connection. */
+  get secure(): boolean | 'auto' {
+    return this.#state.engine.options.cookie.secure
+  }
+
+  #choose(attributes: CookieAttributes): void {
+    const allowed: Record<string, readonly unknown[]> = {
+      sameSite: ['strict', 'lax', 'none'],
+      priority: ['low', 'medium', 'high'],
+      httpOnly: [true, false],
+      partitioned: [true, false],
+    }
+    for (const [name, value] of Object.entries(attributes)) {
+      if (allowed[name]?.includes(value)) continue
+      throw new SessionError('INVALID_ARGUMENT', `cookie.${name} must be one of ${allowed[name]?.join(', ')}.`)
+    }
+    this.#state.cookieAttributes = { ...this.#state.cookieAttributes, ...attributes }
+    this.#state.resendCookie()
+  }
+}
+
+/** Whether this is a `Session`, of this copy of the package or another: a program may load both builds. */
+export function isSession(value: unknown): value is Session {
+  if (typeof value !== 'object' || value === null) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return typeof prototype === 'object' && prototype !== null && BRAND in prototype
+}
+
+/** Whether a session of `engine` is at hand, as far as this copy of the package can tell. */
+export function belongsTo(session: Session, engine: SessionEngine): boolean {
+  return !(session instanceof Session) || session[STATE].engine === engine
+}
+
+/** How long ago the user of a session proved who they are; `null` when nobody is logged in. */
+export function secondsSinceAuthentication(session: Session): number | null {
+  const at = session.metadata.authenticatedAt
+  // A session of another copy of this package has no state that this one could read.
+  const now = session instanceof Session ? session[STATE].engine.now() : Date.now()
+  return at === undefined ? null : Math.max(0, now - at.getTime()) / 1000
+}
+
+/** The public session that belongs to a state; always the same object. */
+export function sessionOf(state: SessionState): Session {
+  // Kept on the state: a WeakMap entry for each request costs more in garbage collection than all the rest of it.
+  state.session ??= new Session(state)
+  return state.session
+}
+
+/** The names that are members, and so not field names by property. */
+const MEMBERS: ReadonlySet<PropertyKey> = new Set(Object.getOwnPropertyNames(Session.prototype))
+
+/** Makes every property that is not a member a field. One handler serves all sessions. */
+const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
+  get(target, name, receiver) {
+    const state = target[STATE]
+    if (typeof name === 'symbol') return Reflect.get(target, name, receiver)
+    state.use()
+    if (MEMBERS.has(name)) return Reflect.get(target, name, receiver)
+    const value = state.fields.get(name)
+    // toString and its like, unless a field has that name.
+    return value === undefined ? Reflect.get(Object.prototype, name, receiver) : value
+  },
+  set(target, name, value) {
+    requireFieldName(name)
+    target[STATE].use()
+    target[STATE].set(name, value)
+    return true
+  },
+  has(target, name) {
+    target[STATE].use()
+    return typeof name === 'string' && target[STATE].fields.has(name)
+  },
+  deleteProperty(target, name) {
+    requireFieldName(name)
+    target[STATE].use()
+    target[STATE].delete(name)
+    return true
+  },
+  ownKeys(target) {
+    target[STATE].use()
+    return target[STATE].fields.names()
+  },
+  getOwnPropertyDescriptor(target, name) {
+    target[STATE].use()
+    if (typeof name !== 'string' || !target[STATE].fields.has(name)) return undefined
+    return { value: target[STATE].fields.get(name), writable: true, enumerable: true, configurable: true }
+  },
+  defineProperty(target, name, descriptor) {
+    requireFieldName(name)
+    if (!('value' in descriptor)) {
+      throw new SessionError('INVALID_FIELD', `Field ${name.slice(0, 80)} cannot be a getter: a session holds data.`)
+    }
+    target[STATE].set(name, descriptor.value)
+    return true
+  },
+  preventExtensions() {
+    throw new SessionError('INVALID_FIELD', 'A session cannot be frozen or sealed.')
+  },
+  setPrototypeOf() {
+    throw new SessionError('INVALID_FIELD', 'A session has no other prototype than its own.')
+  },
+}
+
+const COOKIE_ADVICE =
+  ' Of the cookie itself, set maxAge, expires, sameSite, priority, partitioned or httpOnly; the rest is an option of session().'
+
+function requireFieldName(name: PropertyKey): asserts name is string {
+  if (typeof name !== 'string') throw new SessionError('INVALID_FIELD', 'A field name must be text, not a symbol.')
+  if (MEMBERS.has(name) || name === '__proto__') {
+    throw new SessionError(
+      'INVALID_FIELD',
+      `"${name}" is a member of Session and not a field by property; use session.set('${name}', value), ` +
+        `session.get('${name}') and session.delete('${name}').${name === 'cookie' ? COOKIE_ADVICE : ''}`,
+    )
+  }
+}
+
+/** A promise that nobody waits for must not end the process: the response fails with it. */
+function unlessIgnored<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(ignore)
+  return promise
+}
+
+/** Serves both habits: a promise, or a Node callback that is called outside of the promise's error handling. */
+function settle<T>(promise: Promise<T>, callback: SessionCallback): void
+function settle<T>(promise: Promise<T>, callback: SessionCallback | undefined): Promise<T> | void
+function settle<T>(promise: Promise<T>, callback?: SessionCallback): Promise<T> | void {
+  if (callback === undefined) return promise
+  promise.then(
+    () => process.nextTick(callback),
+    (error) => process.nextTick(callback, error),
+  )
+}
+
+function ignore(): void {}

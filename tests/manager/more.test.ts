@@ -1,0 +1,380 @@
+// What a second look at users, renewal and clean-up found: clocks that differ, requests that cross, calls that are late.
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
+import type { Response } from 'express'
+import {
+  MemorySessionStore,
+  type RegenerateResult,
+  type Session,
+  type SessionData,
+  SessionManager,
+  type StoredSession,
+} from 'sojourn'
+import { FakeClock, FaultyStore } from 'sojourn/testing'
+import { type Client, SECRET } from '../support/http.js'
+import {
+  closeRigs,
+  collect,
+  GROUNDS,
+  type Ground,
+  idOf,
+  partsOf,
+  RedisGround,
+  Rig,
+  type RigOptions,
+  refusal,
+} from '../support/rig.js'
+
+const SECOND = 1_000
+const MINUTE = 60 * SECOND
+const HOUR = 60 * MINUTE
+
+/** Lets nobody through before so many have come. */
+function meeting(size: number): () => Promise<void> {
+  let open = (): void => {}
+  const everybody = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return () => {
+    size--
+    if (size === 0) open()
+    return everybody
+  }
+}
+
+describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
+  const ground: Ground = make()
+  beforeAll(() => ground.start())
+  afterAll(() => ground.stop())
+  afterEach(async () => {
+    await closeRigs()
+    await ground.reset()
+  })
+
+  /** A process with one session in a persistent cookie, which was begun more than an hour ago. */
+  async function anHourLater(options: RigOptions = {}): Promise<Rig> {
+    const rig = await Rig.start(ground, { cookie: { persistent: true }, idleTimeout: '2h', ...options })
+    await rig.ask((session) => session.set('n', 1))
+    rig.clock.advance(HOUR + MINUTE)
+    return rig
+  }
+
+  const tokenOf = (client: Client): string => partsOf(client)[1]
+
+  /** The cookies that one answer of several at once carries. */
+  async function cookiesSent(
+    rig: Rig,
+    client: Client,
+    handler: (session: Session) => Promise<void>,
+  ): Promise<readonly string[]> {
+    let response: Response | undefined
+    await rig.ask(async (session, _req, res) => {
+      response = res
+      await handler(session)
+    }, client)
+    return [response?.getHeader('Set-Cookie') ?? []].flat().map(String)
+  }
+
+  describe('of requests that renew a token at once', () => {
+    test.each([
+      ['and only read', undefined],
+      ['and write', 'write'],
+    ])('%s, one sends a cookie: the old token does not come back to the browser', async (_what, write) => {
+      const rig = await anHourLater({ renewAfter: '1h' })
+      const old = tokenOf(rig.client)
+      const arrive = meeting(3)
+      const clients = [1, 2, 3].map(() => rig.client.clone())
+      const answers = await Promise.all(
+        clients.map((client, index) =>
+          cookiesSent(rig, client, async (session) => {
+            await arrive()
+            if (write !== undefined) session.set(`${write}${index}`, true)
+          }),
+        ),
+      )
+      // Whichever answer comes last is what the browser goes on with: it has the new token, or none.
+      const sent = answers.filter((cookies) => cookies.length > 0)
+      expect(sent).toHaveLength(1)
+      expect(clients.map(tokenOf).filter((token) => token !== old)).toHaveLength(1)
+      expect(rig.heard('renewed')).toHaveLength(1)
+    })
+
+    test('renew() that comes second sends none either', async () => {
+      const rig = await anHourLater()
+      const arrive = meeting(2)
+      const answers = await Promise.all(
+        [1, 2].map(() =>
+          cookiesSent(rig, rig.client.clone(), async (session) => {
+            await arrive()
+            await session.renew()
+            await session.touch()
+          }),
+        ),
+      )
+      expect(answers.filter((cookies) => cookies.length > 0)).toHaveLength(1)
+    })
+
+    test('one that reads the session anew learns that its token is the old one', async () => {
+      const rig = await anHourLater()
+      const sent = await cookiesSent(rig, rig.client.clone(), async (session) => {
+        await rig.ask((other) => other.renew())
+        await session.reload()
+        await session.touch()
+      })
+      expect(sent).toEqual([])
+    })
+  })
+
+  describe('processes whose clocks differ', () => {
+    /** Two processes, the clock of the second five seconds ahead. */
+    async function twoProcesses(
+      options: RigOptions = {},
+    ): Promise<{ behind: Rig; ahead: Rig; advance(ms: number): void }> {
+      const clock = new FakeClock()
+      const behind = await Rig.start(ground, options, clock)
+      const ahead = await Rig.start(ground, options, new FakeClock(clock.now() + 5 * SECOND))
+      return {
+        behind,
+        ahead,
+        advance(ms) {
+          for (const rig of [behind, ahead]) rig.clock.advance(ms)
+        },
+      }
+    }
+
+    test.each([
+      ['listed', (rig: Rig) => rig.manager.sessionsOf('ann').then(() => {})],
+      ['looked at for the limit', (rig: Rig) => rig.login('ann').then(() => {})],
+    ])(
+      'agree on a session that is idle for too long for one of them when it is %s: it is on its list, or over',
+      async (_what, look) => {
+        const { behind, ahead, advance } = await twoProcesses({ maxSessionsPerUser: 1 })
+        const client = await behind.login('ann')
+        advance(30 * MINUTE - 2 * SECOND)
+        await look(ahead)
+        const who = await behind.whoIs(client)
+        const { end } =
+          (await collect(ahead.manager.list({ status: 'all' }))).find(({ id }) => id === idOf(client)) ?? {}
+        expect(who).toBeNull()
+        expect(end?.reason).toBe('idle')
+        expect(ahead.heard('expired')).toMatchObject([{ id: expect.any(String), userId: 'ann', reason: 'idle' }])
+      },
+    )
+
+    test('agree likewise when it is to be archived: it stays on the list, and is archived with its fields', async () => {
+      const archived: unknown[] = []
+      const archive = ({ fields }: { fields: unknown }): void => {
+        archived.push(fields)
+      }
+      const { behind, ahead, advance } = await twoProcesses({ archive, cleanupInterval: 0 })
+      const client = await behind.login('ann')
+      await behind.ask((session) => session.set('note', 'kept'), client)
+      advance(30 * MINUTE - 2 * SECOND)
+      expect(await ahead.manager.sessionsOf('ann')).toEqual([])
+      expect(await behind.whoIs(client)).toBe('ann')
+      expect(await ahead.manager.sessionsOf('ann')).toHaveLength(1)
+
+      advance(30 * MINUTE + 11 * SECOND)
+      expect(await ahead.manager.sessionsOf('ann')).toEqual([])
+      expect(await ahead.manager.cleanUp()).toEqual({ removed: 1, failed: 0 })
+      expect(archived).toEqual([{ note: 'kept' }])
+    })
+  })
+
+  test('a clean-up does not end what a session became in its last moment', async () => {
+    const rig = await Rig.start(ground)
+    const client = await rig.login('ann')
+    rig.clock.advance(30 * MINUTE - 1)
+    const { store } = rig
+    const { end, regenerate } = store
+    let isAwaited = (): void => {}
+    let goOn = (): void => {}
+    const awaited = new Promise<void>((resolve) => {
+      isAwaited = resolve
+    })
+    const isRegenerated = new Promise<void>((resolve) => {
+      goOn = resolve
+    })
+    // The login's call is on its way when the clean-up looks, and gets to the store just before that of the clean-up.
+    let regenerated: Promise<RegenerateResult> | undefined
+    const gate = new Promise<void>((resolve) => {
+      store.end = async (...args) => {
+        resolve()
+        await isRegenerated
+        return end.apply(store, args)
+      }
+    })
+    store.regenerate = async (...args) => {
+      isAwaited()
+      await gate
+      regenerated = regenerate.apply(store, args)
+      await regenerated
+      goOn()
+      return regenerated
+    }
+    const login = rig.ask((session) => session.reauthenticate(), client)
+    await awaited
+    rig.clock.advance(10)
+    await rig.manager.cleanUp()
+    await login
+    expect(await rig.whoIs(client)).toBe('ann')
+    expect(rig.heard('expired')).toEqual([])
+  })
+
+  test('what ran out before all sessions were revoked is archived with its fields', async () => {
+    const before = await Rig.start(ground)
+    const idle = await before.manager.create({ fields: { note: 'idle' } })
+    before.clock.advance(31 * MINUTE)
+    await before.manager.create({ fields: { note: 'revoked' } })
+    await before.store.epoch?.(1)
+
+    const archived: unknown[] = []
+    const archive = ({ id, fields, end }: StoredSession): void => {
+      archived.push({ id, fields, reason: end?.reason })
+    }
+    const rig = await Rig.start(ground, { archive, cleanupInterval: 0 }, before.clock)
+    expect(await rig.manager.cleanUp()).toEqual({ removed: 2, failed: 0 })
+    expect(archived).toEqual([{ id: idle.id, fields: { note: 'idle' }, reason: 'idle' }])
+  })
+
+  test('one that is over by a shorter idle timeout than it began with ended at that time, not later', async () => {
+    const before = await Rig.start(ground, { idleTimeout: '30m' })
+    const { id, lastAccessedAt } = await before.manager.create()
+    before.clock.advance(6 * MINUTE)
+    const rig = await Rig.start(ground, { idleTimeout: '5m' }, before.clock)
+    const end = { reason: 'idle', at: lastAccessedAt.getTime() + 5 * MINUTE }
+    expect(await rig.manager.validate(id)).toEqual({ isValid: false, reason: 'idle', end })
+  })
+
+  describe('the context that create() is given', () => {
+    test('is cut and cleaned as that of a request', async () => {
+      const { manager } = await Rig.start(ground)
+      const { context } = await manager.create({
+        context: {
+          ip: '::ffff:192.0.2.7',
+          userAgent: `${'A'.repeat(300)}`,
+          referrer: 'https://example.org/a\r\nb?token=secret',
+          locale: '\u001b[31mde',
+        },
+      })
+      expect(context).toEqual({
+        ip: '192.0.2.7',
+        userAgent: 'A'.repeat(256),
+        referrer: 'https://example.org/a  b',
+        locale: '[31mde',
+      })
+    })
+
+    test('is that of the same client afterwards, however much it says of itself', async () => {
+      const { manager } = await Rig.start(ground)
+      const userAgent = `Browser\t${'x'.repeat(300)}`
+      const { id } = await manager.create({ context: { userAgent } })
+      expect(await manager.validate(id, { userAgent })).toMatchObject({ isValid: true })
+    })
+  })
+
+  test('two ways to write an IPv6 address are one network, and another network is told', async () => {
+    const { manager } = await Rig.start(ground)
+    const isSame = async (then: string, now: string): Promise<boolean> => {
+      const { id } = await manager.create({ context: { ip: then } })
+      return (await manager.validate(id, { ip: now })).isValid
+    }
+    expect(await isSame('2001:0:2:3:4:5:6:7', '2001::2:3:4:5:6:7')).toBe(true)
+    expect(await isSame('0:db8:1::1', '::db8:1:0:0:0:0:2')).toBe(true)
+    expect(await isSame('2001:0:2::1', '2001::1')).toBe(false)
+  })
+
+  test('a filter that does not exist is refused: it would let all sessions through', async () => {
+    const { manager } = await Rig.start(ground)
+    await manager.create({ userId: 'ann' })
+    const { code, message } = await refusal(manager.count({ user: 'bob' } as object))
+    expect({ code, message }).toEqual({ code: 'INVALID_ARGUMENT', message: 'There is no filter "user".' })
+  })
+})
+
+test('a clean-up keeps its lease while it goes through a store in which nothing is over', async () => {
+  let ms = 0
+  class LargeStore extends MemorySessionStore {
+    override async *scan(): AsyncGenerator<SessionData, void, undefined> {
+      for await (const record of super.scan()) {
+        ms += 7 * SECOND
+        yield record
+      }
+    }
+  }
+  const store = new FaultyStore(new LargeStore({ cleanupInterval: 0 }))
+  const lease = jest.spyOn(store, 'lease')
+  const manager = new SessionManager({ secret: SECRET, store, storeTimeout: '10s' })
+  for (let count = 0; count < 10; count++) await manager.create()
+  const now = jest.spyOn(performance, 'now').mockImplementation(() => ms)
+  try {
+    await manager.cleanUp()
+  } finally {
+    now.mockRestore()
+    await manager.close()
+  }
+  // Taken, prolonged before it can run out, given back.
+  expect(lease.mock.calls.map(([, , ttlMs]) => ttlMs)).toEqual([30_000, ...Array<number>(10).fill(30_000), 1])
+})
+
+describe('going through a store in which sessions are far apart', () => {
+  /** Takes `pages` steps of `pageMs` to find its one session. */
+  class SparseStore extends MemorySessionStore {
+    pages = 10
+    pageMs = 900
+    tellsProgress = true
+
+    override async *scan(progress?: () => void): AsyncGenerator<SessionData, void, undefined> {
+      for (let page = 0; page < this.pages; page++) {
+        jest.advanceTimersByTime(this.pageMs)
+        await Promise.resolve()
+        if (this.tellsProgress) progress?.()
+      }
+      yield* super.scan()
+    }
+  }
+
+  async function countIn(store: SparseStore): Promise<number> {
+    const manager = new SessionManager({ secret: SECRET, store, storeTimeout: '1s' })
+    manager.events.on('storeError', () => {})
+    await manager.create()
+    jest.useFakeTimers({ doNotFake: ['nextTick', 'queueMicrotask', 'performance', 'setImmediate', 'Date'] })
+    try {
+      return await manager.count()
+    } finally {
+      // A step that missed its deadline goes on behind it.
+      store.pages = 0
+      jest.useRealTimers()
+      await manager.close()
+    }
+  }
+
+  test('takes as long as it takes, while the store gets on', async () => {
+    expect(await countIn(new SparseStore({ cleanupInterval: 0 }))).toBe(1)
+  })
+
+  test('fails when the store does not get on for longer than the deadline', async () => {
+    const silent = new SparseStore({ cleanupInterval: 0 })
+    silent.tellsProgress = false
+    const slow = new SparseStore({ cleanupInterval: 0 })
+    slow.pageMs = 1_100
+    for (const store of [silent, slow]) {
+      expect(await refusal(countIn(store))).toMatchObject({ code: 'STORE_TIMEOUT' })
+    }
+  })
+
+  test('is told of by a Redis with nothing of ours, through FaultyStore, too', async () => {
+    const ground = new RedisGround()
+    await ground.start()
+    try {
+      const others = Array.from({ length: 3_000 }, (_, index) => [`other:${index}`, '1']).flat()
+      await ground.raw.mset(others)
+      let pages = 0
+      const store = new FaultyStore(ground.store())
+      for await (const _ of store.scan?.(() => pages++) ?? []) throw new Error('There is nothing.')
+      expect(pages).toBeGreaterThan(3)
+    } finally {
+      await ground.reset()
+      await ground.stop()
+    }
+  })
+})

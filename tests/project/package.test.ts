@@ -1,0 +1,222 @@
+// The package as users get it: packed, unpacked into fresh projects, loaded as ESM, as CommonJS, and under Jest.
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, relative, resolve } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+
+const root = resolve('.')
+const workspace = mkdtempSync(join(tmpdir(), 'sojourn-package-'))
+const unpacked = join(workspace, 'package')
+const { NODE_OPTIONS: _jestOptions, ...environment } = process.env
+const env = { ...environment, npm_config_loglevel: 'error' }
+
+beforeAll(() => {
+  execFileSync('npm', ['pack', '--silent', '--pack-destination', workspace], { cwd: root, env, stdio: 'pipe' })
+  const [tarball] = readdirSync(workspace).filter((name) => name.endsWith('.tgz'))
+  execFileSync('tar', ['-xzf', join(workspace, tarball as string), '-C', workspace])
+}, 120_000)
+
+afterAll(() => rmSync(workspace, { recursive: true, force: true }))
+
+/** A fresh project with the package and its dependencies, and nothing else unless it is named. */
+function project(name: string, manifest: object, also: readonly string[] = []): string {
+  const directory = join(workspace, name)
+  const modules = join(directory, 'node_modules')
+  mkdirSync(modules, { recursive: true })
+  execFileSync('cp', ['-r', unpacked, join(modules, 'sojourn')])
+  for (const dependency of ['cookie', 'cookie-signature', 'uuid', ...also]) {
+    const link = join(modules, dependency)
+    mkdirSync(dirname(link), { recursive: true })
+    symlinkSync(join(root, 'node_modules', dependency), link)
+  }
+  writeFileSync(join(directory, 'package.json'), JSON.stringify(manifest))
+  return directory
+}
+
+function run(directory: string, file: string, source: string): string {
+  writeFileSync(join(directory, file), source)
+  return execFileSync(process.execPath, [file], { cwd: directory, env, encoding: 'utf8' })
+}
+
+/** What is exported beside the core: loaded, and used, with no optional peer there. */
+const FEATURES = `
+if (!isArchive({ name: 'a', write() {}, page() {}, countByType() {}, prune() {} })) throw new Error('activity')
+if (typeof otelMetrics !== 'function') throw new Error('metrics')
+try { prometheusMetrics(session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' }), {}) ; throw new Error('metrics') }
+catch (error) { if (error.code !== 'INVALID_OPTION') throw error }
+`
+
+/** Makes a request to a server with a session, and prints what the second request sees. */
+const MAIN = `
+const app = session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' })
+const server = http.createServer((req, res) => app(req, res, (error) => {
+  if (error) { res.statusCode = 500; res.end(String(error)); return }
+  req.session.views = (req.session.views ?? 0) + 1
+  res.end(String(req.session.views))
+})).listen(0, '127.0.0.1', async () => {
+  const url = 'http://127.0.0.1:' + server.address().port
+  const first = await fetch(url)
+  const cookie = first.headers.get('set-cookie').split(';')[0]
+  const second = await fetch(url, { headers: { cookie } })
+  console.log(await first.text(), await second.text())
+  server.closeAllConnections()
+  server.close()
+})
+`
+
+describe('the packed package', () => {
+  test('holds the build, the licence and the documents, and nothing else', () => {
+    const top = readdirSync(unpacked).sort()
+    expect(top).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'package.json'])
+    const files = readdirSync(unpacked, { recursive: true }) as string[]
+    expect(files.filter((file) => /test\.|\.ts$/.test(file) && !file.endsWith('.d.ts'))).toEqual([])
+  })
+
+  test('works in a fresh ESM project', () => {
+    const directory = project('esm', { type: 'module' })
+    const source = `import http from 'node:http'\nimport session, { session as named, SessionStore } from 'sojourn'
+      import { RedisSessionStore } from 'sojourn/redis'\nimport { checkStore } from 'sojourn/testing'
+      if (session !== named || !(RedisSessionStore.prototype instanceof SessionStore)) throw new Error('exports')
+      if (typeof checkStore !== 'function') throw new Error('testing')
+      import { isArchive } from 'sojourn/activity'\nimport { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
+      ${FEATURES}\n${MAIN}`
+    expect(run(directory, 'main.js', source)).toBe('1 2\n')
+  })
+
+  test('works in a fresh CommonJS project', () => {
+    const directory = project('cjs', {})
+    const source = `const http = require('node:http')\nconst { session, default: byDefault, SessionStore } = require('sojourn')
+      const { RedisSessionStore } = require('sojourn/redis')\nconst { checkStore } = require('sojourn/testing')
+      if (session !== byDefault || !(RedisSessionStore.prototype instanceof SessionStore)) throw new Error('exports')
+      if (typeof checkStore !== 'function') throw new Error('testing')
+      const { isArchive } = require('sojourn/activity')
+      const { otelMetrics, prometheusMetrics } = require('sojourn/metrics')
+      ${FEATURES}\n${MAIN}`
+    expect(run(directory, 'main.js', source)).toBe('1 2\n')
+  })
+
+  test.each([
+    ['ESM', { type: 'module' }, "import * as client from 'prom-client'; import byDefault from 'prom-client'", 'import'],
+    ['CommonJS', {}, "const client = require('prom-client'); const byDefault = client", 'require'],
+  ])('measures sessions with prom-client in %s', (name, manifest, imports, kind) => {
+    const peers = ['prom-client', '@opentelemetry/api', 'tdigest', 'bintrees']
+    const directory = project(`metrics-${name}`, manifest, peers)
+    const from = (module: string, names: string): string =>
+      kind === 'import' ? `import { ${names} } from '${module}'` : `const { ${names} } = require('${module}')`
+    const source = `${imports}
+      ${from('sojourn', 'SessionManager')}
+      ${from('sojourn/metrics', 'prometheusMetrics')}
+      const register = new byDefault.Registry()
+      const sessions = new SessionManager({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' })
+      prometheusMetrics(sessions, { client, register })
+      prometheusMetrics(sessions, { client: byDefault })
+      sessions.create()
+        .then(() => Promise.all([register.metrics(), client.register.metrics()]))
+        .then((texts) => {
+          console.log(texts.map((text) => /started_total (\\d)/.exec(text)[1]).join())
+          return sessions.close()
+        })`
+    expect(run(directory, 'main.js', source)).toBe('1,1\n')
+  })
+
+  test('works under an ordinary CommonJS Jest', () => {
+    const directory = project('jest', { jest: { testEnvironment: 'node', cacheDirectory: './cache' } })
+    writeFileSync(
+      join(directory, 'sojourn.test.js'),
+      `const { session, SessionData } = require('sojourn')
+       const { checkStore } = require('sojourn/testing')
+       const { MemorySessionStore } = require('sojourn')
+       const { isArchive } = require('sojourn/activity')
+       const { otelMetrics } = require('sojourn/metrics')
+       test('loads and works', async () => {
+         expect(typeof session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' })).toBe('function')
+         expect(typeof SessionData.fromJSON).toBe('function')
+         expect([typeof isArchive, typeof otelMetrics]).toEqual(['function', 'function'])
+         const report = await checkStore({ createStore: () => new MemorySessionStore() })
+         expect(report.failed).toEqual([])
+       })`,
+    )
+    const jest = join(root, 'node_modules/jest/bin/jest.js')
+    execFileSync(process.execPath, [jest, '--rootDir', directory], { cwd: directory, env, stdio: 'pipe' })
+  })
+
+  test('loads without ioredis, and says what to install when a url needs it', () => {
+    const directory = project('no-ioredis', { type: 'module' })
+    const source = `import { RedisSessionStore } from 'sojourn/redis'
+      const store = new RedisSessionStore({ url: 'redis://127.0.0.1:1' })
+      await store.get('x').catch((error) => console.log(error.code, error.message))`
+    expect(run(directory, 'main.js', source)).toBe(
+      'MISSING_DEPENDENCY RedisSessionStore with a url needs ioredis: npm install ioredis\n',
+    )
+  })
+
+  test.each([
+    ['ESM', { type: 'module' }],
+    ['CommonJS', {}],
+  ])('has types for a strict %s project that checks libraries too', (name, manifest) => {
+    // Symbolic links keep the real place of @types, so their own dependencies are found there.
+    const types = ['ioredis', '@types/node', 'undici-types', ...expressTypes()]
+    const directory = project(`types-${name}`, manifest, types)
+    writeFileSync(
+      join(directory, 'main.ts'),
+      `import express from 'express'
+       import { createServer } from 'node:http'
+       import { session, type Session, SessionStore, SessionData } from 'sojourn'
+       import { RedisSessionStore } from 'sojourn/redis'
+       import { type ActivitySink, isArchive } from 'sojourn/activity'
+       import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
+       import { checkStore } from 'sojourn/testing'
+       declare module 'sojourn' { interface SessionFields { cart?: string[] } }
+       class Custom extends SessionStore {
+         async get(_id: string): Promise<SessionData | null> { return null }
+         async set(_id: string, _data: SessionData, _ttl: number): Promise<void> {}
+         async delete(_id: string): Promise<void> {}
+       }
+       const middleware = session({ secret: 'x', store: new RedisSessionStore({ url: 'redis://x' }) })
+       express().use(middleware).get('/', (req, res) => { req.session.cart?.push('a'); res.end() })
+       createServer((req, res) => middleware(req, res, () => res.end()))
+       export const report = checkStore({ createStore: () => new Custom() })
+       export const canRead = (sink: ActivitySink): boolean => isArchive(sink)
+       export const metrics = [prometheusMetrics, otelMetrics]
+       export function use(s: Session): string[] | undefined { return s.get('cart') }`,
+    )
+    writeFileSync(
+      join(directory, 'tsconfig.json'),
+      JSON.stringify({
+        compilerOptions: {
+          strict: true,
+          module: 'nodenext',
+          target: 'es2022',
+          esModuleInterop: true,
+          skipLibCheck: false,
+          noEmit: true,
+          types: ['node'],
+        },
+      }),
+    )
+    const tsc = join(root, 'node_modules/typescript/bin/tsc')
+    const { stdout } = spawnSync(process.execPath, [tsc, '-p', '.'], { cwd: directory, env, encoding: 'utf8' })
+    expect(stdout).toBe('')
+  })
+
+  function expressTypes(): string[] {
+    const wanted = ['express', 'express-serve-static-core', 'body-parser', 'connect', 'serve-static', 'http-errors']
+    const more = ['qs', 'range-parser', 'send', 'mime']
+    return [...wanted, ...more].map((name) => `@types/${name}`).filter((name) => existsSync(join('node_modules', name)))
+  }
+})
+
+describe('the manifest', () => {
+  test('every exported file exists in the build', async () => {
+    const { default: manifest } = (await import('../../package.json', { with: { type: 'json' } })) as unknown as {
+      default: { exports: Record<string, unknown> }
+    }
+    const paths: string[] = []
+    JSON.stringify(manifest.exports, (_key, value: unknown) => {
+      if (typeof value === 'string') paths.push(value)
+      return value
+    })
+    for (const path of paths) expect(existsSync(join(unpacked, path)) || relative('.', path)).toBe(true)
+  })
+})
