@@ -10,7 +10,7 @@ const SECRET = 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe'
 const library = await load(packageDirectory, 'dist/esm/index.js')
 const { readCookie } = await load(packageDirectory, 'dist/esm/cookie/cookie.js')
 const { SessionEngine } = await load(packageDirectory, 'dist/esm/lifecycle/lifecycle.js')
-const { resolveOptions } = await load(packageDirectory, 'dist/esm/options/options.js')
+const { resolveOptions } = await load(packageDirectory, 'dist/esm/options/resolve-options.js')
 const { SessionState } = await load(packageDirectory, 'dist/esm/session/state.js')
 const { sessionOf } = await load(packageDirectory, 'dist/esm/session/session.js')
 /** A request that wants nothing to be done for it. */

@@ -65,6 +65,16 @@ export function isSessionError(error: unknown, ...codes: SessionErrorCode[]): er
   return codes.length === 0 || codes.includes(error.code as SessionErrorCode)
 }
 
+/** An option is wrong: the message says which, what is wrong with it and what to do. */
+export function invalidOption(message: string): SessionError {
+  return new SessionError('INVALID_OPTION', message)
+}
+
+/** An argument of a call is wrong. */
+export function invalidArgument(message: string): SessionError {
+  return new SessionError('INVALID_ARGUMENT', message)
+}
+
 function statusOf(code: SessionErrorCode): number {
   switch (code) {
     case 'STORE_UNAVAILABLE':

@@ -1,6 +1,7 @@
 // The public face of the core, nothing else.
 
 export type { CookieAttributes, CookieOptions } from './cookie/cookie.js'
+export type { Duration } from './duration.js'
 export { isSessionError, SessionError, type SessionErrorCode, type ValidationIssue } from './errors.js'
 export type {
   Activity,
@@ -21,7 +22,7 @@ export {
   session as default,
   type Validation,
 } from './manager/manager.js'
-export type { Duration, SessionOptions } from './options/options.js'
+export type { FieldLimits, SessionOptions } from './options/options.js'
 export { jsonCodec, type SessionCodec } from './record/codec.js'
 export {
   applyChange,
@@ -59,7 +60,6 @@ export {
 export type { HttpRequest } from './request/middleware.js'
 export { type RecentAuthOptions, requireRecentAuth } from './request/recent-auth.js'
 export type { HttpResponse } from './request/response.js'
-export type { FieldLimits } from './session/fields.js'
 export type {
   FieldName,
   FieldValue,

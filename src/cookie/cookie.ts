@@ -3,7 +3,7 @@
 import { createSecretKey, type KeyObject } from 'node:crypto'
 import { stringifySetCookie } from 'cookie'
 import { sign, unsign } from 'cookie-signature'
-import { SessionError } from '../errors.js'
+import { invalidOption, SessionError } from '../errors.js'
 import { hashToken } from '../ids.js'
 import { Recent } from '../recent.js'
 
@@ -287,16 +287,18 @@ const WELL_KNOWN =
 function resolveSecrets(secret: string | readonly string[]): readonly KeyObject[] {
   const secrets = typeof secret === 'string' ? [secret] : secret
   if (!Array.isArray(secrets) || secrets.length === 0) {
-    throw invalid(`secret is ${secrets === undefined ? 'missing' : 'not text or a list of texts'}; ${SECRET_ADVICE}`)
+    throw invalidOption(
+      `secret is ${secrets === undefined ? 'missing' : 'not text or a list of texts'}; ${SECRET_ADVICE}`,
+    )
   }
   return Object.freeze(
     secrets.map((text: unknown, index) => {
-      if (typeof text !== 'string') throw invalid(`secret ${index} is of type ${typeof text}; ${SECRET_ADVICE}`)
+      if (typeof text !== 'string') throw invalidOption(`secret ${index} is of type ${typeof text}; ${SECRET_ADVICE}`)
       const bytes = Buffer.byteLength(text)
       if (bytes < MIN_SECRET_BYTES)
-        throw invalid(`secret ${index} is ${bytes} characters; use at least 32. ${SECRET_ADVICE}`)
+        throw invalidOption(`secret ${index} is ${bytes} characters; use at least 32. ${SECRET_ADVICE}`)
       if (new Set(text).size < MIN_DISTINCT_CHARACTERS || WELL_KNOWN.test(text) || isRepetition(text)) {
-        throw invalid(`secret ${index} is well known or has a pattern; ${SECRET_ADVICE}`)
+        throw invalidOption(`secret ${index} is well known or has a pattern; ${SECRET_ADVICE}`)
       }
       return createSecretKey(text, 'utf8')
     }),
@@ -326,16 +328,16 @@ const TYPES = {
 } as const satisfies Record<keyof CookieOptions, string>
 
 function checkTypes(options: CookieOptions): void {
-  if (typeof options !== 'object') throw invalid('cookie is not an object of cookie options.')
+  if (typeof options !== 'object') throw invalidOption('cookie is not an object of cookie options.')
   for (const [name, value] of Object.entries(options)) {
     const type = Object.hasOwn(TYPES, name) ? TYPES[name as keyof CookieOptions] : undefined
     if (type === undefined) {
       const instead =
         name === 'maxAge' || name === 'expires' ? ' Use idleTimeout and cookie: { persistent: true }.' : ''
-      throw invalid(`There is no option cookie.${name}.${instead}`)
+      throw invalidOption(`There is no option cookie.${name}.${instead}`)
     }
     if (type !== 'any' && value !== undefined && typeof value !== type)
-      throw invalid(`cookie.${name} is not a ${type}.`)
+      throw invalidOption(`cookie.${name} is not a ${type}.`)
   }
 }
 
@@ -343,30 +345,32 @@ function checkTypes(options: CookieOptions): void {
 function checkAttributes(cookie: ResolvedCookie): void {
   const name = cookie.secureName
   if (typeof name !== 'string' || !/^[!#$%&'*+.^_`|~\w-]+$/.test(name) || cookie.plainName === '') {
-    throw invalid('cookie.name is not a valid cookie name: use letters, digits, "-" and "_".')
+    throw invalidOption('cookie.name is not a valid cookie name: use letters, digits, "-" and "_".')
   }
   const isHost = /^__host-/i.test(name)
   if ((isHost || /^__secure-/i.test(name)) && cookie.secure === false) {
-    throw invalid(`cookie.name ${name} needs Secure: leave cookie.secure out, or choose a name without the prefix.`)
+    throw invalidOption(
+      `cookie.name ${name} needs Secure: leave cookie.secure out, or choose a name without the prefix.`,
+    )
   }
   if (isHost && (cookie.path !== '/' || cookie.domain !== undefined)) {
-    throw invalid(`cookie.name ${name} needs path "/" and no domain: use the prefix __Secure- instead.`)
+    throw invalidOption(`cookie.name ${name} needs path "/" and no domain: use the prefix __Secure- instead.`)
   }
-  if (![true, false, 'auto'].includes(cookie.secure)) throw invalid('cookie.secure is not true, false or "auto".')
+  if (![true, false, 'auto'].includes(cookie.secure)) throw invalidOption('cookie.secure is not true, false or "auto".')
   if (!['strict', 'lax', 'none'].includes(cookie.sameSite)) {
-    throw invalid('cookie.sameSite is not "strict", "lax" or "none".')
+    throw invalidOption('cookie.sameSite is not "strict", "lax" or "none".')
   }
   if (cookie.sameSite === 'none' && cookie.secure === false) {
-    throw invalid('cookie.sameSite "none" needs Secure: browsers drop the cookie otherwise.')
+    throw invalidOption('cookie.sameSite "none" needs Secure: browsers drop the cookie otherwise.')
   }
   if (cookie.priority !== undefined && !['low', 'medium', 'high'].includes(cookie.priority)) {
-    throw invalid('cookie.priority is not "low", "medium" or "high".')
+    throw invalidOption('cookie.priority is not "low", "medium" or "high".')
   }
-  if (cookie.partitioned && cookie.secure === false) throw invalid('cookie.partitioned needs Secure.')
+  if (cookie.partitioned && cookie.secure === false) throw invalidOption('cookie.partitioned needs Secure.')
   if (typeof cookie.path !== 'string' || !cookie.path.startsWith('/')) {
-    throw invalid('cookie.path must begin with "/".')
+    throw invalidOption('cookie.path must begin with "/".')
   }
-  if (cookie.domain === '') throw invalid('cookie.domain is empty: leave it out for a cookie of this host only.')
+  if (cookie.domain === '') throw invalidOption('cookie.domain is empty: leave it out for a cookie of this host only.')
   let sample: string
   try {
     const content = { id: '0'.repeat(36), token: '0'.repeat(43), isSecure: cookie.secure !== false, maxAgeSeconds: 1 }
@@ -379,10 +383,6 @@ function checkAttributes(cookie: ResolvedCookie): void {
     )
   }
   if (sample.length > MAX_COOKIE_BYTES) {
-    throw invalid(`The cookie takes ${sample.length} bytes; browsers keep at most ${MAX_COOKIE_BYTES}.`)
+    throw invalidOption(`The cookie takes ${sample.length} bytes; browsers keep at most ${MAX_COOKIE_BYTES}.`)
   }
-}
-
-function invalid(message: string): SessionError {
-  return new SessionError('INVALID_OPTION', message)
 }

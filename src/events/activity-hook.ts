@@ -3,7 +3,7 @@
 import { SessionError } from '../errors.js'
 import { newActivityId } from '../ids.js'
 import type { SessionEngine } from '../lifecycle/lifecycle.js'
-import { warnOfFailure } from './events.js'
+import { warnOfFailure } from '../warn.js'
 
 /** Something that happened under a session. Holds no secret of ours; what is in `details` is the application's choice. */
 export interface Activity {

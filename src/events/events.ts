@@ -3,6 +3,7 @@ import { type Channel, channel } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import type { SessionError, SessionErrorCode } from '../errors.js'
 import type { EndReason, ExpiryReason, SessionEnd } from '../record/session-data.js'
+import { warn, warnOfFailure } from '../warn.js'
 
 type UserId = string | number | undefined
 /** The logical ID, when the application has asked for it. */
@@ -182,16 +183,6 @@ function channelOf(name: SessionEventName): Channel {
     channels.set(name, found)
   }
   return found
-}
-
-/** A process warning of ours; `code` tells them apart. */
-export function warn(message: string, code: string): void {
-  process.emitWarning(message, { type: 'SojournWarning', code: `SOJOURN_${code.toUpperCase()}` })
-}
-
-/** The warning that a function of the application's failed where it must not harm anything. */
-export function warnOfFailure(what: string, error: unknown): void {
-  warn(`${what} failed: ${error instanceof Error ? error.message : String(error)}`, 'listener')
 }
 
 function describe(name: SessionEventName, event: object): string {

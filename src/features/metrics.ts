@@ -1,9 +1,11 @@
 // What happens to sessions as metrics, for prom-client and for OpenTelemetry: the public face of `sojourn/metrics`. Neither
 // library is imported. What is counted stands in one table, and both systems get the same names in their own spelling.
-import { isSessionError, SessionError, type SessionErrorCode } from '../errors.js'
-import { warnOfFailure } from '../events/events.js'
+
+import { type Duration, milliseconds } from '../duration.js'
+import { invalidOption, isSessionError, type SessionErrorCode } from '../errors.js'
 import type { SessionManager, SessionMiddleware } from '../manager/manager.js'
-import { type Duration, milliseconds } from '../options/options.js'
+import { END_REASONS } from '../record/session-data.js'
+import { warnOfFailure } from '../warn.js'
 
 /** Whose sessions are measured: a `SessionManager`, or the middleware that `session()` returns. */
 export type MeasuredSessions = SessionManager | SessionMiddleware
@@ -135,11 +137,12 @@ export function prometheusMetrics(sessions: MeasuredSessions, options: Prometheu
   const { buckets, active } = resolveOptions(manager, options)
   const { client, prefix = 'sojourn_' } = options
   if (![client?.Counter, client?.Gauge, client?.Histogram].every(isFunction)) {
-    throw invalid("client is not prom-client; pass the module: import * as client from 'prom-client'.")
+    throw invalidOption("client is not prom-client; pass the module: import * as client from 'prom-client'.")
   }
   const { register = client.register } = options
-  if (!isFunction(register?.getSingleMetric)) throw invalid('register is not a Registry of prom-client.')
-  if (!/^([a-z_]\w*)?$/i.test(prefix)) throw invalid("prefix is made of letters, digits and '_', such as 'sojourn_'.")
+  if (!isFunction(register?.getSingleMetric)) throw invalidOption('register is not a Registry of prom-client.')
+  if (!/^([a-z_]\w*)?$/i.test(prefix))
+    throw invalidOption("prefix is made of letters, digits and '_', such as 'sojourn_'.")
 
   const nameOf = (name: string, unit = ''): string => `${prefix}${name.replaceAll('.', '_')}${unit}`
   const names = [
@@ -149,7 +152,7 @@ export function prometheusMetrics(sessions: MeasuredSessions, options: Prometheu
   ]
   const taken = names.find((name) => register.getSingleMetric(name) !== undefined)
   if (taken !== undefined) {
-    throw invalid(
+    throw invalidOption(
       `The registry has a metric ${taken} already. For other sessions use another prefix or register; to register these ` +
         'again, first call the function that prometheusMetrics() returned.',
     )
@@ -217,11 +220,11 @@ export function otelMetrics(sessions: MeasuredSessions, options: OtelMetricsOpti
   const { buckets, active } = resolveOptions(manager, options)
   const { meter, attributes = {} } = options
   if (![meter?.createCounter, meter?.createHistogram, meter?.createObservableGauge].every(isFunction)) {
-    throw invalid("meter is not a Meter of @opentelemetry/api; pass metrics.getMeter('sojourn').")
+    throw invalidOption("meter is not a Meter of @opentelemetry/api; pass metrics.getMeter('sojourn').")
   }
   const measured = measuredOn.get(meter) ?? new WeakSet()
   if (measured.has(manager)) {
-    throw invalid(
+    throw invalidOption(
       'The meter has these sessions already, and would count them twice. Call the function that otelMetrics() returned ' +
         'first, or use another meter.',
     )
@@ -316,7 +319,7 @@ const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
       {
         label: 'reason',
         attribute: 'sojourn.session.end_reason',
-        values: ['logout', 'destroyed', 'revoked', 'limit', 'idle', 'absolute', 'regenerated'],
+        values: END_REASONS,
       },
     ],
   },
@@ -511,7 +514,7 @@ function managerOf(sessions: MeasuredSessions): SessionManager {
   const manager = 'manager' in sessions ? sessions.manager : sessions
   // By shape, not by class: the manager may come from the package's other build.
   if (!isFunction(manager?.events?.on) || !isFunction(manager.list)) {
-    throw invalid('The sessions are a SessionManager, or the middleware that session() returned.')
+    throw invalidOption('The sessions are a SessionManager, or the middleware that session() returned.')
   }
   return manager
 }
@@ -522,14 +525,14 @@ function resolveOptions(
 ): { buckets: readonly number[]; active: ActiveSessions | null } {
   const areAscending =
     Array.isArray(buckets) && buckets.every((bound, index) => bound > (buckets[index - 1] ?? 0) && bound < Infinity)
-  if (!areAscending) throw invalid('buckets are seconds above 0, ascending, such as [0.001, 0.01, 0.1, 1].')
+  if (!areAscending) throw invalidOption('buckets are seconds above 0, ascending, such as [0.001, 0.01, 0.1, 1].')
   if (activeSessions === false) return { buckets, active: null }
   if (typeof activeSessions !== 'object' || activeSessions === null) {
-    throw invalid("activeSessions is false, or an object such as { interval: '1m', max: 100_000 }.")
+    throw invalidOption("activeSessions is false, or an object such as { interval: '1m', max: 100_000 }.")
   }
   const { interval = '1m', max = 100_000 } = activeSessions
   const intervalMs = milliseconds(interval, 'activeSessions.interval')
-  if (!Number.isSafeInteger(max) || max < 1) throw invalid('activeSessions.max is a whole number, at least 1.')
+  if (!Number.isSafeInteger(max) || max < 1) throw invalidOption('activeSessions.max is a whole number, at least 1.')
   if (manager.store.scan === undefined) return { buckets, active: null }
   return { buckets, active: new ActiveSessions(manager, { intervalMs, max }) }
 }
@@ -549,8 +552,4 @@ function once(task: () => void): () => void {
 
 function isFunction(value: unknown): boolean {
   return typeof value === 'function'
-}
-
-function invalid(message: string): SessionError {
-  return new SessionError('INVALID_OPTION', message)
 }

@@ -1,10 +1,10 @@
 // Clean-up: sessions that ran out are archived, ended and taken off their user's list, by one process at a time.
 import { randomUUID } from 'node:crypto'
 import { isSessionError, SessionError } from '../errors.js'
-import { warnOfFailure } from '../events/events.js'
 import type { SessionEngine } from '../lifecycle/lifecycle.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import { storedSessionOf } from '../record/session-info.js'
+import { warnOfFailure } from '../warn.js'
 
 /** What a clean-up did. */
 export interface CleanUpResult {

@@ -3,7 +3,8 @@
 import { SessionError } from '../errors.js'
 import type { SessionEvents } from '../events/events.js'
 import { SessionEngine } from '../lifecycle/lifecycle.js'
-import { resolveOptions, type SessionOptions } from '../options/options.js'
+import type { SessionOptions } from '../options/options.js'
+import { resolveOptions } from '../options/resolve-options.js'
 import type { SessionContext, SessionData, SessionEnd } from '../record/session-data.js'
 import {
   infoOf,
@@ -12,13 +13,14 @@ import {
   storedSessionOf,
   type UserSession,
 } from '../record/session-info.js'
-import type { SessionStore } from '../record/store.js'
+import { abilitiesOf, type SessionStore } from '../record/store.js'
 import { type ClientFacts, cleanContext, differenceOf } from '../request/client.js'
 import { type HttpRequest, requestPath } from '../request/middleware.js'
 import type { HttpResponse } from '../request/response.js'
 import { Fields } from '../session/fields.js'
 import { isSession, type Session } from '../session/session.js'
 import { checkUserId } from '../session/state.js'
+import { MemorySessionStore } from '../stores/memory.js'
 import { CleanUp, type CleanUpResult } from './cleanup.js'
 
 /** The middleware that `session()` returns, for Express, Connect and plain Node servers. */
@@ -130,7 +132,7 @@ export class SessionManager {
 
   /** @throws {SessionError} `INVALID_OPTION` */
   constructor(options: SessionOptions) {
-    this.#engine = new SessionEngine(resolveOptions(options))
+    this.#engine = new SessionEngine(resolveOptions(options, (clock) => new MemorySessionStore({ clock })))
     this.#cleanUp = new CleanUp(this.#engine)
     const facts = { events: this.events, store: this.store, manager: this }
     this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine), facts))
@@ -317,7 +319,7 @@ export class SessionManager {
     return Object.freeze({
       ...settings,
       store: store.constructor.name,
-      abilities: ABILITIES.filter((ability) => store[ability] !== undefined),
+      abilities: abilitiesOf(store),
       cookie: { ...attributes, secrets: keys.length },
       hasPassivePaths: isPassive !== undefined,
       archives: archive !== undefined,
@@ -354,8 +356,6 @@ export class SessionManager {
     return fields.changes() ?? {}
   }
 }
-
-const ABILITIES = ['scan', 'users', 'epoch', 'lease'] as const satisfies (keyof SessionStore)[]
 
 /** An ID comes from pages and scripts; anything but text would reach the store as it is. */
 function checkId(id: unknown): string {

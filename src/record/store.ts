@@ -16,6 +16,16 @@ import {
   type UpdateResult,
 } from './session-data.js'
 
+/** What a store may be able to do beyond keeping sessions: the optional members of `SessionStore`. */
+export type StoreAbility = 'scan' | 'users' | 'epoch' | 'lease'
+
+const ABILITIES: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease']
+
+/** Which abilities a store has. */
+export function abilitiesOf(store: SessionStore): StoreAbility[] {
+  return ABILITIES.filter((ability) => store[ability] !== undefined)
+}
+
 /** How many calls may wait for one session in the default methods before further ones are refused. */
 const MAX_WAITING = 1000
 

@@ -1,6 +1,7 @@
 // Middleware that lets a request through only when its session allows it.
+
+import { type Duration, milliseconds } from '../duration.js'
 import { SessionError } from '../errors.js'
-import { type Duration, milliseconds } from '../options/options.js'
 import { isSession, secondsSinceAuthentication } from '../session/session.js'
 import type { HttpRequest } from './middleware.js'
 

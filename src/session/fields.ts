@@ -1,15 +1,8 @@
 // The application's fields of one session in one request: decoded when read, compared only when touched.
 import { isDeepStrictEqual } from 'node:util'
 import { SessionError } from '../errors.js'
+import type { FieldLimits } from '../options/options.js'
 import type { SessionCodec } from '../record/codec.js'
-
-/** The bounds of one session, checked when a field is set and again when it is committed. */
-export interface FieldLimits {
-  /** Bytes of all field names and encoded values together. */
-  readonly maxBytes: number
-  /** Number of fields. */
-  readonly maxFields: number
-}
 
 /** The fields that a commit writes and removes. */
 export interface FieldChanges {

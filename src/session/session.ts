@@ -1,10 +1,10 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
 
 import type { CookieAttributes } from '../cookie/cookie.js'
+import { type Duration, LONGEST_MS } from '../duration.js'
 import { SessionError } from '../errors.js'
 import type { Activity } from '../events/activity-hook.js'
 import type { SessionEngine } from '../lifecycle/lifecycle.js'
-import { type Duration, LONGEST_MS } from '../options/options.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
 import { NO_CONTEXT } from '../record/session-info.js'
 import type { SessionState } from './state.js'

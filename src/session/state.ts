@@ -2,12 +2,12 @@
 // `Session` is what the handler sees of this; the middleware asks it for the commit.
 
 import type { CookieAttributes } from '../cookie/cookie.js'
+import { type Duration, milliseconds } from '../duration.js'
 import { isSessionError, SessionError } from '../errors.js'
 import { type Activity, type ActivityRequest, checkActivity, recordActivity } from '../events/activity-hook.js'
 import type { SessionEventMap } from '../events/events.js'
 import { derivedLogicalId, newLogicalId, newToken } from '../ids.js'
 import type { FoundSession, IssuedSession, RegenerationParts, SessionEngine } from '../lifecycle/lifecycle.js'
-import { type Duration, milliseconds } from '../options/options.js'
 import type { MetadataChange, SessionChange, SessionContext, SessionData } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
 import { type FieldChanges, Fields } from './fields.js'

@@ -1,6 +1,5 @@
 // Sessions in the memory of one process: for development, tests and programs that run as a single process.
 import { SessionError } from '../errors.js'
-import { warn } from '../events/events.js'
 import {
   applyChange,
   applyEnd,
@@ -16,6 +15,7 @@ import {
   type UpdateResult,
 } from '../record/session-data.js'
 import { SessionStore, secondsLeft, type UserIndex } from '../record/store.js'
+import { warn } from '../warn.js'
 import { FIRST_ROW, KeyedRows, NONE } from './memory/keyed-rows.js'
 import { pack, unpack } from './memory/packed-record.js'
 import { LIST_COLUMNS, RowLists } from './memory/row-lists.js'

@@ -1,7 +1,7 @@
 // What a store promises of the abilities that it has: scanning, users, epoch and leases.
 import { newSessionId, newToken } from '../ids.js'
 import type { SessionData } from '../record/session-data.js'
-import type { SessionStore, UserEntry, UserIndex } from '../record/store.js'
+import type { SessionStore, StoreAbility, UserEntry, UserIndex } from '../record/store.js'
 import {
   afterTurns,
   type Check,
@@ -17,16 +17,6 @@ import {
   sameResult,
   sample,
 } from './samples.js'
-
-/** What a store may be able to do beyond keeping sessions. */
-export type StoreAbility = 'scan' | 'users' | 'epoch' | 'lease'
-
-const ABILITIES: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease']
-
-/** Which abilities a store has. */
-export function abilitiesOf(store: SessionStore): StoreAbility[] {
-  return ABILITIES.filter((ability) => store[ability] !== undefined)
-}
 
 /** The checks of one ability; `atomic` ones are on calls at the same time, on one store or on two. */
 export interface AbilityChecks {

@@ -1,11 +1,11 @@
 // Tools for tests, yours and ours: the suites that every store and every sink must pass, a clock that stands still, and a
 // store that fails on demand. Free of any test runner.
-import type { SessionStore } from '../record/store.js'
-import { ABILITY_CHECKS, abilitiesOf, type StoreAbility } from './ability-checks.js'
+import { abilitiesOf, type SessionStore, type StoreAbility } from '../record/store.js'
+import { ABILITY_CHECKS } from './ability-checks.js'
 import type { Check } from './samples.js'
 import { ATOMIC, BASIC } from './session-checks.js'
 
-export type { StoreAbility } from './ability-checks.js'
+export type { StoreAbility } from '../record/store.js'
 export { FakeClock } from './fake-clock.js'
 export { FaultyStore, type StoreFault, type StoreOperation } from './faulty-store.js'
 export {

@@ -1,12 +1,6 @@
 // What every store promises of one session: that it is kept whole, changed in one step, and stays ended.
 import { newSessionId, newToken } from '../ids.js'
-import {
-  applyEnd,
-  type EndReason,
-  endOfRegenerated,
-  type SessionData,
-  type UpdateResult,
-} from '../record/session-data.js'
+import { applyEnd, END_REASONS, endOfRegenerated, type SessionData, type UpdateResult } from '../record/session-data.js'
 import {
   afterTurns,
   attempt,
@@ -26,8 +20,6 @@ import {
   sample,
   successor,
 } from './samples.js'
-
-const END_REASONS: readonly EndReason[] = ['idle', 'absolute', 'logout', 'destroyed', 'regenerated', 'revoked', 'limit']
 
 /** Promises that hold without any two calls at the same time. */
 export const BASIC: Record<string, Check> = {

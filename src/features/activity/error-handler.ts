@@ -1,9 +1,9 @@
 // The last error handler of an Express application: answers with the session's logical ID, and logs the same.
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
-import { SessionError } from '../../errors.js'
-import { warnOfFailure } from '../../events/events.js'
+import { invalidOption } from '../../errors.js'
 import { getSession } from '../../request/current-session.js'
 import { RECORD_ACTIVITY } from '../../session/session.js'
+import { warnOfFailure } from '../../warn.js'
 import { peekLogicalId, plainLogger } from './logging.js'
 
 /** What `sessionErrorHandler()` takes. */
@@ -253,22 +253,21 @@ function checkOptions(options: SessionErrorHandlerOptions): {
   const known = ['logger', 'message', 'showInternals'] satisfies (keyof SessionErrorHandlerOptions)[]
   for (const name of Object.keys(options)) {
     if (!(known as string[]).includes(name))
-      throw invalid(`There is no option "${name}"; there are ${known.join(', ')}.`)
+      throw invalidOption(`sessionErrorHandler(): There is no option "${name}"; there are ${known.join(', ')}.`)
   }
   const { logger, message = GENERAL_MESSAGE, showInternals = process.env['NODE_ENV'] !== 'production' } = options
   if (logger !== undefined && typeof logger !== 'function' && !isLogger(logger)) {
-    throw invalid('logger needs error() and warn(), or is a function of the request that returns such a logger.')
+    throw invalidOption(
+      'sessionErrorHandler(): logger needs error() and warn(), or is a function of the request that returns such a logger.',
+    )
   }
-  if (typeof message !== 'string' || message === '') throw invalid('message is text for clients.')
-  if (typeof showInternals !== 'boolean') throw invalid('showInternals is true or false.')
+  if (typeof message !== 'string' || message === '')
+    throw invalidOption('sessionErrorHandler(): message is text for clients.')
+  if (typeof showInternals !== 'boolean') throw invalidOption('sessionErrorHandler(): showInternals is true or false.')
   return { logger, message, showInternals }
 }
 
 function isLogger(value: unknown): value is ErrorLogger {
   const { error, warn } = value as Partial<ErrorLogger>
   return typeof error === 'function' && typeof warn === 'function'
-}
-
-function invalid(message: string): SessionError {
-  return new SessionError('INVALID_OPTION', `sessionErrorHandler(): ${message}`)
 }

@@ -1,8 +1,8 @@
 // `logActivity()`: says from anywhere in a request that something happened.
 
-import { warn } from '../../events/events.js'
 import { getSession } from '../../request/current-session.js'
 import { RECORD_ACTIVITY } from '../../session/session.js'
+import { warn } from '../../warn.js'
 import { type RecordedActivity, recorded, takeNote } from './log.js'
 
 let hasWarned = false

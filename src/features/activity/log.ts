@@ -1,16 +1,16 @@
 // `ActivityLog`: takes activities, makes them safe to keep, and hands them to its sinks. What reads them back is in
 // reports.ts; how a sink is written to, in queue.ts.
 
-import { SessionError } from '../../errors.js'
+import { type Duration, milliseconds } from '../../duration.js'
+import { invalidArgument, invalidOption, SessionError } from '../../errors.js'
 import {
   type Activity,
   type ActivityRecorder,
   type ActivityRequest,
   checkActivity,
 } from '../../events/activity-hook.js'
-import { warn } from '../../events/events.js'
 import { newActivityId } from '../../ids.js'
-import { type Duration, milliseconds } from '../../options/options.js'
+import { warn } from '../../warn.js'
 import { type DetailsCleaner, detailsCleaner } from './details.js'
 import { timeOf } from './query.js'
 import { type DropReason, type QueueRules, SinkQueue } from './queue.js'
@@ -569,15 +569,15 @@ interface ResolvedOptions {
 }
 
 function resolveOptions(options: ActivityLogOptions): ResolvedOptions {
-  if (typeof options !== 'object' || options === null) throw invalid('ActivityLog needs options: { sinks: […] }.')
-  for (const name of Object.keys(options)) if (!KNOWN.has(name)) throw invalid(`There is no option "${name}".`)
+  if (typeof options !== 'object' || options === null) throw invalidOption('ActivityLog needs options: { sinks: […] }.')
+  for (const name of Object.keys(options)) if (!KNOWN.has(name)) throw invalidOption(`There is no option "${name}".`)
   const { requests = false, requestFacts = true, onFull = DEFAULTS.onFull, clock = Date.now } = options
   for (const [name, value] of Object.entries({ requests, requestFacts })) {
-    if (typeof value !== 'boolean') throw invalid(`${name} is neither true nor false.`)
+    if (typeof value !== 'boolean') throw invalidOption(`${name} is neither true nor false.`)
   }
-  if (onFull !== 'drop' && onFull !== 'wait') throw invalid(`onFull is neither 'drop' nor 'wait'.`)
+  if (onFull !== 'drop' && onFull !== 'wait') throw invalidOption(`onFull is neither 'drop' nor 'wait'.`)
   for (const [name, value] of Object.entries({ clock, onError: options.onError, onDropped: options.onDropped })) {
-    if (value !== undefined && typeof value !== 'function') throw invalid(`${name} is not a function.`)
+    if (value !== undefined && typeof value !== 'function') throw invalidOption(`${name} is not a function.`)
   }
   const retentionMs = options.retention === undefined ? undefined : milliseconds(options.retention, 'retention', 1_000)
   const pruneInterval = options.pruneInterval ?? Math.min(DEFAULTS.pruneIntervalMs, retentionMs ?? Infinity) / 1_000
@@ -607,13 +607,13 @@ function resolveOptions(options: ActivityLogOptions): ResolvedOptions {
 
 function resolveSinks(sinks: unknown): ActivitySink[] {
   if (!Array.isArray(sinks) || sinks.length === 0) {
-    throw invalid('sinks is not a list of at least one sink, such as [memorySink()].')
+    throw invalidOption('sinks is not a list of at least one sink, such as [memorySink()].')
   }
   return sinks.map((sink: unknown, index) => {
     if (typeof sink === 'function') return functionSink(sink as (activity: Activity) => unknown)
     const { name, write } = (sink ?? {}) as Partial<ActivitySink>
     if (typeof write !== 'function' || typeof name !== 'string' || name === '') {
-      throw invalid(`sinks[${index}] is neither a function nor a sink with a name and a function write.`)
+      throw invalidOption(`sinks[${index}] is neither a function nor a sink with a name and a function write.`)
     }
     return sink as ActivitySink
   })
@@ -621,19 +621,11 @@ function resolveSinks(sinks: unknown): ActivitySink[] {
 
 function whole(value: unknown, name: string, least: number): number {
   if (Number.isSafeInteger(value) && (value as number) >= least) return value as number
-  throw invalid(`${name} is ${String(value)}; use a whole number of at least ${least}.`)
+  throw invalidOption(`${name} is ${String(value)}; use a whole number of at least ${least}.`)
 }
 
 function timerMs(duration: Duration, name: string, leastMs = 1): number {
   const ms = milliseconds(duration, name, leastMs)
-  if (ms > LONGEST_TIMER_MS) throw invalid(`${name} is longer than a day.`)
+  if (ms > LONGEST_TIMER_MS) throw invalidOption(`${name} is longer than a day.`)
   return ms
-}
-
-function invalid(message: string): SessionError {
-  return new SessionError('INVALID_OPTION', message)
-}
-
-function invalidArgument(message: string): SessionError {
-  return new SessionError('INVALID_ARGUMENT', message)
 }

@@ -1,7 +1,7 @@
 // What archives that look for activities themselves have in common: the checks of a query, what it matches, and the place
 // where a page ends.
 import { isDate } from 'node:util/types'
-import { SessionError } from '../../errors.js'
+import { invalidArgument } from '../../errors.js'
 import type { Activity } from '../../events/activity-hook.js'
 import type { ActivityPageQuery, ActivityQuery } from './sinks/sink.js'
 
@@ -36,13 +36,13 @@ export interface PageSelection extends Selection {
 /** @throws {SessionError} `INVALID_ARGUMENT` */
 export function selectionOf({ logicalId, sessionId, userId, type, since, until }: ActivityQuery): Selection {
   for (const [name, value] of Object.entries({ logicalId, sessionId })) {
-    if (value !== undefined && typeof value !== 'string') throw invalid(`${name} is not text.`)
+    if (value !== undefined && typeof value !== 'string') throw invalidArgument(`${name} is not text.`)
   }
   if (userId !== undefined && typeof userId !== 'string' && typeof userId !== 'number') {
-    throw invalid('userId is neither text nor a number.')
+    throw invalidArgument('userId is neither text nor a number.')
   }
   const types: readonly unknown[] | undefined = type === undefined || Array.isArray(type) ? type : [type]
-  if (types?.some((one) => typeof one !== 'string')) throw invalid('type is neither text nor a list of texts.')
+  if (types?.some((one) => typeof one !== 'string')) throw invalidArgument('type is neither text nor a list of texts.')
   return {
     logicalId,
     sessionId,
@@ -57,10 +57,10 @@ export function selectionOf({ logicalId, sessionId, userId, type, since, until }
 export function pageSelectionOf(query: ActivityPageQuery): PageSelection {
   const { limit = DEFAULT_LIMIT, after, order = 'oldest-first' } = query
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_LIMIT) {
-    throw invalid(`limit is not a whole number from 1 to ${MAX_LIMIT}.`)
+    throw invalidArgument(`limit is not a whole number from 1 to ${MAX_LIMIT}.`)
   }
   if (order !== 'oldest-first' && order !== 'newest-first') {
-    throw invalid(`order is neither 'oldest-first' nor 'newest-first'.`)
+    throw invalidArgument(`order is neither 'oldest-first' nor 'newest-first'.`)
   }
   return {
     ...selectionOf(query),
@@ -102,7 +102,7 @@ function positionOf(cursor: unknown): Position {
   } catch {
     // Told below.
   }
-  throw invalid('after is not the `next` of a page.')
+  throw invalidArgument('after is not the `next` of a page.')
 }
 
 /** Counts by type, as own members whatever the types are called. */
@@ -113,10 +113,6 @@ export function countsOf(counts: Iterable<readonly [type: string, count: number]
 /** @throws {SessionError} `INVALID_ARGUMENT` when it is no valid date. */
 export function timeOf(date: unknown, name: string): number {
   const time = isDate(date) ? date.getTime() : Number.NaN
-  if (Number.isNaN(time)) throw invalid(`${name} is not a valid Date.`)
+  if (Number.isNaN(time)) throw invalidArgument(`${name} is not a valid Date.`)
   return time
-}
-
-export function invalid(message: string): SessionError {
-  return new SessionError('INVALID_ARGUMENT', message)
 }

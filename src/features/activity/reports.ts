@@ -9,9 +9,11 @@
 // - One session goes on under other IDs after login, reauthentication and regeneration, by `details.previousSessionId`.
 //   It begins at the first of its activities and ends at the last one. So its duration is as exact as what is logged:
 //   with `requests: true`, to the request.
+
+import { type Duration, milliseconds } from '../../duration.js'
+import { invalidArgument } from '../../errors.js'
 import type { Activity } from '../../events/activity-hook.js'
-import { type Duration, milliseconds } from '../../options/options.js'
-import { countsOf, invalid, timeOf } from './query.js'
+import { countsOf, timeOf } from './query.js'
 import type { ActivityArchive, ActivityQuery } from './sinks/sink.js'
 
 /** What is asked for: one logical ID, or one session. */
@@ -153,10 +155,10 @@ export async function* activitiesOf(
 export async function reportOf(archive: ActivityArchive, query: ReportQuery): Promise<ActivityReport> {
   const { logicalId, sessionId, limit = DEFAULT_LIMIT } = query ?? {}
   if ((logicalId === undefined) === (sessionId === undefined)) {
-    throw invalid('report() takes either a logicalId or a sessionId.')
+    throw invalidArgument('report() takes either a logicalId or a sessionId.')
   }
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_LIMIT) {
-    throw invalid(`limit is not a whole number from 1 to ${MAX_LIMIT}.`)
+    throw invalidArgument(`limit is not a whole number from 1 to ${MAX_LIMIT}.`)
   }
   const activities: Activity[] = []
   const errors: Activity[] = []
@@ -240,11 +242,11 @@ interface Visit {
  */
 export async function totalsOf(archive: ActivityArchive, query: TotalsQuery, now: number): Promise<ActivityTotals> {
   const { by, activeWithin = DEFAULT_ACTIVE } = query ?? {}
-  if (by !== undefined && by !== 'hour' && by !== 'day') throw invalid(`by is neither 'hour' nor 'day'.`)
+  if (by !== undefined && by !== 'hour' && by !== 'day') throw invalidArgument(`by is neither 'hour' nor 'day'.`)
   const activeWithinMs = milliseconds(activeWithin, 'activeWithin')
   const until = query.until === undefined ? now : timeOf(query.until, 'until')
   const since = query.since === undefined ? until - DEFAULT_WINDOW_MS[by ?? 'hour'] : timeOf(query.since, 'since')
-  if (since >= until) throw invalid('since is not before until.')
+  if (since >= until) throw invalidArgument('since is not before until.')
   const periods = by === undefined ? [] : periodsOf(since, until, PERIOD_MS[by])
 
   /** In the order of their beginning. */
@@ -338,7 +340,8 @@ function periodsOf(since: number, until: number, lengthMs: number): Stretch[] {
   // The epoch is a midnight of UTC, which has no leap seconds in a computer.
   const first = Math.floor(since / lengthMs) * lengthMs
   const count = Math.ceil((until - first) / lengthMs)
-  if (count > MAX_PERIODS) throw invalid(`The window has ${count} periods; choose one of ${MAX_PERIODS} at most.`)
+  if (count > MAX_PERIODS)
+    throw invalidArgument(`The window has ${count} periods; choose one of ${MAX_PERIODS} at most.`)
   return Array.from({ length: count }, (_, n) => ({
     since: Math.max(since, first + n * lengthMs),
     until: Math.min(until, first + (n + 1) * lengthMs),

@@ -10,9 +10,9 @@
 // places, then their entries, which are found by place; so a place whose entry is gone is nothing. An activity is added to its
 // timelines first and to the log last: what was written in part is not there, and a second attempt completes it.
 import { createHash } from 'node:crypto'
-import { isSessionError, SessionError } from '../../../errors.js'
+import { type Duration, milliseconds } from '../../../duration.js'
+import { invalidOption, isSessionError, SessionError } from '../../../errors.js'
 import type { Activity } from '../../../events/activity-hook.js'
-import { type Duration, milliseconds } from '../../../options/options.js'
 import { type RedisClient, RedisConnection } from '../../../stores/redis/connection.js'
 import { type Script, script } from '../../../stores/redis/scripts.js'
 import {
@@ -286,10 +286,6 @@ function checkClient(client: unknown): void {
       `client has no ${missing.join(', ')}; give an ioredis Redis or Cluster, not a client of node-redis.`,
     )
   }
-}
-
-function invalidOption(message: string): SessionError {
-  return new SessionError('INVALID_OPTION', `redisStreamSink: ${message}`)
 }
 
 // --- What happens inside Redis ---

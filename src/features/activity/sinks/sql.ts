@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { SelectQueryBuilder } from 'kysely'
-import { SessionError } from '../../../errors.js'
+import { invalidArgument, SessionError } from '../../../errors.js'
 import type { Activity, ActivityRequest } from '../../../events/activity-hook.js'
-import { countsOf, cursorOf, invalid, pageSelectionOf, type Selection, selectionOf, timeOf } from '../query.js'
+import { countsOf, cursorOf, pageSelectionOf, type Selection, selectionOf, timeOf } from '../query.js'
 import type { ActivityArchive, ActivityPage } from './sink.js'
 import {
   type ActivityRow,
@@ -67,7 +67,7 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
     async page(query): Promise<ActivityPage> {
       const { limit, after, isNewestFirst, ...selection } = pageSelectionOf(query)
       // PostgreSQL would refuse such text; no page has ended there.
-      if (after !== undefined && !isStorable(after.id)) throw invalid('after is not the `next` of a page.')
+      if (after !== undefined && !isStorable(after.id)) throw invalidArgument('after is not the `next` of a page.')
       if (selection.types?.size === 0) return { activities: [], next: undefined }
       const [direction, beyond] = isNewestFirst ? (['desc', '<'] as const) : (['asc', '>'] as const)
 

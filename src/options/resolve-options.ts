@@ -1,0 +1,272 @@
+// The options of session() when the middleware is built: their checks and defaults. What they mean stands in `options.ts`.
+import { isUnder, resolveCookie } from '../cookie/cookie.js'
+import { type Duration, milliseconds } from '../duration.js'
+import { invalidOption } from '../errors.js'
+import type { ActivityHook, ActivityRecorder } from '../events/activity-hook.js'
+import { jsonCodec } from '../record/codec.js'
+import type { SessionContext } from '../record/session-data.js'
+import type { SessionStore } from '../record/store.js'
+import type { FieldLimits, ResolvedSessionOptions, SessionOptions } from './options.js'
+
+const DEFAULTS = {
+  idleTimeout: '30m',
+  absoluteTimeout: '12h',
+  longestTouchIntervalMs: 60_000,
+  renewGrace: '10s',
+  onSessionLimit: 'end-oldest',
+  endedRetention: '15m',
+  archiveRetentionMs: 86_400_000,
+  archiveInterval: '1m',
+  storeTimeout: '1s',
+  onStoreError: 'fail',
+  commit: 'before-response',
+  limits: { maxBytes: 1_000_000, maxFields: 1_000 },
+  trustProxy: false,
+  context: true,
+} as const
+
+/** NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3. The first asks for no idle timeout: ours stays. */
+const PRESETS = {
+  aal1: { idleTimeout: '30m', absoluteTimeout: '30d' },
+  aal2: { idleTimeout: '1h', absoluteTimeout: '24h' },
+  aal3: { idleTimeout: '15m', absoluteTimeout: '12h' },
+} as const
+
+const KNOWN = new Set<string>([
+  'secret',
+  'store',
+  'cookie',
+  'idleTimeout',
+  'absoluteTimeout',
+  'touchInterval',
+  'renewGrace',
+  'preset',
+  'renewAfter',
+  'logicalIdTimeout',
+  'activity',
+  'passivePaths',
+  'maxSessionsPerUser',
+  'onSessionLimit',
+  'clientContext',
+  'initialFields',
+  'endedRetention',
+  'onEnded',
+  'clearSiteData',
+  'archive',
+  'cleanupInterval',
+  'storeTimeout',
+  'onStoreError',
+  'commit',
+  'codec',
+  'limits',
+  'trustProxy',
+  'context',
+  'clock',
+] satisfies (keyof SessionOptions)[])
+
+/** Options of express-session, and what to write instead. */
+const FOREIGN: Record<string, string> = {
+  name: 'cookie: { name }',
+  rolling: 'nothing: activity always moves the idle timeout, and a persistent cookie with it',
+  resave: 'nothing: only changed fields are written',
+  saveUninitialized: 'nothing: an empty session is never stored',
+  unset: 'await req.session.destroy()',
+  genid: 'nothing: session IDs are UUIDs',
+  proxy: "app.set('trust proxy', …), or trustProxy: true without Express",
+  maxAge: 'idleTimeout and absoluteTimeout',
+}
+
+/**
+ * Checks options and fills in defaults.
+ * @param defaultStore makes the store when none is given: last, so that a refused option leaves no clean-up timer behind.
+ * @throws {SessionError} `INVALID_OPTION`, saying which option, what is wrong and what to do.
+ */
+export function resolveOptions(
+  options: SessionOptions,
+  defaultStore: (clock: () => number) => SessionStore,
+): ResolvedSessionOptions {
+  if (typeof options !== 'object' || options === null) {
+    throw invalidOption('session() needs an options object: session({ secret }).')
+  }
+  for (const name of Object.keys(options)) {
+    if (KNOWN.has(name)) continue
+    const instead = FOREIGN[name]
+    throw invalidOption(`There is no option "${name}".${instead === undefined ? '' : ` Use ${instead}.`}`)
+  }
+  const { idleTimeoutMs, absoluteTimeoutMs } = resolveTimeouts(options)
+  const { store, archive } = options
+  if (store !== undefined) checkStore(store, options)
+  const clock = withFunctions(options.clock ?? Date.now, [], 'clock')
+  const resolved = {
+    cookie: resolveCookie(options.secret, options.cookie ?? {}),
+    idleTimeoutMs,
+    absoluteTimeoutMs,
+    longestExpiryMs:
+      options.preset === 'aal3' ? milliseconds(PRESETS.aal3.idleTimeout, 'preset') : Number.POSITIVE_INFINITY,
+    touchIntervalMs:
+      options.touchInterval === undefined
+        ? Math.min(DEFAULTS.longestTouchIntervalMs, idleTimeoutMs / 10)
+        : milliseconds(options.touchInterval, 'touchInterval', 0),
+    renewGraceMs: milliseconds(options.renewGrace ?? DEFAULTS.renewGrace, 'renewGrace', 0),
+    renewAfterMs:
+      options.renewAfter === undefined ? Number.POSITIVE_INFINITY : milliseconds(options.renewAfter, 'renewAfter'),
+    logicalIdTimeoutMs:
+      options.logicalIdTimeout === undefined
+        ? Number.POSITIVE_INFINITY
+        : milliseconds(options.logicalIdTimeout, 'logicalIdTimeout'),
+    activity: resolveActivity(options.activity),
+    isPassive: resolvePassive(options.passivePaths),
+    maxSessionsPerUser: resolveMaximum(options.maxSessionsPerUser),
+    onSessionLimit: oneOf(
+      options.onSessionLimit ?? DEFAULTS.onSessionLimit,
+      ['end-oldest', 'refuse'],
+      'onSessionLimit',
+    ),
+    clientContext: resolveContext(options.clientContext ?? true),
+    initialFields: optionalFunction(options.initialFields, 'initialFields'),
+    retentionSeconds: resolveRetention(options),
+    onEnded: optionalFunction(options.onEnded, 'onEnded'),
+    clearSiteData: resolveClearing(options.clearSiteData ?? false),
+    archive: optionalFunction(archive, 'archive'),
+    cleanupIntervalMs: timerMs(
+      options.cleanupInterval ?? (archive === undefined ? 0 : DEFAULTS.archiveInterval),
+      'cleanupInterval',
+      0,
+    ),
+    storeTimeoutMs: timerMs(options.storeTimeout ?? DEFAULTS.storeTimeout, 'storeTimeout'),
+    onStoreError: oneOf(options.onStoreError ?? DEFAULTS.onStoreError, ['fail', 'anonymous'], 'onStoreError'),
+    commit: oneOf(options.commit ?? DEFAULTS.commit, ['before-response', 'after-response'], 'commit'),
+    codec: withFunctions(options.codec ?? jsonCodec(), ['encode', 'decode'], 'codec'),
+    limits: resolveLimits(options.limits ?? {}),
+    trustProxy: oneOf(options.trustProxy ?? DEFAULTS.trustProxy, [true, false], 'trustProxy'),
+    context: oneOf(options.context ?? DEFAULTS.context, [true, false], 'context'),
+    clock,
+  }
+  return Object.freeze({ ...resolved, store: store ?? defaultStore(clock) })
+}
+
+/** Beyond 24.8 days a Node timer fires at once. */
+function timerMs(duration: Duration, name: string, leastMs = 1): number {
+  const ms = milliseconds(duration, name, leastMs)
+  if (ms > 86_400_000) throw invalidOption(`${name} is longer than a day.`)
+  return ms
+}
+
+function resolveTimeouts(options: SessionOptions): { idleTimeoutMs: number; absoluteTimeoutMs: number } {
+  const { preset } = options
+  if (preset !== undefined) oneOf(preset, ['aal1', 'aal2', 'aal3'], 'preset')
+  const defaults = preset === undefined ? DEFAULTS : PRESETS[preset]
+  const idleTimeoutMs = milliseconds(options.idleTimeout ?? defaults.idleTimeout, 'idleTimeout')
+  const absoluteTimeoutMs = milliseconds(options.absoluteTimeout ?? defaults.absoluteTimeout, 'absoluteTimeout')
+  if (preset === 'aal3') {
+    for (const [name, ms] of [
+      ['idleTimeout', idleTimeoutMs],
+      ['absoluteTimeout', absoluteTimeoutMs],
+    ] as const) {
+      const longest = PRESETS.aal3[name]
+      if (ms > milliseconds(longest, name)) {
+        throw invalidOption(
+          `${name} is longer than ${longest}, the most for AAL3 by NIST SP 800-63B-4: choose a shorter one.`,
+        )
+      }
+    }
+  }
+  return { idleTimeoutMs, absoluteTimeoutMs }
+}
+
+function resolvePassive(paths: SessionOptions['passivePaths']): ResolvedSessionOptions['isPassive'] {
+  if (paths === undefined || typeof paths === 'function') return paths
+  if (!Array.isArray(paths) || !paths.every((path) => typeof path === 'string' && path.startsWith('/'))) {
+    throw invalidOption('passivePaths is not a list of paths that begin with "/", nor a function.')
+  }
+  return (req) => {
+    const url = (req as { originalUrl?: string }).originalUrl ?? req.url
+    return paths.some((path: string) => isUnder(path, url))
+  }
+}
+
+function resolveActivity(hook: ActivityHook | undefined): ActivityRecorder | undefined {
+  if (hook === undefined) return undefined
+  if (typeof hook === 'function') return { record: hook }
+  return withFunctions(hook, ['record'], 'activity')
+}
+
+function resolveMaximum(max: number | undefined): number | undefined {
+  if (max === undefined || (Number.isSafeInteger(max) && max >= 1)) return max
+  throw invalidOption(`maxSessionsPerUser is ${String(max)}; use a whole number of at least 1.`)
+}
+
+function resolveContext(
+  wanted: NonNullable<SessionOptions['clientContext']>,
+): Readonly<Record<keyof SessionContext, boolean>> {
+  const facts = { ip: true, userAgent: true, referrer: true, locale: true }
+  if (wanted === false) return Object.freeze({ ip: false, userAgent: false, referrer: false, locale: false })
+  if (wanted === true) return Object.freeze(facts)
+  for (const [name, isWanted] of Object.entries(wanted)) {
+    if (!Object.hasOwn(facts, name)) throw invalidOption(`There is no option clientContext.${name}.`)
+    oneOf(isWanted, [true, false], `clientContext.${name}`)
+  }
+  return Object.freeze({ ...facts, ...wanted })
+}
+
+function resolveRetention({ endedRetention = DEFAULTS.endedRetention, archive }: SessionOptions): number {
+  const ms = milliseconds(endedRetention, 'endedRetention', 1000)
+  return Math.ceil(Math.max(ms, archive === undefined ? 0 : DEFAULTS.archiveRetentionMs) / 1000)
+}
+
+function resolveClearing(types: NonNullable<SessionOptions['clearSiteData']>): string | null {
+  if (types === false) return null
+  const known = ['cache', 'storage', 'executionContexts'] as const
+  const wanted = types === true ? known.slice(0, 2) : types
+  if (!Array.isArray(wanted) || wanted.length === 0)
+    throw invalidOption('clearSiteData is not true, false or a list of types.')
+  return wanted.map((type) => `"${oneOf(type, known, 'clearSiteData')}"`).join(', ')
+}
+
+function optionalFunction<T>(value: T, name: string): T {
+  if (value !== undefined && typeof value !== 'function') throw invalidOption(`${name} is not a function.`)
+  return value
+}
+
+function resolveLimits(limits: Partial<FieldLimits>): FieldLimits {
+  const resolved = { ...DEFAULTS.limits, ...limits }
+  for (const name of ['maxBytes', 'maxFields'] as const) {
+    if (!Number.isSafeInteger(resolved[name]) || resolved[name] < 1) {
+      throw invalidOption(`limits.${name} is ${String(resolved[name])}; use a whole number of at least 1.`)
+    }
+  }
+  return Object.freeze(resolved)
+}
+
+/** By shape, not by class: the store may come from the package's other build. */
+function checkStore(store: unknown, options: SessionOptions): void {
+  const methods = ['get', 'set', 'delete', 'create', 'update', 'touch', 'regenerate', 'end']
+  const missing = methods.filter((name) => typeof (store as Record<string, unknown> | null)?.[name] !== 'function')
+  if (missing.length > 0) {
+    throw invalidOption(
+      `store has no ${missing.join(', ')}: use a class that extends SessionStore. ` +
+        'Stores written for express-session do not fit.',
+    )
+  }
+  const { users, scan } = store as SessionStore
+  if (options.maxSessionsPerUser !== undefined && users === undefined) {
+    throw invalidOption('maxSessionsPerUser needs a store with an index of users; this one has no "users".')
+  }
+  if (options.archive !== undefined && scan === undefined) {
+    throw invalidOption('archive needs a store that can be gone through; this one has no "scan".')
+  }
+}
+
+/** A function, or an object with these methods. */
+function withFunctions<T>(value: T, methods: readonly (keyof T & string)[], name: string): T {
+  if (methods.length === 0 && typeof value !== 'function') throw invalidOption(`${name} is not a function.`)
+  const missing = methods.filter((method) => typeof value[method] !== 'function')
+  if (missing.length > 0) throw invalidOption(`${name} has no function ${missing.join(', ')}.`)
+  return value
+}
+
+function oneOf<const T extends string | boolean>(value: unknown, allowed: readonly T[], name: string): T {
+  if (!allowed.includes(value as T))
+    throw invalidOption(`${name} is ${String(value)}; use one of ${allowed.join(', ')}.`)
+  return value as T
+}
