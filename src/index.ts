@@ -1,6 +1,7 @@
 // The public face of the core, nothing else.
 
-export type { CookieAttributes, CookieOptions } from './cookie/cookie.js'
+export type { CookieAttributes } from './cookie/cookie.js'
+export type { CookieOptions } from './cookie/cookie-options.js'
 export type { Duration } from './duration.js'
 export { isSessionError, SessionError, type SessionErrorCode, type ValidationIssue } from './errors.js'
 export type {

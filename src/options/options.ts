@@ -1,7 +1,8 @@
 // The options of session(): what they mean and their defaults. `resolve-options.ts` checks them.
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
-import type { CookieOptions, ResolvedCookie } from '../cookie/cookie.js'
+import type { ResolvedCookie } from '../cookie/cookie.js'
+import type { CookieOptions } from '../cookie/cookie-options.js'
 import type { Duration } from '../duration.js'
 import type { ActivityHook, ActivityRecorder } from '../events/activity-hook.js'
 import type { SessionCodec } from '../record/codec.js'

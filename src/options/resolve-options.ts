@@ -1,5 +1,6 @@
 // The options of session() when the middleware is built: their checks and defaults. What they mean stands in `options.ts`.
-import { isUnder, resolveCookie } from '../cookie/cookie.js'
+import { isUnder } from '../cookie/cookie.js'
+import { resolveCookie } from '../cookie/cookie-options.js'
 import { type Duration, milliseconds } from '../duration.js'
 import { invalidOption } from '../errors.js'
 import type { ActivityHook, ActivityRecorder } from '../events/activity-hook.js'

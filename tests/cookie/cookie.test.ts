@@ -19,7 +19,8 @@ import {
   session,
 } from 'sojourn'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
-import { clearCookie, readCookie, resolveCookie, VerifiedCookies, writeCookie } from '../../src/cookie/cookie.js'
+import { clearCookie, readCookie, VerifiedCookies, writeCookie } from '../../src/cookie/cookie.js'
+import { resolveCookie } from '../../src/cookie/cookie-options.js'
 import { hashToken, newSessionId, newToken } from '../../src/ids.js'
 import { testApp } from '../support/app.js'
 import { bytesOfHeap } from '../support/garbage.js'

@@ -1,0 +1,192 @@
+// What can be chosen of the session cookie, checked before the first request: a browser drops a cookie that breaks its rules
+// without a word (RFC 6265bis), so we refuse to build one. Secrets are checked here, too.
+import { createSecretKey, type KeyObject } from 'node:crypto'
+import { invalidOption, SessionError } from '../errors.js'
+import { type ResolvedCookie, writeCookie } from './cookie.js'
+
+/** Name and attributes of the session cookie. */
+export interface CookieOptions {
+  /**
+   * The cookie's name. A name that begins with `__Host-` or `__Secure-` has that prefix only over HTTPS.
+   * @default '__Host-sid' over HTTPS ('__Secure-sid' with a domain or path), 'sid' over plain HTTP
+   */
+  name?: string
+  /**
+   * `'auto'`: Secure over HTTPS; over plain HTTP without it outside production, and an error in production. `true`: an
+   * error over plain HTTP anywhere. `false`: never Secure, so anyone on the network path can take over sessions.
+   * @default 'auto'
+   */
+  secure?: boolean | 'auto'
+  /**
+   * Keeps the cookie from scripts. `false` lets any injected script take over the session.
+   * @default true
+   */
+  httpOnly?: boolean
+  /**
+   * Whether other sites' requests carry the cookie. `'none'` needs Secure, and CSRF protection of your own.
+   * @default 'lax'
+   */
+  sameSite?: 'strict' | 'lax' | 'none'
+  /**
+   * The path under which the middleware works and the cookie is sent, matched by whole segments.
+   * @default '/'
+   */
+  path?: string
+  /**
+   * Share the cookie with subdomains of this domain. Every one of them can then set it.
+   * @default none: this host only
+   */
+  domain?: string
+  /**
+   * Partitioned (CHIPS): a separate cookie for each top-level site that embeds this one. Needs Secure.
+   * @default false
+   */
+  partitioned?: boolean
+  /**
+   * Which cookies a browser drops first when it has too many.
+   * @default none
+   */
+  priority?: 'low' | 'medium' | 'high'
+  /**
+   * `true`: the cookie outlives the browser window and ends with the session. `false`: it ends with the window.
+   * @default false
+   */
+  persistent?: boolean
+}
+
+/**
+ * Checks the cookie options and the secrets.
+ * @throws {SessionError} `INVALID_OPTION`
+ */
+export function resolveCookie(secret: string | readonly string[], options: CookieOptions): ResolvedCookie {
+  checkTypes(options)
+  const secure = options.secure ?? 'auto'
+  const path = options.path ?? '/'
+  const { domain } = options
+  const isHostOnly = path === '/' && domain === undefined
+  const name = options.name ?? (secure === false ? 'sid' : isHostOnly ? '__Host-sid' : '__Secure-sid')
+  const resolved: ResolvedCookie = Object.freeze({
+    secureName: name,
+    plainName: name.replace(/^__(host|secure)-/i, ''),
+    secure,
+    httpOnly: options.httpOnly ?? true,
+    sameSite: options.sameSite ?? 'lax',
+    path,
+    domain,
+    partitioned: options.partitioned ?? false,
+    priority: options.priority,
+    persistent: options.persistent ?? false,
+    keys: resolveSecrets(secret),
+  })
+  checkAttributes(resolved)
+  return resolved
+}
+
+const MAX_COOKIE_BYTES = 4096
+const MIN_SECRET_BYTES = 32
+const MIN_DISTINCT_CHARACTERS = 8
+const WELL_KNOWN =
+  /keyboard.?cat|change.?(me|this|it)|your.{0,12}secret|my.{0,4}secret|super.?secret|secret.?(key|here)|default.?secret|placeholder|password|0123456789abcdef|abcdefghijklmnop/i
+
+function resolveSecrets(secret: string | readonly string[]): readonly KeyObject[] {
+  const secrets = typeof secret === 'string' ? [secret] : secret
+  if (!Array.isArray(secrets) || secrets.length === 0) {
+    throw invalidOption(
+      `secret is ${secrets === undefined ? 'missing' : 'not text or a list of texts'}; ${SECRET_ADVICE}`,
+    )
+  }
+  return Object.freeze(
+    secrets.map((text: unknown, index) => {
+      if (typeof text !== 'string') throw invalidOption(`secret ${index} is of type ${typeof text}; ${SECRET_ADVICE}`)
+      const bytes = Buffer.byteLength(text)
+      if (bytes < MIN_SECRET_BYTES)
+        throw invalidOption(`secret ${index} is ${bytes} characters; use at least 32. ${SECRET_ADVICE}`)
+      if (new Set(text).size < MIN_DISTINCT_CHARACTERS || WELL_KNOWN.test(text) || isRepetition(text)) {
+        throw invalidOption(`secret ${index} is well known or has a pattern; ${SECRET_ADVICE}`)
+      }
+      return createSecretKey(text, 'utf8')
+    }),
+  )
+}
+
+/** Whether a text is a shorter one again and again. */
+function isRepetition(text: string): boolean {
+  for (let period = 1; period < MIN_SECRET_BYTES && 2 * period <= text.length; period++) {
+    if (text.startsWith(text.slice(period))) return true
+  }
+  return false
+}
+
+const SECRET_ADVICE = 'make one with `openssl rand -base64 32` and keep it out of the code.'
+
+const TYPES = {
+  name: 'string',
+  secure: 'any',
+  httpOnly: 'boolean',
+  sameSite: 'any',
+  path: 'string',
+  domain: 'string',
+  partitioned: 'boolean',
+  priority: 'any',
+  persistent: 'boolean',
+} as const satisfies Record<keyof CookieOptions, string>
+
+function checkTypes(options: CookieOptions): void {
+  if (typeof options !== 'object') throw invalidOption('cookie is not an object of cookie options.')
+  for (const [name, value] of Object.entries(options)) {
+    const type = Object.hasOwn(TYPES, name) ? TYPES[name as keyof CookieOptions] : undefined
+    if (type === undefined) {
+      const instead =
+        name === 'maxAge' || name === 'expires' ? ' Use idleTimeout and cookie: { persistent: true }.' : ''
+      throw invalidOption(`There is no option cookie.${name}.${instead}`)
+    }
+    if (type !== 'any' && value !== undefined && typeof value !== type)
+      throw invalidOption(`cookie.${name} is not a ${type}.`)
+  }
+}
+
+/** RFC 6265bis: a browser drops a cookie that breaks these rules without a word, so we refuse to build one. */
+function checkAttributes(cookie: ResolvedCookie): void {
+  const name = cookie.secureName
+  if (typeof name !== 'string' || !/^[!#$%&'*+.^_`|~\w-]+$/.test(name) || cookie.plainName === '') {
+    throw invalidOption('cookie.name is not a valid cookie name: use letters, digits, "-" and "_".')
+  }
+  const isHost = /^__host-/i.test(name)
+  if ((isHost || /^__secure-/i.test(name)) && cookie.secure === false) {
+    throw invalidOption(
+      `cookie.name ${name} needs Secure: leave cookie.secure out, or choose a name without the prefix.`,
+    )
+  }
+  if (isHost && (cookie.path !== '/' || cookie.domain !== undefined)) {
+    throw invalidOption(`cookie.name ${name} needs path "/" and no domain: use the prefix __Secure- instead.`)
+  }
+  if (![true, false, 'auto'].includes(cookie.secure)) throw invalidOption('cookie.secure is not true, false or "auto".')
+  if (!['strict', 'lax', 'none'].includes(cookie.sameSite)) {
+    throw invalidOption('cookie.sameSite is not "strict", "lax" or "none".')
+  }
+  if (cookie.sameSite === 'none' && cookie.secure === false) {
+    throw invalidOption('cookie.sameSite "none" needs Secure: browsers drop the cookie otherwise.')
+  }
+  if (cookie.priority !== undefined && !['low', 'medium', 'high'].includes(cookie.priority)) {
+    throw invalidOption('cookie.priority is not "low", "medium" or "high".')
+  }
+  if (cookie.partitioned && cookie.secure === false) throw invalidOption('cookie.partitioned needs Secure.')
+  if (typeof cookie.path !== 'string' || !cookie.path.startsWith('/')) {
+    throw invalidOption('cookie.path must begin with "/".')
+  }
+  if (cookie.domain === '') throw invalidOption('cookie.domain is empty: leave it out for a cookie of this host only.')
+  let sample: string
+  try {
+    const content = { id: '0'.repeat(36), token: '0'.repeat(43), isSecure: cookie.secure !== false, maxAgeSeconds: 1 }
+    sample = writeCookie(cookie, content)
+  } catch (cause) {
+    throw new SessionError(
+      'INVALID_OPTION',
+      'cookie.path or cookie.domain cannot be written in a header: use letters, digits, "-", "." and "/".',
+      { cause },
+    )
+  }
+  if (sample.length > MAX_COOKIE_BYTES) {
+    throw invalidOption(`The cookie takes ${sample.length} bytes; browsers keep at most ${MAX_COOKIE_BYTES}.`)
+  }
+}
