@@ -49,8 +49,13 @@ export interface ResolvedCookie {
 
 /** Cookies of our name that are tried before the rest is ignored. */
 const MAX_CANDIDATES = 10
-const VALUE = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.[\w-]{43}\.[A-Za-z0-9+/]{43}$/
-const VALUE_LENGTH = 36 + 1 + 43 + 1 + 43
+const ID_AND_TOKEN = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.[\w-]{43}\./
+/** The signature in base64url, as we write it: a client that encodes the value leaves it as it is. */
+const VALUE = new RegExp(`${ID_AND_TOKEN.source}[\\w-]{43}$`)
+/** The signature in standard base64, as it was written once. */
+const OLDER_VALUE = new RegExp(`${ID_AND_TOKEN.source}[A-Za-z0-9+/]{43}$`)
+const SIGNATURE_LENGTH = 43
+const VALUE_LENGTH = 36 + 1 + 43 + 1 + SIGNATURE_LENGTH
 const NOTHING: CookieReading = { claims: [], rejected: null }
 
 /**
@@ -62,7 +67,10 @@ export class VerifiedCookies extends Recent<CookieClaim> {}
 
 /**
  * Reads every cookie of that name. Anything that is not exactly of our shape and signed by us, for this name, is
- * passed over without an exception; the work is bounded whatever the header holds.
+ * passed over without an exception; the work is bounded whatever the header holds. One that comes again counts once.
+ *
+ * A value may come in quotes, and in percent codes, once: clients that forward cookies write them so. Whatever the writing,
+ * it is one value.
  */
 export function readCookie(
   header: string | undefined,
@@ -79,8 +87,8 @@ export function readCookie(
   let candidates = 0
   for (; at !== -1 && candidates < MAX_CANDIDATES; at = header.indexOf(needle, at + needle.length)) {
     if (!startsPair(header, at)) continue
-    const value = valueAt(header, at + needle.length)
-    if (value.length !== VALUE_LENGTH || !VALUE.test(value)) {
+    const value = canonical(valueAt(header, at + needle.length))
+    if (value === null) {
       rejected ??= 'malformed'
       continue
     }
@@ -88,13 +96,25 @@ export function readCookie(
     const cookie = bound(name, value)
     const claim = verified?.get(cookie) ?? verify(cookie, keys, verified)
     if (claim === null) rejected = 'signature'
-    else claims.push(claim)
+    else if (claims.length === 0 || !claims.some((other) => isSameClaim(other, claim))) claims.push(claim)
   }
   return { claims, rejected }
 }
 
+/** The one writing of a value that has our shape, or `null`. */
+function canonical(value: string): string | null {
+  if (value.length === VALUE_LENGTH && VALUE.test(value)) return value
+  // In percent codes, a character takes three.
+  if (value.length < VALUE_LENGTH || value.length > 3 * VALUE_LENGTH) return null
+  const plain = value.replace(/%([0-7][0-9a-f])/gi, (_code, hex) => String.fromCharCode(Number.parseInt(hex, 16)))
+  if (plain.length !== VALUE_LENGTH) return null
+  if (VALUE.test(plain)) return plain
+  return OLDER_VALUE.test(plain) ? withSignature(plain, toUrl) : null
+}
+
 function verify(cookie: string, keys: readonly KeyObject[], verified: VerifiedCookies | undefined): CookieClaim | null {
-  const key = keys.findIndex((secret) => unsign(cookie, secret as never) !== false)
+  const signed = withSignature(cookie, toStandard)
+  const key = keys.findIndex((secret) => unsign(signed, secret as never) !== false)
   if (key === -1) return null
   // A copy: the text itself is a part of the request's header, and would keep all of it.
   const own = Buffer.from(cookie).toString()
@@ -102,6 +122,10 @@ function verify(cookie: string, keys: readonly KeyObject[], verified: VerifiedCo
   const claim = { id, token, tokenHash: hashToken(token), isCurrent: key === 0 }
   verified?.set(own, claim)
   return claim
+}
+
+function isSameClaim(a: CookieClaim, b: CookieClaim): boolean {
+  return a.id === b.id && a.token === b.token
 }
 
 /** Whether the header has any cookie of that name, of whatever content. */
@@ -126,7 +150,7 @@ export function writeCookie(
 ): string {
   const name = content.isSecure ? cookie.secureName : cookie.plainName
   const signed = sign(bound(name, `${content.id}.${content.token}`), cookie.keys[0] as never)
-  return serialize(cookie, { ...content, name, value: signed.slice(name.length + 1) })
+  return serialize(cookie, { ...content, name, value: withSignature(signed.slice(name.length + 1), toUrl) })
 }
 
 /** The `Set-Cookie` value that makes a browser forget the cookie: the same attributes, already expired. */
@@ -156,6 +180,19 @@ export function isUnder(path: string, url: string | undefined): boolean {
 /** Binds a value to the cookie's name, so that a value signed for another name or purpose is refused (ASVS 9.2.2). */
 function bound(name: string, value: string): string {
   return `${name}=${value}`
+}
+
+/** A cookie, or its value, with the signature written otherwise: `cookie-signature` knows standard base64 only. */
+function withSignature(signed: string, write: (signature: string) => string): string {
+  return signed.slice(0, -SIGNATURE_LENGTH) + write(signed.slice(-SIGNATURE_LENGTH))
+}
+
+function toUrl(base64: string): string {
+  return base64.replaceAll('+', '-').replaceAll('/', '_')
+}
+
+function toStandard(base64url: string): string {
+  return base64url.replaceAll('-', '+').replaceAll('_', '/')
 }
 
 /** Whether a cookie pair starts at this place: at the beginning, or after `;` and white space. */

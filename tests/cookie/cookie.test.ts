@@ -135,6 +135,18 @@ function signed(id = newSessionId(), token = newToken().token): { id: string; to
 const VALID = signed()
 const [ID, TOKEN, SIGNATURE] = VALID.value.split('.') as [string, string, string]
 
+/** A value with the signature in standard base64, as it was written once; this one has both characters that differ. */
+const OLDER = ((): string => {
+  for (;;) {
+    const value = rightlySigned(newSessionId(), newToken().token)
+    if (value.includes('+') && value.includes('/')) return value
+  }
+})()
+
+function percentCodes(text: string): string {
+  return [...text].map((char) => `%${char.charCodeAt(0).toString(16).padStart(2, '0').toUpperCase()}`).join('')
+}
+
 /** Values of `sid` that we never issued. Each is the whole header. */
 const MALFORMED: readonly (readonly [what: string, header: string])[] = [
   ['an empty value', 'sid='],
@@ -149,7 +161,13 @@ const MALFORMED: readonly (readonly [what: string, header: string])[] = [
   ['one dot too many', `sid=${VALID.value}.`],
   ['parts in another order', `sid=${TOKEN}.${ID}.${SIGNATURE}`],
   ['a broken percent code', 'sid=%ZZ'],
-  ['a value in percent codes', `sid=${encodeURIComponent(VALID.value).replaceAll('.', '%2E').replaceAll('-', '%2D')}`],
+  ['a value in percent codes of percent codes', `sid=${percentCodes(percentCodes(VALID.value))}`],
+  ['an older signature in percent codes of percent codes', `sid=${encodeURIComponent(encodeURIComponent(OLDER))}`],
+  ['quotes in percent codes', `sid=${encodeURIComponent(`"${VALID.value}"`)}`],
+  ['percent codes of more than ASCII', `sid=${VALID.value.slice(0, -1)}%C3%A9`],
+  ['a percent code that is cut off', `sid=${VALID.value.slice(0, -1)}%4`],
+  ['a signature in two alphabets', `sid=${OLDER.replace('+', '-')}`],
+  ['spaces for the + of an older signature', `sid=${OLDER.replaceAll('+', ' ')}`],
   ['latin-1', 'sid=caf\xe9\xff'],
   ['latin-1 behind a valid value', `sid=${VALID.value}\xe9`],
   ['JSON of cookie-parser', 'sid=j:{"id":"1"}'],
@@ -316,13 +334,20 @@ describe('a malformed cookie', () => {
       fc.property(edit, ({ at, remove, insert }) => {
         const value = VALID.value.slice(0, at) + insert + VALID.value.slice(at + remove)
         const [first = ''] = value.split(';')
-        const isSame = first.replace(/^[ \t]+|[ \t]+$/g, '') === VALID.value
+        const edited = first.replace(/^[ \t]+|[ \t]+$/g, '')
+        // The same signature in the other alphabet.
+        const isSame = edited === VALID.value || edited === inStandardBase64(VALID.value)
         expect(readCookie(`sid=${value}`, 'sid', KEYS).claims).toHaveLength(isSame ? 1 : 0)
       }),
       { numRuns: 3000 },
     )
   })
 })
+
+function inStandardBase64(value: string): string {
+  const [id, token, signature = ''] = value.split('.')
+  return `${id}.${token}.${signature.replaceAll('-', '+').replaceAll('_', '/')}`
+}
 
 function flipped(position: number, bit: number): string {
   const { value } = VALID
@@ -346,6 +371,15 @@ describe('a valid cookie is read', () => {
     ['with white space in front of the header', (value: string) => ` \tsid=${value}`],
     ['with white space around its value', (value: string) => `sid= \t${value}\t ; b=2`],
     ['in quotes', (value: string) => `sid="${value}"`],
+    ['in percent codes, each character', (value: string) => `sid=${percentCodes(value)}`],
+    ['in percent codes and quotes', (value: string) => `sid="${percentCodes(value).toLowerCase()}"`],
+    [
+      'in percent codes where a careful client writes them',
+      (value: string) => `sid=${value.replace(/[-._]/g, percentCodes)}`,
+    ],
+    ['twice', (value: string) => `sid=${value}; sid=${percentCodes(value)}`],
+    ['with an older signature', (value: string) => `sid=${inStandardBase64(value)}`],
+    ['with an older signature, encoded', (value: string) => `sid=${encodeURIComponent(inStandardBase64(value))}`],
     ['next to names that resemble ours', (value: string) => `xsid=1; sid=${value}; sidx=2; sid.sig=3`],
     ['with a semicolon at the end', (value: string) => `sid=${value};`],
     ['behind latin-1', (value: string) => `a=caf\xe9; sid=${value}`],
@@ -370,6 +404,43 @@ describe('a valid cookie is read', () => {
         })
       }),
       { numRuns: 200 },
+    )
+  })
+
+  test('in every writing of a client that encodes, as one claim; never encoded twice (properties)', () => {
+    const writings: readonly ((value: string) => string)[] = [
+      (value) => value,
+      inStandardBase64,
+      encodeURIComponent,
+      (value) => encodeURIComponent(inStandardBase64(value)),
+      // .NET writes codes in lower case, Python leaves the slash.
+      (value) => encodeURIComponent(inStandardBase64(value)).replace(/%../g, (code) => code.toLowerCase()),
+      (value) => encodeURIComponent(inStandardBase64(value)).replaceAll('%2F', '/'),
+      percentCodes,
+      (value) => percentCodes(inStandardBase64(value)),
+      (value) => `"${value}"`,
+      (value) => `"${encodeURIComponent(inStandardBase64(value))}"`,
+    ]
+    const some = fc.array(fc.constantFrom(...writings), { minLength: 1, maxLength: 10 })
+    const tokens = fc
+      .uint8Array({ minLength: 32, maxLength: 32 })
+      .map((bytes) => Buffer.from(bytes).toString('base64url'))
+    fc.assert(
+      fc.property(some, tokens, fc.uuid({ version: 4 }), (chosen, token, id) => {
+        const { value } = parse(writeCookie(plain, { id, token, isSecure: false }))
+        expect(encodeURIComponent(value)).toBe(value)
+        const claim = { id, token, tokenHash: hashToken(token), isCurrent: true }
+        const header = chosen.map((write) => `sid=${write(value)}`).join('; ')
+        const verified = new VerifiedCookies()
+        for (let again = 0; again < 2; again++) {
+          expect(readCookie(header, 'sid', KEYS, verified)).toEqual({ claims: [claim], rejected: null })
+        }
+        for (const write of chosen) {
+          const twice = percentCodes(percentCodes(write(value)))
+          expect(readCookie(`sid=${twice}`, 'sid', KEYS).claims).toEqual([])
+        }
+      }),
+      { numRuns: 300 },
     )
   })
 
