@@ -9,7 +9,7 @@ const [, , packageDirectory, ms] = process.argv
 const SECRET = 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe'
 const library = await load(packageDirectory, 'dist/esm/index.js')
 const { readCookie } = await load(packageDirectory, 'dist/esm/cookie/cookie.js')
-const { SessionEngine } = await load(packageDirectory, 'dist/esm/lifecycle/lifecycle.js')
+const { Lifecycle } = await load(packageDirectory, 'dist/esm/lifecycle/lifecycle.js')
 const { resolveOptions } = await load(packageDirectory, 'dist/esm/options/resolve-options.js')
 const { SessionState } = await load(packageDirectory, 'dist/esm/session/state.js')
 const { sessionOf } = await load(packageDirectory, 'dist/esm/session/session.js')
@@ -23,7 +23,7 @@ console.log(JSON.stringify(result))
 async function steps(size) {
   const options = { secret: SECRET, cookie: { secure: false }, store: new library.MemorySessionStore() }
   const middleware = library.session(options)
-  const engine = new SessionEngine(resolveOptions(options))
+  const engine = new Lifecycle(resolveOptions(options))
   const cookie = await exchange(middleware, {
     handler: (req) => Object.assign(req.session, sessionData(size, 1)),
   })

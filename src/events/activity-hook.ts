@@ -2,8 +2,8 @@
 
 import { SessionError } from '../errors.js'
 import { newActivityId } from '../ids.js'
-import type { SessionEngine } from '../lifecycle/lifecycle.js'
 import { warnOfFailure } from '../warn.js'
+import type { SessionEvents } from './events.js'
 
 /** Something that happened under a session. Holds no secret of ours; what is in `details` is the application's choice. */
 export interface Activity {
@@ -81,12 +81,18 @@ export function checkActivity(type: unknown, details: unknown): void {
   }
 }
 
+/** What records activities, if anything does, and the clock that they go by. */
+export interface ActivitySource {
+  readonly recorder: ActivityRecorder | undefined
+  now(): number
+}
+
 /** Gives an activity to the hook, which can harm nothing. Returns it, or `undefined` when there is no hook. */
-export function recordActivity(engine: SessionEngine, facts: ActivityFacts): Activity | undefined {
-  const recorder = engine.options.activity
+export function recordActivity(source: ActivitySource, facts: ActivityFacts): Activity | undefined {
+  const { recorder } = source
   if (recorder === undefined) return undefined
   const { type, sessionId, logicalId, userId, details, request } = facts
-  const at = new Date(engine.now())
+  const at = new Date(source.now())
   const activity: Activity = Object.freeze({
     id: newActivityId(at),
     at,
@@ -107,16 +113,15 @@ export function recordActivity(engine: SessionEngine, facts: ActivityFacts): Act
 }
 
 /** Makes activities of what a session goes through. */
-export function recordEvents(engine: SessionEngine): void {
-  if (engine.options.activity === undefined) return
-  const { events } = engine
+export function recordEvents(source: ActivitySource, events: SessionEvents): void {
+  if (source.recorder === undefined) return
   const tell = (
     type: SessionActivityType,
     about: { id: string; userId: string | number | undefined; logicalId?: string | undefined },
     details?: Readonly<Record<string, unknown>>,
   ): void => {
     const { id: sessionId, userId, logicalId } = about
-    recordActivity(engine, { type, sessionId, logicalId, userId, details })
+    recordActivity(source, { type, sessionId, logicalId, userId, details })
   }
   events.on('created', (event) => tell('session.started', event))
   events.on('login', (event) => tell('session.login', event, { previousSessionId: event.previousId }))

@@ -1,7 +1,7 @@
 // Clean-up: sessions that ran out are archived, ended and taken off their user's list, by one process at a time.
 import { randomUUID } from 'node:crypto'
 import { isSessionError, SessionError } from '../errors.js'
-import type { SessionEngine } from '../lifecycle/lifecycle.js'
+import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import { storedSessionOf } from '../record/session-info.js'
 import { warnOfFailure } from '../warn.js'
@@ -27,14 +27,14 @@ const ARCHIVE_TIMEOUT_MS = 20_000
 
 /** Cleans up when asked and, with a `cleanupInterval`, by itself. */
 export class CleanUp {
-  readonly #engine: SessionEngine
+  readonly #engine: Lifecycle
   /** Names this process in the lease. */
   readonly #owner = randomUUID()
   #timer: NodeJS.Timeout | undefined
   #running: Promise<CleanUpResult | null> | null = null
   #isStopped = false
 
-  constructor(engine: SessionEngine) {
+  constructor(engine: Lifecycle) {
     this.#engine = engine
     const { cleanupIntervalMs } = engine.options
     if (cleanupIntervalMs === 0) return
@@ -72,7 +72,7 @@ export class CleanUp {
     if (this.#isStopped || !(await this.#engine.lease('cleanup', this.#owner, LEASE_MS))) return null
     const tally = { removed: 0, failed: 0 }
     try {
-      if (this.#engine.options.store.scan) await this.#sweep(tally)
+      if (this.#engine.canScan) await this.#sweep(tally)
       await this.#engine.clearExpired()
     } finally {
       // Another process may go on at once.
@@ -115,7 +115,7 @@ export class CleanUp {
     const record = await this.#findOver(id)
     if (record === null) return false
     // One that ran out may have done so before all sessions were revoked.
-    const end = this.#engine.expiryOf(record)
+    const end = this.#engine.times.expiryOf(record)
     if (end === null) return this.#engine.end(record, { reason: 'revoked' })
     if (this.#engine.options.archive !== undefined) {
       await this.#archive(record, end)

@@ -2,7 +2,7 @@
 
 import { SessionError } from '../errors.js'
 import type { SessionEvents } from '../events/events.js'
-import { SessionEngine } from '../lifecycle/lifecycle.js'
+import { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionOptions } from '../options/options.js'
 import { resolveOptions } from '../options/resolve-options.js'
 import type { SessionContext, SessionData, SessionEnd } from '../record/session-data.js'
@@ -126,13 +126,13 @@ export type Validation =
  * the store lacks what it needs.
  */
 export class SessionManager {
-  readonly #engine: SessionEngine
+  readonly #engine: Lifecycle
   readonly #cleanUp: CleanUp
   readonly #middleware: SessionMiddleware
 
   /** @throws {SessionError} `INVALID_OPTION` */
   constructor(options: SessionOptions) {
-    this.#engine = new SessionEngine(resolveOptions(options, (clock) => new MemorySessionStore({ clock })))
+    this.#engine = new Lifecycle(resolveOptions(options, (clock) => new MemorySessionStore({ clock })))
     this.#cleanUp = new CleanUp(this.#engine)
     const facts = { events: this.events, store: this.store, manager: this }
     this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine), facts))
@@ -288,7 +288,7 @@ export class SessionManager {
     checkUserId(userId)
     const reason = checkReason(options)
     if (isSession(except)) await except.regenerate({ keep: true })
-    return this.#engine.revokeUser(userId, idOf(except), { reason: 'revoked', ...reason })
+    return this.#engine.users.revoke(userId, idOf(except), { reason: 'revoked', ...reason })
   }
 
   /**
@@ -331,13 +331,13 @@ export class SessionManager {
    * (`commit: 'after-response'`), and closes the store. A Redis client of your own stays open.
    */
   async close(): Promise<void> {
-    await Promise.all([this.#cleanUp.stop(), this.#engine.drain()])
+    await Promise.all([this.#cleanUp.stop(), this.#engine.late.drain()])
     await this.store.close()
   }
 
   async #recordsOf(userId: string | number): Promise<SessionData[]> {
     checkUserId(userId)
-    return this.#engine.sessionsOf(userId)
+    return this.#engine.users.sessionsOf(userId)
   }
 
   #stored(record: SessionData, end: SessionEnd | null): StoredSession {

@@ -1,32 +1,12 @@
 // The current session for code that is handed no request: services, callbacks, jobs started by a request.
-import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
+import { AsyncResource } from 'node:async_hooks'
 import { SessionError } from '../errors.js'
+import { requestScope, runWithSession } from '../request-scope.js'
 import { isSession, type Session } from '../session/session.js'
 
 /** What of a request the context carries; `session` changes when the session is regenerated. */
 export interface SessionHolder {
   session: Session
-}
-
-/** One for all copies of this package: a program may load both builds. */
-const SHARED: unique symbol = Symbol.for('sojourn.context')
-const shared = globalThis as { [SHARED]?: AsyncLocalStorage<SessionHolder | undefined> }
-shared[SHARED] ??= new AsyncLocalStorage()
-const current = shared[SHARED]
-
-/** Runs `task`, and everything that it starts, with the holder's session as the current one. */
-export function runWithSession<T>(holder: SessionHolder, task: () => T): T {
-  return current.run(holder, task)
-}
-
-/**
- * Runs `task`, and everything that it starts, without a current session: for calls of the store, which knows none.
- *
- * Up to Node 22 a promise keeps the context in which it was made, here the whole request. When a store's client makes many,
- * V8 may come to take what they hold for long-lived (pretenuring), and from then on only full collections free a request.
- */
-export function runWithoutSession<Arg, T>(task: (arg: Arg) => T, arg: Arg): T {
-  return current.run(undefined, task, arg)
 }
 
 /**
@@ -38,7 +18,7 @@ export function getSession(req?: object): Session | undefined {
     const { session } = req as { session?: unknown }
     return isSession(session) ? session : undefined
   }
-  return current.getStore()?.session
+  return (requestScope() as SessionHolder | undefined)?.session
 }
 
 /**
@@ -81,7 +61,7 @@ export function requireSessionId(req?: object): string {
  * ```
  */
 export function withSession<T>(req: object, task: () => T): T {
-  return getSession(req) === undefined ? task() : runWithSession(req as SessionHolder, task)
+  return getSession(req) === undefined ? task() : runWithSession(req, task)
 }
 
 /**

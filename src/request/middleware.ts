@@ -4,15 +4,16 @@ import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import { clearCookie, hasCookie, isInScope, readCookie, VerifiedCookies, writeCookie } from '../cookie/cookie.js'
 import { isSessionError, SessionError } from '../errors.js'
 import { type ActivityRequest, recordActivity, type SessionActivityType } from '../events/activity-hook.js'
-import type { SessionEngine } from '../lifecycle/lifecycle.js'
+import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionContext } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
+import { runWithSession } from '../request-scope.js'
 import { Fields } from '../session/fields.js'
 import { belongsTo, isSession, type Session, sessionOf } from '../session/session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
 import { warn, warnOfFailure } from '../warn.js'
 import { contextOf, ipOf } from './client.js'
-import { runWithSession, type SessionHolder } from './current-session.js'
+import type { SessionHolder } from './current-session.js'
 import { HeldResponse, type HttpResponse, isPlain, type ResponseHooks } from './response.js'
 
 /** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
@@ -30,7 +31,7 @@ declare global {
 type RequestHandler = (req: HttpRequest, res: HttpResponse | object, next: Next) => void
 
 /** The request path of sessions on `engine`. `session()` in manager.ts says what a response does. */
-export function requestPath(engine: SessionEngine): RequestHandler {
+export function requestPath(engine: Lifecycle): RequestHandler {
   const { cookie, trustProxy, onStoreError, clientContext } = engine.options
   const isProduction = process.env['NODE_ENV'] === 'production'
   const verified = new VerifiedCookies()
@@ -89,7 +90,7 @@ interface CookieFacts {
 
 /** One request and its response, from the loaded session to the cookie. */
 class Exchange implements SessionHost, ResponseHooks {
-  readonly #engine: SessionEngine
+  readonly #engine: Lifecycle
   readonly #req: SessionRequest
   readonly #res: HttpResponse | object
   readonly #next: Next
@@ -106,7 +107,7 @@ class Exchange implements SessionHost, ResponseHooks {
   /** Writes of the commit under way. */
   #writes = 0
 
-  constructor(engine: SessionEngine, req: SessionRequest, res: HttpResponse | object, next: Next, facts: CookieFacts) {
+  constructor(engine: Lifecycle, req: SessionRequest, res: HttpResponse | object, next: Next, facts: CookieFacts) {
     this.#engine = engine
     this.#req = req
     this.#res = res
@@ -294,7 +295,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   #commitLater(): void {
     const written = new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#commit(true))
-    this.#engine.track(written)
+    this.#engine.late.track(written)
     written.catch((error) => {
       // A store error has been told as an event.
       if (!isStoreError(error)) warn(`A session was not stored: ${messageOf(error)}`, 'commit')
@@ -404,9 +405,9 @@ const UNTRUSTED_PROXY =
   'A session cookie for HTTPS came with a request that seems to be plain HTTP, and was ignored. Behind a proxy that ends ' +
   "TLS, set app.set('trust proxy', 1); for requests without Express, such as WebSocket upgrades, trustProxy: true."
 
-const warned = new WeakMap<SessionEngine, Set<string>>()
+const warned = new WeakMap<Lifecycle, Set<string>>()
 
-function warnOnce(engine: SessionEngine, code: string, message: string): void {
+function warnOnce(engine: Lifecycle, code: string, message: string): void {
   const codes = warned.get(engine) ?? new Set()
   if (codes.has(code)) return
   warned.set(engine, codes.add(code))

@@ -4,7 +4,7 @@ import type { CookieAttributes } from '../cookie/cookie.js'
 import { type Duration, LONGEST_MS } from '../duration.js'
 import { SessionError } from '../errors.js'
 import type { Activity } from '../events/activity-hook.js'
-import type { SessionEngine } from '../lifecycle/lifecycle.js'
+import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
 import { NO_CONTEXT } from '../record/session-info.js'
 import type { SessionState } from './state.js'
@@ -486,7 +486,7 @@ export function isSession(value: unknown): value is Session {
 }
 
 /** Whether a session of `engine` is at hand, as far as this copy of the package can tell. */
-export function belongsTo(session: Session, engine: SessionEngine): boolean {
+export function belongsTo(session: Session, engine: Lifecycle): boolean {
   return !(session instanceof Session) || session[STATE].engine === engine
 }
 

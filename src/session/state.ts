@@ -7,7 +7,7 @@ import { isSessionError, SessionError } from '../errors.js'
 import { type Activity, type ActivityRequest, checkActivity, recordActivity } from '../events/activity-hook.js'
 import type { SessionEventMap } from '../events/events.js'
 import { derivedLogicalId, newLogicalId, newToken } from '../ids.js'
-import type { FoundSession, IssuedSession, RegenerationParts, SessionEngine } from '../lifecycle/lifecycle.js'
+import type { FoundSession, IssuedSession, Lifecycle, RegenerationParts } from '../lifecycle/lifecycle.js'
 import type { MetadataChange, SessionChange, SessionContext, SessionData } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
 import { type FieldChanges, Fields } from './fields.js'
@@ -51,7 +51,7 @@ const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 const MAX_UPDATE_ATTEMPTS = 1000
 
 export class SessionState {
-  readonly engine: SessionEngine
+  readonly engine: Lifecycle
   readonly host: SessionHost
   readonly fields: Fields
   readonly isNew: boolean
@@ -91,7 +91,7 @@ export class SessionState {
   #mayKeepLogicalId = true
   #running: Promise<unknown> | null = null
 
-  constructor(engine: SessionEngine, host: SessionHost, origin: SessionOrigin) {
+  constructor(engine: Lifecycle, host: SessionHost, origin: SessionOrigin) {
     this.engine = engine
     this.host = host
     this.isNew = typeof origin === 'string' || 'ended' in origin
@@ -110,7 +110,7 @@ export class SessionState {
         if (!origin.claim.isCurrent) this.cookie = 'set'
       }
     }
-    if (this.record !== null && engine.isLogicalIdOver(this.record) && !host.isPassive) {
+    if (this.record !== null && engine.times.isLogicalIdOver(this.record) && !host.isPassive) {
       const from = this.peekLogicalId()
       this.#boundaries = [{ from, to: derivedLogicalId(from), cause: 'timeout' }]
     }
@@ -509,7 +509,7 @@ export class SessionState {
   }
 
   isTouchDue(): boolean {
-    return this.record !== null && !this.host.isPassive && this.engine.isTouchDue(this.record)
+    return this.record !== null && !this.host.isPassive && this.engine.times.isTouchDue(this.record)
   }
 
   /** Whether the token has served its time, and the response can carry another one. */
@@ -518,7 +518,7 @@ export class SessionState {
       this.record !== null &&
       this.#token !== undefined &&
       this.#mayRenew &&
-      this.engine.isRenewalDue(this.record) &&
+      this.engine.times.isRenewalDue(this.record) &&
       this.host.cookieOutlook() === 'open'
     )
   }
@@ -536,7 +536,7 @@ export class SessionState {
       this.#token = this.#promised.token
       this.cookie = 'set'
     } else if (this.record !== null && (plan.status === 'changed' || this.isLogicalIdDue() || this.isTouchDue())) {
-      this.#promisedEnd = this.engine.endAfter(this.record.with(this.#metadata))
+      this.#promisedEnd = this.engine.times.endAfter(this.record.with(this.#metadata))
       if (this.isPersistent() || 'persistent' in this.#metadata) this.resendCookie()
     }
   }
@@ -647,7 +647,7 @@ export class SessionState {
       const result = await this.engine.update(record, change)
       if (result.status === 'updated') {
         this.record = result.record
-        if (this.engine.movesCookie(record, this.record)) this.#moveCookie()
+        if (this.engine.times.movesCookie(record, this.record)) this.#moveCookie()
         this.#tellBoundary({ from, to, cause })
         return
       }
@@ -723,7 +723,7 @@ export class SessionState {
     this.fields.committed({ set, delete: removed }, this.record.fields)
     // One that stops being persistent is sent as well, to take the end from the browser's copy.
     if (change.metadata && 'persistent' in change.metadata) this.resendCookie()
-    else if (change.metadata || this.engine.movesCookie(before, this.record)) this.#moveCookie()
+    else if (change.metadata || this.engine.times.movesCookie(before, this.record)) this.#moveCookie()
   }
 
   async #create(): Promise<void> {

@@ -1,0 +1,73 @@
+// How one session ends for good, with what it became through regenerations. Knows no users: whoever ends a session takes it
+// off their lists.
+import type { SessionEvents } from '../events/events.js'
+import type { EndReason, EndResult, SessionData, SessionEnd } from '../record/session-data.js'
+import type { GuardedStore } from './guarded-store.js'
+import type { Expiry, Times } from './times.js'
+
+/** How a session is ended; the time is that of the call. */
+export type Ending = Omit<SessionEnd, 'at' | 'reason'> & { readonly reason: Exclude<EndReason, 'regenerated'> }
+
+/** What one ending came to. */
+export interface Ended {
+  /** Whether this call ended anything. */
+  readonly hasEnded: boolean
+  /** The session and its successors: none of them is alive any more. */
+  readonly ids: readonly string[]
+}
+
+/** Sessions that one end leads to through regenerations, until it gives up. */
+const MAX_SUCCESSORS = 20
+
+/** Ends sessions in the store, and tells so. */
+export class Endings {
+  readonly #store: GuardedStore
+  readonly #times: Times
+  readonly #events: SessionEvents
+  readonly #retentionSeconds: number
+
+  constructor(parts: { store: GuardedStore; times: Times; events: SessionEvents; retentionSeconds: number }) {
+    this.#store = parts.store
+    this.#times = parts.times
+    this.#events = parts.events
+    this.#retentionSeconds = parts.retentionSeconds
+  }
+
+  /** Ends a session, and what it became if it was regenerated in the meantime. One that is over already is no error. */
+  async end(id: string, ending: Ending): Promise<Ended> {
+    const end: SessionEnd = { ...ending, at: this.#times.now() }
+    const ids: string[] = []
+    let next: string | undefined = id
+    let hasEnded = false
+    while (next !== undefined && ids.length < MAX_SUCCESSORS) {
+      ids.push(next)
+      const result: EndResult = await this.#endOne(next, end)
+      hasEnded ||= result.status === 'ended'
+      next = result.status === 'over' ? result.successor : undefined
+    }
+    return { hasEnded, ids }
+  }
+
+  /** Ends a session that ran out, but not what it became in its last moment. Resolves to whether this call ended it. */
+  async expire(record: SessionData, end: Expiry): Promise<boolean> {
+    const { status } = await this.#endOne(record.id, end)
+    if (status === 'ended') this.#events.emit('expired', { ...nameOf(record), reason: end.reason })
+    return status === 'ended'
+  }
+
+  /** Tells that a session is over, to whoever listens. */
+  tell(id: string, reason: EndReason): void {
+    if (this.#events.isHeard('ended')) this.#events.emit('ended', { id, reason })
+  }
+
+  async #endOne(id: string, end: SessionEnd): Promise<EndResult> {
+    const result = await this.#store.end(id, end, this.#retentionSeconds)
+    if (result.status === 'ended') this.tell(id, end.reason)
+    return result
+  }
+}
+
+/** What events tell a session by. */
+export function nameOf({ id, userId, logicalId }: SessionData): Pick<SessionData, 'id' | 'userId' | 'logicalId'> {
+  return { id, userId, logicalId }
+}

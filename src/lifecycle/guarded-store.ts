@@ -1,0 +1,232 @@
+// The store as everybody else calls it: under its own verbs, each call with a deadline, each failure told, each record that
+// comes back looked at once. Nothing above this file calls a store by itself.
+import { isSessionError, SessionError, type SessionErrorCode } from '../errors.js'
+import type { SessionEvents } from '../events/events.js'
+import type { ResolvedSessionOptions } from '../options/options.js'
+import type {
+  EndResult,
+  RegenerateResult,
+  Regeneration,
+  SessionChange,
+  SessionData,
+  SessionEnd,
+  UpdateResult,
+} from '../record/session-data.js'
+import type { SessionStore, UserIndex } from '../record/store.js'
+import { runWithoutSession } from '../request-scope.js'
+
+/** One call of the store. What takes longer, and shows that it goes on, may refresh the deadline. */
+type StoreCall<T> = (deadline: NodeJS.Timeout) => Promise<T>
+
+/** Requests that merge may exceed the size limit together; a record beyond so many times the limit was not made by us. */
+const OVERSIZE_FACTOR = 4
+
+type GuardOptions = Pick<ResolvedSessionOptions, 'store' | 'storeTimeoutMs' | 'limits'>
+
+/** Rejects with `SessionError` only: `STORE_TIMEOUT`, `STORE_UNAVAILABLE`, or what the store itself said in our terms. */
+export class GuardedStore {
+  readonly #store: SessionStore
+  readonly #timeoutMs: number
+  readonly #maxBytes: number
+  readonly #events: SessionEvents
+  /** The index of users, if the store has one, guarded like the rest. */
+  readonly users: UserIndex | undefined
+
+  constructor({ store, storeTimeoutMs, limits }: GuardOptions, events: SessionEvents) {
+    this.#store = store
+    this.#timeoutMs = storeTimeoutMs
+    this.#maxBytes = limits.maxBytes
+    this.#events = events
+    this.users = store.users && this.#guardUsers(store.users)
+  }
+
+  /** The record of a session. `'corrupt'`: there is one that cannot be read, which has been told as an event. */
+  async get(id: string): Promise<SessionData | 'corrupt' | null> {
+    let record: SessionData | null | undefined
+    try {
+      record = await this.#call('get', id, () => this.#store.get(id))
+    } catch (error) {
+      if (!isSessionError(error, 'CORRUPT_RECORD')) throw error
+      this.#events.emit('corruptRecord', { id, cause: error })
+      return 'corrupt'
+    }
+    if (record === null || record === undefined) return null
+    const problem = problemOf(record, id, this.#maxBytes)
+    if (problem === null) return record
+    this.#events.emit('corruptRecord', { id, cause: new SessionError('CORRUPT_RECORD', problem) })
+    return 'corrupt'
+  }
+
+  create(record: SessionData, ttlSeconds: number): Promise<boolean> {
+    return this.#call('create', record.id, () => this.#store.create(record.id, record, ttlSeconds))
+  }
+
+  update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+    return this.#call('update', id, () => this.#store.update(id, change, ttlSeconds))
+  }
+
+  touch(id: string, ttlSeconds: number, at: number, retainSeconds: number): Promise<boolean> {
+    return this.#call('touch', id, () => this.#store.touch(id, ttlSeconds, at, retainSeconds))
+  }
+
+  regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
+    return this.#call('regenerate', id, () => this.#store.regenerate(id, regeneration, ttlSeconds))
+  }
+
+  end(id: string, end: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
+    return this.#call('end', id, () => this.#store.end(id, end, tombstoneSeconds))
+  }
+
+  clearExpired(): Promise<number> {
+    return this.#call('clearExpired', undefined, () => this.#store.clearExpired())
+  }
+
+  get hasEpoch(): boolean {
+    return this.#store.epoch !== undefined
+  }
+
+  /** How often all sessions have been revoked; 0 on a store that cannot say. */
+  epoch(atLeast?: number): Promise<number> {
+    return this.#call('epoch', undefined, () => this.#store.epoch?.(atLeast) ?? Promise.resolve(atLeast ?? 0))
+  }
+
+  /** Whether this process may do alone what `name` stands for; always, on a store without leases. */
+  lease(name: string, owner: string, ttlMs: number): Promise<boolean> {
+    if (this.#store.lease === undefined) return Promise.resolve(true)
+    return this.#call('lease', undefined, () => this.#store.lease?.(name, owner, ttlMs) ?? Promise.resolve(true))
+  }
+
+  get canScan(): boolean {
+    return this.#store.scan !== undefined
+  }
+
+  /** Every record of the store, tombstones included; each step has its deadline. */
+  async *scan(): AsyncGenerator<SessionData, void, undefined> {
+    if (!this.#store.scan) throw notSupported('This needs a store that can be gone through ("scan")')
+    let startedAt = 0
+    let durationMs = 0
+    let error: SessionErrorCode | undefined
+    let step: NodeJS.Timeout | undefined
+    const records = this.#store.scan(() => step?.refresh())[Symbol.asyncIterator]()
+    try {
+      for (;;) {
+        startedAt = performance.now()
+        const { done, value } = await this.#withinDeadline('scan', undefined, (deadline) => {
+          step = deadline
+          return records.next()
+        })
+        step = undefined
+        durationMs += performance.now() - startedAt
+        if (done) return
+        yield value
+      }
+    } catch (failure) {
+      durationMs += performance.now() - startedAt
+      error = codeOf(failure)
+      throw failure
+    } finally {
+      // Once, not for each record.
+      if (this.#events.isHeard('storeCall')) this.#events.emit('storeCall', { operation: 'scan', durationMs, error })
+      step = undefined
+      // Nobody waits for it: behind a step that missed its deadline it would come as late.
+      records.return?.().catch(() => {})
+    }
+  }
+
+  #guardUsers(users: UserIndex): UserIndex {
+    return {
+      add: (user, entry, options) => this.#call('users.add', entry.id, () => users.add(user, entry, options)),
+      settle: (user, id, remove) => this.#call('users.settle', id, () => users.settle(user, id, remove)),
+      list: (user, now) => this.#call('users.list', undefined, () => users.list(user, now)),
+      evict: (user, options) => this.#call('users.evict', undefined, () => users.evict(user, options)),
+      remove: (user, ids) => this.#call('users.remove', ids[0], () => users.remove(user, ids)),
+    }
+  }
+
+  /** One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. */
+  #call<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
+    return this.#events.isHeard('storeCall')
+      ? this.#timed(operation, id, start)
+      : this.#withinDeadline(operation, id, start)
+  }
+
+  async #timed<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
+    const startedAt = performance.now()
+    let error: SessionErrorCode | undefined
+    try {
+      return await this.#withinDeadline(operation, id, start)
+    } catch (failure) {
+      error = codeOf(failure)
+      throw failure
+    } finally {
+      this.#events.emit('storeCall', { operation, durationMs: performance.now() - startedAt, error })
+    }
+  }
+
+  /** What the store does after the deadline is nobody's answer any more. */
+  #withinDeadline<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const timeoutMs = this.#timeoutMs
+      const fail = (error: unknown): void => {
+        clearTimeout(timer)
+        if (timer === undefined) return
+        timer = undefined
+        reject(this.#storeError(operation, id, error))
+      }
+      let timer: NodeJS.Timeout | undefined = setTimeout(() => {
+        fail(
+          new SessionError(
+            'STORE_TIMEOUT',
+            `The session store did not answer "${operation}" within ${timeoutMs} ms; whether it was done is unknown.`,
+          ),
+        )
+      }, timeoutMs)
+      try {
+        runWithoutSession(start, timer).then((value) => {
+          clearTimeout(timer)
+          timer = undefined
+          resolve(value)
+        }, fail)
+      } catch (error) {
+        fail(error)
+      }
+    })
+  }
+
+  #storeError(operation: string, id: string | undefined, error: unknown): SessionError {
+    if (isSessionError(error, 'CORRUPT_RECORD')) return error
+    const told = isSessionError(error)
+      ? error
+      : new SessionError('STORE_UNAVAILABLE', `The session store failed at "${operation}".`, { cause: error })
+    this.#events.emit('storeError', { id, operation, error: told })
+    return told
+  }
+}
+
+/** The error of an application that asks for what its store does not have. */
+export function notSupported(what: string): SessionError {
+  return new SessionError('NOT_SUPPORTED', `${what}: MemorySessionStore and RedisSessionStore have it.`)
+}
+
+function codeOf(error: unknown): SessionErrorCode | undefined {
+  return isSessionError(error) ? error.code : undefined
+}
+
+/** What is wrong with a record that a store returned, if anything. */
+function problemOf(record: SessionData, id: string, maxBytes: number): string | null {
+  // By shape, not by class: the store may come from the package's other build.
+  if (typeof record.expiryReason !== 'function') return 'The store returned something that is not a SessionData.'
+  if (record.id !== id) return 'The store returned the record of another session.'
+  if (typeof record.tokenHash !== 'string') return 'The record has no token hash.'
+  const { createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs = 0 } = record
+  const times = [createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs]
+  if (!times.every(Number.isFinite)) return 'The record has a time that is not a number.'
+  let length = 0
+  for (const [name, text] of record.fields) {
+    if (typeof text !== 'string') return 'The record has a field that is not text.'
+    length += name.length + text.length
+  }
+  return length > OVERSIZE_FACTOR * maxBytes
+    ? `The record is more than ${OVERSIZE_FACTOR} times as large as the limit of ${maxBytes} bytes.`
+    : null
+}

@@ -1,0 +1,109 @@
+// All arithmetic of time: idle and absolute end, touch, renewal, what the store is told to keep. Nobody else adds
+// milliseconds to a session.
+import type { ResolvedSessionOptions } from '../options/options.js'
+import type { ExpiryReason, SessionData, SessionEnd } from '../record/session-data.js'
+import { secondsLeft } from '../record/store.js'
+
+/** How a session ran out. */
+export type Expiry = SessionEnd & { readonly reason: ExpiryReason }
+
+/** What the times of a session are reckoned with. */
+type TimeOptions = Pick<
+  ResolvedSessionOptions,
+  | 'clock'
+  | 'idleTimeoutMs'
+  | 'absoluteTimeoutMs'
+  | 'touchIntervalMs'
+  | 'logicalIdTimeoutMs'
+  | 'renewAfterMs'
+  | 'renewGraceMs'
+  | 'retentionSeconds'
+>
+
+/** When things happen to a session. Milliseconds since the epoch, unless a name says otherwise. */
+export class Times {
+  readonly #options: TimeOptions
+
+  constructor(options: TimeOptions) {
+    this.#options = options
+  }
+
+  /** The present, in whole milliseconds since the epoch. */
+  now(): number {
+    return Math.floor(this.#options.clock())
+  }
+
+  /** How a session ran out, by the record's own times and by the idle timeout in force, which may be shorter than when it was written. */
+  expiryOf(record: SessionData): Expiry | null {
+    const now = this.now()
+    const idleMs = record.idleTimeoutMs ?? this.#options.idleTimeoutMs
+    const reason = record.expiryReason(now) ?? (now - record.lastAccessedAt >= idleMs ? 'idle' : null)
+    if (reason === 'absolute') return { reason, at: record.absoluteExpiresAt }
+    return reason && { reason, at: Math.min(record.expiresAt, record.lastAccessedAt + idleMs) }
+  }
+
+  /** When a session that began at `start` is over whatever happens. */
+  absoluteEnd(start: number): number {
+    return start + this.#options.absoluteTimeoutMs
+  }
+
+  /** When a session that was active at `at` ends if nothing more happens. */
+  nextEnd(record: Pick<SessionData, 'idleTimeoutMs' | 'absoluteExpiresAt'>, at: number): number {
+    return Math.min(at + (record.idleTimeoutMs ?? this.#options.idleTimeoutMs), record.absoluteExpiresAt)
+  }
+
+  /** When this session would end if it were used now. */
+  endAfter(record: SessionData): number {
+    return this.nextEnd(record, record.effectiveNow(this.now()))
+  }
+
+  /** How many seconds the store keeps a record: so that its end can be told, longer than it lives. */
+  ttlSeconds(record: Pick<SessionData, 'expiresAt'>, now: number): number {
+    return secondsLeft(record, now) + this.#options.retentionSeconds
+  }
+
+  /** Whether the session was not used for so long that its logical ID has ended. */
+  isLogicalIdOver({ lastAccessedAt }: SessionData): boolean {
+    return this.now() - lastAccessedAt >= this.#options.logicalIdTimeoutMs
+  }
+
+  /** Whether the recorded last access is old enough to be moved. */
+  isTouchDue(record: SessionData): boolean {
+    return this.now() - record.lastAccessedAt >= this.#touchIntervalMs(record)
+  }
+
+  /**
+   * Whether a write from `before` to `after` has to move a persistent cookie, too. A write moves the last access, so no
+   * touch comes due while a session is written to; the cookie then moves with one write in each touch interval.
+   */
+  movesCookie(before: SessionData, after: SessionData): boolean {
+    const intervalMs = this.#touchIntervalMs(after)
+    const nth = (at: number): number => Math.floor((at - after.createdAt) / intervalMs)
+    return intervalMs === 0 || nth(after.lastAccessedAt) > nth(before.lastAccessedAt)
+  }
+
+  /** Whether the token has reached the age at which it is replaced. */
+  isRenewalDue({ previousToken, createdAt }: SessionData): boolean {
+    const { renewAfterMs, renewGraceMs } = this.#options
+    // The grace of the last renewal began with the token of now.
+    const since = previousToken === undefined ? createdAt : previousToken.until - renewGraceMs
+    return this.now() - since >= renewAfterMs
+  }
+
+  /** Until when the token that gives way at `at` stays good. */
+  graceUntil(at: number): number {
+    return at + this.#options.renewGraceMs
+  }
+
+  /** Whether tokens are replaced by age, so that the age of each has to be known. */
+  get renewsByAge(): boolean {
+    return Number.isFinite(this.#options.renewAfterMs)
+  }
+
+  /** A session with a short timeout of its own or of its logical ID is touched more often, or activity would not count. */
+  #touchIntervalMs(record: SessionData): number {
+    const { touchIntervalMs, logicalIdTimeoutMs } = this.#options
+    const shortestMs = Math.min(record.idleTimeoutMs ?? Number.POSITIVE_INFINITY, logicalIdTimeoutMs)
+    return Math.min(touchIntervalMs, shortestMs / 10)
+  }
+}

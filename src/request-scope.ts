@@ -1,0 +1,28 @@
+// The object that stands for the request that is being handled, for code that is handed none.
+import { AsyncLocalStorage } from 'node:async_hooks'
+
+/** One for all copies of this package: a program may load both builds. */
+const SHARED: unique symbol = Symbol.for('sojourn.context')
+const shared = globalThis as { [SHARED]?: AsyncLocalStorage<object | undefined> }
+shared[SHARED] ??= new AsyncLocalStorage()
+const current = shared[SHARED]
+
+/** The object of the request that is being handled, or `undefined` outside of one: a key for a `WeakMap`. */
+export function requestScope(): object | undefined {
+  return current.getStore()
+}
+
+/** Runs `task`, and everything that it starts, with `scope` as the object of the request. */
+export function runWithSession<T>(scope: object, task: () => T): T {
+  return current.run(scope, task)
+}
+
+/**
+ * Runs `task`, and everything that it starts, outside of any request: for calls of the store, which knows none.
+ *
+ * Up to Node 22 a promise keeps the context in which it was made, here the whole request. When a store's client makes many,
+ * V8 may come to take what they hold for long-lived (pretenuring), and from then on only full collections free a request.
+ */
+export function runWithoutSession<Arg, T>(task: (arg: Arg) => T, arg: Arg): T {
+  return current.run(undefined, task, arg)
+}
