@@ -52,6 +52,15 @@ export interface CookieOptions {
    * @default false
    */
   persistent?: boolean
+  /**
+   * What to do when a request has cookies of two live sessions. Whoever can set cookies for the domain, such as a
+   * neighbouring subdomain, may have planted one of them, to have a user work in a session of theirs. `'new-session'`:
+   * believe neither, tell the event `cookieConflict` and begin a new session. `'first'`: take the first one in the header,
+   * which is that of the longest path; for two middlewares that share name, secret and store under paths inside each other.
+   * Over HTTPS a name with the prefix `__Host-`, the default, cannot be planted: the first one is taken then.
+   * @default 'new-session'
+   */
+  onConflict?: 'new-session' | 'first'
 }
 
 /**
@@ -76,6 +85,7 @@ export function resolveCookie(secret: string | readonly string[], options: Cooki
     partitioned: options.partitioned ?? false,
     priority: options.priority,
     persistent: options.persistent ?? false,
+    onConflict: options.onConflict ?? 'new-session',
     keys: resolveSecrets(secret),
   })
   checkAttributes(resolved)
@@ -129,6 +139,7 @@ const TYPES = {
   partitioned: 'boolean',
   priority: 'any',
   persistent: 'boolean',
+  onConflict: 'any',
 } as const satisfies Record<keyof CookieOptions, string>
 
 function checkTypes(options: CookieOptions): void {
@@ -169,6 +180,9 @@ function checkAttributes(cookie: ResolvedCookie): void {
   }
   if (cookie.priority !== undefined && !['low', 'medium', 'high'].includes(cookie.priority)) {
     throw invalidOption('cookie.priority is not "low", "medium" or "high".')
+  }
+  if (!['new-session', 'first'].includes(cookie.onConflict)) {
+    throw invalidOption('cookie.onConflict is not "new-session" or "first".')
   }
   if (cookie.partitioned && cookie.secure === false) throw invalidOption('cookie.partitioned needs Secure.')
   if (typeof cookie.path !== 'string' || !cookie.path.startsWith('/')) {

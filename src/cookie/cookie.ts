@@ -43,6 +43,7 @@ export interface ResolvedCookie {
   readonly partitioned: boolean
   readonly priority: 'low' | 'medium' | 'high' | undefined
   readonly persistent: boolean
+  readonly onConflict: 'new-session' | 'first'
   /** Newest first. Key objects print as `SecretKeyObject {}`, never as the secret. */
   readonly keys: readonly KeyObject[]
 }
@@ -126,6 +127,14 @@ function verify(cookie: string, keys: readonly KeyObject[], verified: VerifiedCo
 
 function isSameClaim(a: CookieClaim, b: CookieClaim): boolean {
   return a.id === b.id && a.token === b.token
+}
+
+/**
+ * Whether the first of two session cookies is believed: because the options say so, or because nobody but this host can have
+ * set a cookie of that name (RFC 6265bis 4.1.3.2).
+ */
+export function believesFirst(cookie: ResolvedCookie, name: string): boolean {
+  return cookie.onConflict === 'first' || name.startsWith('__Host-')
 }
 
 /** Whether the header has any cookie of that name, of whatever content. */

@@ -70,6 +70,11 @@ export interface SessionEventMap {
   unknownSession: { id: string; ip: string | undefined }
   /** A well-signed cookie held a token that is not, or no longer, this session's. */
   tokenMismatch: { id: string; userId: UserId; ip: string | undefined }
+  /**
+   * A request had cookies of two live sessions under a name that other hosts of the domain can set, too. Neither was believed;
+   * see `cookie.onConflict`.
+   */
+  cookieConflict: { ids: readonly string[]; ip: string | undefined }
   /** A record or one field of it could not be read and was set aside. */
   corruptRecord: { id: string; field?: string | undefined; cause: unknown }
   /** `update()` has to run its function again, because another request wrote the field in between. */
@@ -105,6 +110,7 @@ type Listener<Name extends SessionEventName> = (event: SessionEvent<Name>) => vo
 const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
   'lateChange',
   'corruptRecord',
+  'cookieConflict',
   'storeError',
   'archiveFailed',
 ])
@@ -191,6 +197,9 @@ function describe(name: SessionEventName, event: object): string {
     return event.reason === 'headers-sent'
       ? `${name}: a new session was filled after the response headers had been sent, so it got no cookie and was not stored.`
       : `${name}: session fields were changed after the response; call save() to store them.`
+  }
+  if (name === 'cookieConflict') {
+    return `${name}: a request came with cookies of two live sessions, and neither was believed: see the option cookie.onConflict.`
   }
   if (name === 'archiveFailed') return `${name}: a session could not be archived; the next clean-up tries again.`
   return `${name}: a session record could not be read and was set aside.`

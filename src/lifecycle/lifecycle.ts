@@ -133,10 +133,15 @@ export class Lifecycle implements ActivitySource {
   }
 
   /**
-   * The first of these claims that opens a live session, or else what is known of one that is over. Each failing one is told
-   * as an event, with the client's address.
+   * The live session that these claims open, or else what is known of one that is over. Each failing one is told as an event,
+   * with the client's address. Of claims to two live sessions the first counts with `believesFirst`, and none without: one of
+   * them may have been planted. Two tokens of one session, around a renewal, are no such conflict.
    */
-  async find(claims: readonly CookieClaim[], ip: () => string | undefined): Promise<Finding> {
+  async find(
+    claims: readonly CookieClaim[],
+    { ip, believesFirst }: { ip: () => string | undefined; believesFirst: boolean },
+  ): Promise<Finding> {
+    let found: FoundSession | null = null
     let ended: EndedSession | null = null
     const epoch = this.epoch.refresh()
     for (const claim of claims) {
@@ -154,15 +159,22 @@ export class Lifecycle implements ActivitySource {
       }
       const end = this.endOf(record)
       if (end === null) {
-        if (this.events.isHeard('loaded')) this.events.emit('loaded', nameOf(record))
-        return { record, claim, isCurrentToken: match === 'current' }
+        if (found !== null && found.record.id !== record.id) {
+          this.events.emit('cookieConflict', { ids: [found.record.id, record.id], ip: ip() })
+          return null
+        }
+        if (found === null || match === 'current') found = { record, claim, isCurrentToken: match === 'current' }
+        if (believesFirst) break
+        continue
       }
       if (end.reason === 'idle' || end.reason === 'absolute') {
         this.events.emit('expired', { ...nameOf(record), reason: end.reason })
       } else this.events.emit('usedAfterEnd', { ...nameOf(record), end, ip: ip() })
       ended ??= { ...nameOf(record), end }
     }
-    return ended && { ended }
+    if (found === null) return ended && { ended }
+    if (this.events.isHeard('loaded')) this.events.emit('loaded', nameOf(found.record))
+    return found
   }
 
   /** The record of a session, live or not, for a reader that has proved its right or needs none. */

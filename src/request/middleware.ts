@@ -1,7 +1,15 @@
 // The request path, from top to bottom: read the cookie, load, attach, let the handler run, commit, set the cookie.
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
-import { clearCookie, hasCookie, isInScope, readCookie, VerifiedCookies, writeCookie } from '../cookie/cookie.js'
+import {
+  believesFirst,
+  clearCookie,
+  hasCookie,
+  isInScope,
+  readCookie,
+  VerifiedCookies,
+  writeCookie,
+} from '../cookie/cookie.js'
 import { isSessionError, SessionError } from '../errors.js'
 import { type ActivityRequest, recordActivity, type SessionActivityType } from '../events/activity-hook.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
@@ -67,7 +75,10 @@ export function requestPath(engine: Lifecycle): RequestHandler {
 
     // Load.
     engine
-      .find(claims, () => ipOf(request, clientContext))
+      .find(claims, {
+        ip: () => ipOf(request, clientContext),
+        believesFirst: claims.length === 1 || believesFirst(cookie, cookieName),
+      })
       .then(
         (found) => exchange.begin(found ?? 'new'),
         (error) => {

@@ -521,12 +521,108 @@ describe('of several cookies of the name', () => {
     expect(nameIn(await client.get('/peek', { cookie: `${'sid=junk; '.repeat(500)}sid=${first}` }))).toBe('first')
   })
 
-  test('the first live one wins', async () => {
+  test('none is believed when two are live, in either order: one may have been planted', async () => {
+    const { client, middleware, store, first, second } = await twoSessions()
+    const conflicts: SessionEventMap['cookieConflict'][] = []
+    middleware.events.on('cookieConflict', (event) => conflicts.push(event))
+    const ids = [first, second].map((value) => value.split('.')[0] as string)
+    const before = callsOf(store)
+    for (const cookie of [`sid=${first}; sid=${second}`, `sid=junk; sid=${second}; sid=${second}; sid=${first}`]) {
+      const answer = await client.get('/peek', { cookie })
+      expect(answer.json()['fields']).toEqual({})
+      expect(ids).not.toContain(answer.json()['id'])
+      expect(answer.setCookies).toEqual([])
+    }
+    expect(conflicts).toMatchObject([{ ids }, { ids: [...ids].reverse() }])
+    expect(callsOf(store)).toEqual({ ...before, get: before.get + 4 })
+    // Neither is over for it.
+    expect(nameIn(await client.get('/peek', { cookie: `sid=${first}` }))).toBe('first')
+    expect(nameIn(await client.get('/peek', { cookie: `sid=${second}` }))).toBe('second')
+    expect(conflicts).toHaveLength(2)
+  })
+
+  test('one whose session is over gives way to the live one', async () => {
     const { client, first, second } = await twoSessions()
-    expect(nameIn(await client.get('/peek', { cookie: `sid=${first}; sid=${second}` }))).toBe('first')
-    expect(nameIn(await client.get('/peek', { cookie: `sid=${second}; sid=${first}` }))).toBe('second')
     await client.post('/logout', undefined, { cookie: `sid=${first}` })
     expect(nameIn(await client.get('/peek', { cookie: `sid=${first}; sid=${second}` }))).toBe('second')
+    expect(nameIn(await client.get('/peek', { cookie: `sid=${second}; sid=${first}` }))).toBe('second')
+  })
+
+  test('those of one session are no conflict: the one before a renewal, or before a login', async () => {
+    const { client, middleware } = await site()
+    const told: string[] = []
+    middleware.events.on('cookieConflict', () => told.push('conflict'))
+    await client.post('/set?name=mine')
+    const older = client.cookies.get('sid') as string
+    await client.post('/renew')
+    const renewed = client.cookies.get('sid') as string
+    for (const cookie of [`sid=${older}; sid=${renewed}`, `sid=${renewed}; sid=${older}`]) {
+      expect(nameIn(await client.get('/peek', { cookie }))).toBe('mine')
+      // The newer token is the one that counts: it can be renewed again.
+      expect((await client.clone().post('/set?seen=1', undefined, { cookie })).status).toBe(200)
+    }
+    await client.post('/login')
+    const loggedIn = client.cookies.get('sid') as string
+    for (const cookie of [`sid=${renewed}; sid=${loggedIn}`, `sid=${loggedIn}; sid=${renewed}; sid=${older}`]) {
+      expect((await client.get('/peek', { cookie })).json()).toMatchObject({ userId: 'ann', fields: { name: 'mine' } })
+    }
+    expect(told).toEqual([])
+  })
+
+  test('the current token of a session counts before the one before it', async () => {
+    const { client } = await site()
+    await client.post('/set?name=mine')
+    const older = client.cookies.get('sid') as string
+    await client.post('/renew')
+    // Who comes with the older token alone gets no new one.
+    expect((await client.clone().post('/renew', undefined, { cookie: `sid=${older}` })).setCookies).toEqual([])
+    const both = `sid=${older}; ${client.cookieHeader}`
+    expect((await client.clone().post('/renew', undefined, { cookie: both })).setCookies).toHaveLength(1)
+  })
+
+  test('the first is believed by choice, and under the prefix __Host-, which nobody else can set', async () => {
+    const chosen = await site({ cookie: { onConflict: 'first' } })
+    const prefixed = await site({}, behindProxy)
+    for (const [{ server, store, middleware }, headers, name] of [
+      [chosen, {}, 'sid'],
+      [prefixed, HTTPS, '__Host-sid'],
+    ] as const) {
+      const told: string[] = []
+      middleware.events.on('cookieConflict', () => told.push('conflict'))
+      const values: string[] = []
+      for (const value of ['first', 'second']) {
+        const client = new Client(server)
+        await client.post(`/set?name=${value}`, undefined, headers)
+        values.push(`${name}=${client.cookies.get(name)}`)
+      }
+      const before = store.calls.get
+      const client = new Client(server)
+      expect(nameIn(await client.get('/peek', { ...headers, cookie: values.join('; ') }))).toBe('first')
+      expect(nameIn(await client.get('/peek', { ...headers, cookie: values.reverse().join('; ') }))).toBe('second')
+      expect(store.calls.get - before).toBe(2)
+      expect(told).toEqual([])
+    }
+  })
+
+  test('none is believed under __Secure-, which a neighbour with HTTPS can set', async () => {
+    const { server } = await site({ cookie: { domain: 'example.com' } }, behindProxy)
+    const values: string[] = []
+    for (const value of ['first', 'second']) {
+      const client = new Client(server)
+      await client.post(`/set?name=${value}`, undefined, HTTPS)
+      values.push(client.cookieHeader)
+    }
+    expect(nameIn(await new Client(server).get('/peek', { ...HTTPS, cookie: values.join('; ') }))).toBeUndefined()
+  })
+
+  test('a conflict is warned of, once, when nobody listens', async () => {
+    const { client, first, second } = await twoSessions()
+    const warnings = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    for (let n = 0; n < 3; n++) await client.get('/peek', { cookie: `sid=${first}; sid=${second}` })
+    expect(warnings.mock.calls).toEqual([
+      [expect.stringContaining('cookie.onConflict'), { type: 'SojournWarning', code: 'SOJOURN_COOKIECONFLICT' }],
+    ])
+    expect(JSON.stringify(warnings.mock.calls)).not.toContain(first)
   })
 
   test('an unknown one that is rightly signed gives way to the live one', async () => {
@@ -1071,6 +1167,7 @@ describe('options that browsers would drop in silence, or that an attacker could
     ['sameSite: true', { sameSite: true }],
     ['an unknown secure', { secure: 'yes' }],
     ['an unknown priority', { priority: 'urgent' }],
+    ['an unknown onConflict', { onConflict: 'last' }],
     ['an empty name', { name: '' }],
     ['a name with white space', { name: 'a b' }],
     ['a name with =', { name: 'a=b' }],

@@ -328,6 +328,21 @@ const CASES: readonly Case[] = [
     },
   },
   {
+    of: 'cookieConflict',
+    when: 'a request has cookies of two live sessions',
+    async before(rig) {
+      await login(rig)
+      const planted = await rig.login('bob')
+      rig.client.cookies.set('a', `1; ${planted.cookieHeader}`)
+    },
+    async act(rig) {
+      await rig.client.get('/plain')
+      const ids = [...rig.client.cookieHeader.matchAll(/sid=([^.]+)/g)].map(([, id]) => id)
+      expect(ids).toHaveLength(2)
+      return [['cookieConflict', { ids, ip: IP }]]
+    },
+  },
+  {
     of: 'unknownSession',
     when: 'the store does not have what a cookie names',
     async act(rig) {

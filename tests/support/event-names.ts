@@ -19,6 +19,7 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   badCookie: true,
   unknownSession: true,
   tokenMismatch: true,
+  cookieConflict: true,
   corruptRecord: true,
   conflict: true,
   lateWrite: true,
