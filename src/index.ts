@@ -66,9 +66,9 @@ export type {
   FieldValue,
   Session,
   SessionCallback,
-  SessionCookie,
   SessionFields,
   SessionMetadata,
 } from './session/session.js'
+export type { SessionCookie } from './session/session-cookie.js'
 export type { InferSchemaOutput, StandardSchema, TypedSession } from './session/typed.js'
 export { MemorySessionStore, type MemorySessionStoreOptions } from './stores/memory.js'

@@ -18,8 +18,8 @@ import { type ClientFacts, cleanContext, differenceOf } from '../request/client.
 import { type HttpRequest, requestPath } from '../request/middleware.js'
 import type { HttpResponse } from '../request/response.js'
 import { Fields } from '../session/fields.js'
+import { checkUserId } from '../session/life.js'
 import { isSession, type Session } from '../session/session.js'
-import { checkUserId } from '../session/state.js'
 import { MemorySessionStore } from '../stores/memory.js'
 import { CleanUp, type CleanUpResult } from './cleanup.js'
 

@@ -16,7 +16,9 @@ import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionContext } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
 import { runWithSession } from '../request-scope.js'
+import { mayCommit, promiseNextStep, renewBeforeHead, takeNextStep } from '../session/commit.js'
 import { Fields } from '../session/fields.js'
+import { cookieContent } from '../session/response-cookie.js'
 import { belongsTo, isSession, type Session, sessionOf } from '../session/session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
 import { warn, warnOfFailure } from '../warn.js'
@@ -114,7 +116,6 @@ class Exchange implements SessionHost, ResponseHooks {
   #endedBefore: EndedSession | null = null
   #areHeadersDecided = false
   #isResponded = false
-  #hasTouched = false
   /** Writes of the commit under way. */
   #writes = 0
 
@@ -141,7 +142,7 @@ class Exchange implements SessionHost, ResponseHooks {
     }
     if (this.#engine.options.activity?.wantsRequests && this.#held) this.#recordRequest(this.#res as HttpResponse)
     // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
-    const mustHold = this.#state.mayCommit() || this.#clearsSiteData()
+    const mustHold = mayCommit(this.#state) || this.#clearsSiteData()
     if (this.#held && (mustHold || isPlain(this.#res as HttpResponse))) this.#hold(this.#held)
     this.#enter(() => this.#next())
   }
@@ -251,14 +252,14 @@ class Exchange implements SessionHost, ResponseHooks {
   beforeHead(isLast: boolean): Promise<void> | undefined {
     if (this.#engine.options.commit === 'before-response') return this.#commit(isLast)
     // The one store call that the head has to wait for: whether the client gets another token.
-    const renewal = this.#state.isRenewalDue() ? this.#state.renewInPassing().catch(ignoreTouchFailure) : undefined
+    const renewal = renewBeforeHead(this.#state)
     if (renewal) return renewal.then(() => this.#answerFirst(isLast))
     this.#answerFirst(isLast)
     return undefined
   }
 
   #answerFirst(isLast: boolean): void {
-    this.#state.promiseCookie(this.#state.plan())
+    promiseNextStep(this.#state)
     this.#decideHeaders()
     if (isLast) this.#commitLater()
   }
@@ -273,35 +274,13 @@ class Exchange implements SessionHost, ResponseHooks {
   #commit(isLast: boolean): Promise<void> | undefined {
     const state = this.#state
     // Something that the handler did not wait for is under way: what it leaves behind is what counts, a failure too.
-    const waiting = state.running ?? (this.#writes < MAX_WRITES ? this.#write(state) : undefined)
+    const waiting = state.running ?? (this.#writes++ < MAX_WRITES ? takeNextStep(state) : undefined)
     // While that went on, so may have the handler.
     if (waiting) return waiting.then(() => this.#commit(isLast))
     this.#writes = 0
     this.#decideHeaders()
     if (isLast) this.#isResponded = true
     return undefined
-  }
-
-  #write(state: SessionState): Promise<void> | undefined {
-    this.#writes++
-    const plan = state.plan()
-    switch (plan.status) {
-      case 'empty':
-      case 'destroyed':
-        return undefined
-      case 'new':
-        if (state.canBeCreated()) return state.commit(plan)
-        state.tellLateChange('headers-sent')
-        return undefined
-      case 'unchanged':
-        if (state.isLogicalIdDue()) return state.keepLogicalIdInPassing().catch(ignoreTouchFailure)
-        if (state.isRenewalDue()) return state.renewInPassing().catch(ignoreTouchFailure)
-        if (this.#hasTouched || !state.isTouchDue()) return undefined
-        this.#hasTouched = true
-        return state.touch().catch(ignoreTouchFailure)
-      case 'changed':
-        return state.commit(plan)
-    }
   }
 
   #commitLater(): void {
@@ -346,7 +325,7 @@ class Exchange implements SessionHost, ResponseHooks {
     if (this.#state.cookie === 'clear' && hasCookie(cookieHeader, cookieName)) {
       return clearCookie(cookie, isSecure, attributes)
     }
-    const content = this.#state.cookie === 'set' ? this.#state.cookieContent() : null
+    const content = this.#state.cookie === 'set' ? cookieContent(this.#state) : null
     if (content === null) return null
     if (!isSecure && cookie.secure === 'auto') warnOnce(this.#engine, 'plain_http', PLAIN_HTTP)
     return writeCookie(cookie, { ...content, isSecure, attributes })
@@ -423,11 +402,6 @@ function warnOnce(engine: Lifecycle, code: string, message: string): void {
   if (codes.has(code)) return
   warned.set(engine, codes.add(code))
   warn(message, code)
-}
-
-/** That the session ended, or that such a write failed and was told, does not spoil a response that changed nothing. */
-function ignoreTouchFailure(error: unknown): void {
-  if (!isStoreError(error) && !isSessionError(error, 'SESSION_ENDED')) throw error
 }
 
 function isStoreError(error: unknown): boolean {

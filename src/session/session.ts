@@ -1,12 +1,16 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
 
-import type { CookieAttributes } from '../cookie/cookie.js'
-import { type Duration, LONGEST_MS } from '../duration.js'
+import type { Duration } from '../duration.js'
 import { SessionError } from '../errors.js'
 import type { Activity } from '../events/activity-hook.js'
-import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
 import { NO_CONTEXT } from '../record/session-info.js'
+import { updateField } from './atomic-update.js'
+import { recordActivityOf } from './inside.js'
+import * as life from './life.js'
+import { askLogicalId, showLogicalId } from './logical-id.js'
+import { expiresAt } from './response-cookie.js'
+import { SessionCookie } from './session-cookie.js'
 import type { SessionState } from './state.js'
 import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
 
@@ -156,7 +160,7 @@ export class Session {
     name: K,
     modify: (value: FieldValue<K> | undefined) => T | Promise<T>,
   ): Promise<T> {
-    return this[STATE].update(name, modify as (value: unknown) => unknown) as Promise<T>
+    return updateField(this[STATE], name, modify as (value: unknown) => unknown) as Promise<T>
   }
 
   /**
@@ -182,17 +186,17 @@ export class Session {
    * session whose cookie cannot be sent any more it is not kept.
    */
   get logicalId(): string {
-    return this[STATE].logicalId()
+    return askLogicalId(this[STATE])
   }
 
   /** When the session was created or logged in; for one that is not stored yet, now. */
   get createdAt(): Date {
-    return new Date(this[STATE].record?.createdAt ?? this[STATE].engine.now())
+    return new Date(this[STATE].record?.createdAt ?? this[STATE].lifecycle.now())
   }
 
   /** When the session ends if nothing more happens. */
   get expiresAt(): Date {
-    return new Date(this[STATE].expiresAt())
+    return new Date(expiresAt(this[STATE]))
   }
 
   /** Whether the session began with this request. */
@@ -207,8 +211,8 @@ export class Session {
 
   /** What else is known: user, times, and the client. */
   get metadata(): SessionMetadata {
-    const { record, engine, previousEnd } = this[STATE]
-    const now = engine.now()
+    const { record, lifecycle, previousEnd } = this[STATE]
+    const now = lifecycle.now()
     return Object.freeze({
       userId: record?.userId,
       logicalId: record?.logicalId,
@@ -219,7 +223,7 @@ export class Session {
       updatedAt: new Date(record?.updatedAt ?? now),
       lastAccessedAt: new Date(record?.lastAccessedAt ?? now),
       expiresAt: this.expiresAt,
-      absoluteExpiresAt: new Date(record?.absoluteExpiresAt ?? now + engine.options.absoluteTimeoutMs),
+      absoluteExpiresAt: new Date(record?.absoluteExpiresAt ?? now + lifecycle.options.absoluteTimeoutMs),
     })
   }
 
@@ -237,7 +241,7 @@ export class Session {
   save(): Promise<void>
   save(callback: SessionCallback): void
   save(callback?: SessionCallback): Promise<void> | void {
-    return settle(this[STATE].save(), callback)
+    return settle(life.save(this[STATE]), callback)
   }
 
   /**
@@ -247,7 +251,7 @@ export class Session {
   reload(): Promise<void>
   reload(callback: SessionCallback): void
   reload(callback?: SessionCallback): Promise<void> | void {
-    return settle(this[STATE].reload(), callback)
+    return settle(life.reload(this[STATE]), callback)
   }
 
   /**
@@ -257,7 +261,7 @@ export class Session {
   touch(): Promise<void>
   touch(callback: SessionCallback): void
   touch(callback?: SessionCallback): Promise<void> | void {
-    return settle(this[STATE].touch(), callback)
+    return settle(life.touch(this[STATE]), callback)
   }
 
   /**
@@ -267,7 +271,7 @@ export class Session {
    *   `STORE_UNAVAILABLE`, `STORE_TIMEOUT`; the old token then stays the good one.
    */
   renew(): Promise<void> {
-    return this[STATE].renew()
+    return life.renew(this[STATE])
   }
 
   /**
@@ -284,8 +288,8 @@ export class Session {
   regenerate(first?: { keep?: boolean | readonly string[] } | SessionCallback): Promise<Session> | void {
     if (typeof first === 'function') return settle(this.regenerate(), first)
     const keep = first?.keep ?? false
-    if (keep === false) return unlessIgnored(this[STATE].replaceWithEmpty().then(sessionOf))
-    return unlessIgnored(this[STATE].regenerate(keep === true ? 'all' : keep).then(() => this))
+    if (keep === false) return unlessIgnored(life.replaceWithEmpty(this[STATE]).then(sessionOf))
+    return unlessIgnored(life.regenerate(this[STATE], keep === true ? 'all' : keep).then(() => this))
   }
 
   /**
@@ -295,7 +299,7 @@ export class Session {
   destroy(): Promise<void>
   destroy(callback: SessionCallback): void
   destroy(callback?: SessionCallback): Promise<void> | void {
-    return settle(this[STATE].destroy(), callback)
+    return settle(life.destroy(this[STATE]), callback)
   }
 
   /**
@@ -305,7 +309,7 @@ export class Session {
    * @throws {SessionError} `INVALID_ARGUMENT` beyond the idle timeout of the preset `'aal3'`, and as `save()`.
    */
   setExpiry(duration: Duration): Promise<void> {
-    return unlessIgnored(this[STATE].setExpiry(duration))
+    return unlessIgnored(life.setExpiry(this[STATE], duration))
   }
 
   /**
@@ -316,7 +320,7 @@ export class Session {
    *   refuse; and as `renew()`.
    */
   login(userId: string | number): Promise<void> {
-    return this[STATE].login(userId)
+    return life.login(this[STATE], userId)
   }
 
   /**
@@ -325,7 +329,7 @@ export class Session {
    * @throws {SessionError} `INVALID_ARGUMENT` when nobody is logged in, and as `renew()`.
    */
   reauthenticate(): Promise<void> {
-    return unlessIgnored(this[STATE].reauthenticate())
+    return unlessIgnored(life.reauthenticate(this[STATE]))
   }
 
   /**
@@ -333,7 +337,7 @@ export class Session {
    * @throws {SessionError} as `destroy()`.
    */
   logout(): Promise<void> {
-    return unlessIgnored(this[STATE].logout().then(ignore))
+    return unlessIgnored(life.logout(this[STATE]))
   }
 
   /**
@@ -343,7 +347,7 @@ export class Session {
    *   can get no cookie.
    */
   restart(): Promise<void> {
-    return unlessIgnored(this[STATE].restart())
+    return unlessIgnored(life.restart(this[STATE]))
   }
 
   /**
@@ -352,7 +356,7 @@ export class Session {
    * @throws {SessionError} as `restart()`.
    */
   completeWorkflow(): Promise<string> {
-    return unlessIgnored(this[STATE].completeWorkflow())
+    return unlessIgnored(life.completeWorkflow(this[STATE]))
   }
 
   /** For `logActivity()`, which may be of another copy of this package. */
@@ -361,12 +365,12 @@ export class Session {
     details: Record<string, unknown> | undefined,
     options?: { keepsLogicalId: boolean },
   ): Activity | undefined {
-    return this[STATE].recordActivity(type, details, options)
+    return recordActivityOf(this[STATE], type, details, options)
   }
 
   /** For loggers: the logical ID, without making the session be stored or the response depend on it. */
   [PEEK_LOGICAL_ID](): string {
-    return this[STATE].peekLogicalId()
+    return showLogicalId(this[STATE])
   }
 
   /** What `console.log` shows: the ID and the names of the fields, no values. */
@@ -377,107 +381,6 @@ export class Session {
 
 export interface Session extends Partial<SessionFields> {}
 
-/** The session's cookie as express-session users know it. Attributes hold for this response only. */
-export class SessionCookie {
-  readonly #state: SessionState
-
-  constructor(state: SessionState) {
-    this.#state = state
-  }
-
-  /**
-   * Milliseconds that are left, or `null` for a cookie that ends with the browser window. Setting it makes the cookie
-   * persistent and gives the session that idle timeout; `null` goes back to the defaults.
-   */
-  get maxAge(): number | null {
-    return this.#state.isPersistent() ? this.#state.expiresAt() - this.#state.engine.now() : null
-  }
-  set maxAge(ms: number | null | undefined) {
-    if (ms === null || ms === undefined) {
-      this.#state.chooseExpiry(null, false)
-      return
-    }
-    if (!Number.isFinite(ms) || ms < 1 || ms > LONGEST_MS) {
-      throw new SessionError(
-        'INVALID_ARGUMENT',
-        'cookie.maxAge must be milliseconds, above 0 and at most ten years, or null.',
-      )
-    }
-    this.#state.chooseExpiry(Math.round(ms), true)
-  }
-
-  /** As `maxAge`, as a time. */
-  get expires(): Date | null {
-    return this.#state.isPersistent() ? new Date(this.#state.expiresAt()) : null
-  }
-  set expires(date: Date | null | undefined | false) {
-    this.maxAge = date instanceof Date ? date.getTime() - this.#state.engine.now() : null
-  }
-
-  /** The idle timeout that `maxAge` was set to, in milliseconds, or `null`. */
-  get originalMaxAge(): number | null {
-    return this.#state.isPersistent() ? this.#state.idleTimeoutMs : null
-  }
-
-  get sameSite(): CookieAttributes['sameSite'] {
-    return this.#state.cookieAttributes.sameSite ?? this.#state.engine.options.cookie.sameSite
-  }
-  set sameSite(sameSite: NonNullable<CookieAttributes['sameSite']>) {
-    this.#choose({ sameSite })
-  }
-
-  get httpOnly(): boolean {
-    return this.#state.cookieAttributes.httpOnly ?? this.#state.engine.options.cookie.httpOnly
-  }
-  set httpOnly(httpOnly: boolean) {
-    this.#choose({ httpOnly })
-  }
-
-  get partitioned(): boolean {
-    return this.#state.cookieAttributes.partitioned ?? this.#state.engine.options.cookie.partitioned
-  }
-  set partitioned(partitioned: boolean) {
-    this.#choose({ partitioned })
-  }
-
-  get priority(): CookieAttributes['priority'] {
-    return this.#state.cookieAttributes.priority ?? this.#state.engine.options.cookie.priority
-  }
-  set priority(priority: NonNullable<CookieAttributes['priority']>) {
-    this.#choose({ priority })
-  }
-
-  /** Fixed by the options: a cookie of another path or domain would be another cookie. */
-  get path(): string {
-    return this.#state.engine.options.cookie.path
-  }
-
-  /** Fixed by the options, see `path`. */
-  get domain(): string | undefined {
-    return this.#state.engine.options.cookie.domain
-  }
-
-  /** Fixed by the options and the connection. */
-  get secure(): boolean | 'auto' {
-    return this.#state.engine.options.cookie.secure
-  }
-
-  #choose(attributes: CookieAttributes): void {
-    const allowed: Record<string, readonly unknown[]> = {
-      sameSite: ['strict', 'lax', 'none'],
-      priority: ['low', 'medium', 'high'],
-      httpOnly: [true, false],
-      partitioned: [true, false],
-    }
-    for (const [name, value] of Object.entries(attributes)) {
-      if (allowed[name]?.includes(value)) continue
-      throw new SessionError('INVALID_ARGUMENT', `cookie.${name} must be one of ${allowed[name]?.join(', ')}.`)
-    }
-    this.#state.cookieAttributes = { ...this.#state.cookieAttributes, ...attributes }
-    this.#state.resendCookie()
-  }
-}
-
 /** Whether this is a `Session`, of this copy of the package or another: a program may load both builds. */
 export function isSession(value: unknown): value is Session {
   if (typeof value !== 'object' || value === null) return false
@@ -485,16 +388,16 @@ export function isSession(value: unknown): value is Session {
   return typeof prototype === 'object' && prototype !== null && BRAND in prototype
 }
 
-/** Whether a session of `engine` is at hand, as far as this copy of the package can tell. */
-export function belongsTo(session: Session, engine: Lifecycle): boolean {
-  return !(session instanceof Session) || session[STATE].engine === engine
+/** Whether a session of this `lifecycle` is at hand, as far as this copy of the package can tell. */
+export function belongsTo(session: Session, lifecycle: object): boolean {
+  return !(session instanceof Session) || session[STATE].lifecycle === lifecycle
 }
 
 /** How long ago the user of a session proved who they are; `null` when nobody is logged in. */
 export function secondsSinceAuthentication(session: Session): number | null {
   const at = session.metadata.authenticatedAt
   // A session of another copy of this package has no state that this one could read.
-  const now = session instanceof Session ? session[STATE].engine.now() : Date.now()
+  const now = session instanceof Session ? session[STATE].lifecycle.now() : Date.now()
   return at === undefined ? null : Math.max(0, now - at.getTime()) / 1000
 }
 
@@ -502,7 +405,7 @@ export function secondsSinceAuthentication(session: Session): number | null {
 export function sessionOf(state: SessionState): Session {
   // Kept on the state: a WeakMap entry for each request costs more in garbage collection than all the rest of it.
   state.session ??= new Session(state)
-  return state.session
+  return state.session as Session
 }
 
 /** The names that are members, and so not field names by property. */

@@ -1,6 +1,6 @@
 // A view of a session's fields through a schema: `session.typed(schema)`.
 import { SessionError, type ValidationIssue } from '../errors.js'
-import type { SessionState } from './state.js'
+import type { Fields } from './fields.js'
 
 /** The part of Standard Schema v1 (standardschema.dev) that is used. */
 export interface StandardSchema<Input = unknown, Output = Input> {
@@ -22,12 +22,19 @@ export type InferSchemaOutput<S extends StandardSchema> = NonNullable<S['~standa
 /** The fields of a session, typed by a schema. Reading validates, assigning validates first. */
 export type TypedSession<T> = { -readonly [K in keyof T]: T[K] }
 
+/** Fields, and how they are changed where anybody may object. */
+interface TypedFields {
+  readonly fields: Pick<Fields, 'get' | 'names' | 'input' | 'adopt' | 'schemaOf'>
+  set(name: string, value: unknown): void
+  delete(name: string): boolean
+}
+
 /**
  * A field is validated when it is first read and when it was assigned since; what the schema made of it then is the
  * field's value for the rest of the request. A schema that transforms must accept its own output if fields are to be
  * assigned or altered through the view.
  */
-export function typedSession<T>(state: SessionState, schema: StandardSchema<unknown, T>): TypedSession<T> {
+export function typedSession<T>(state: TypedFields, schema: StandardSchema<unknown, T>): TypedSession<T> {
   if (typeof schema?.['~standard']?.validate !== 'function') {
     throw new SessionError('INVALID_ARGUMENT', 'typed() needs a Standard Schema, such as one of zod, valibot, arktype.')
   }
@@ -91,7 +98,7 @@ export function typedSession<T>(state: SessionState, schema: StandardSchema<unkn
 }
 
 /** The fields as a plain object. Made of entries, so that no field name is special. */
-function plain(state: SessionState): Record<string, unknown> {
+function plain(state: TypedFields): Record<string, unknown> {
   const entries = state.fields.names().map((name) => [name, state.fields.input(name)] as const)
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
 }

@@ -1,0 +1,55 @@
+// One field, read, changed and written as one atomic step: when another request got in between, it is done again with what
+// that one wrote.
+import { SessionError } from '../errors.js'
+import type { SessionData } from '../record/session-data.js'
+import { storeChanges, takeUpdated } from './commit.js'
+import { keepLogicalId } from './logical-id.js'
+import { MAX_RACES, type SessionState } from './state.js'
+
+type Modify = (value: unknown) => unknown
+
+/** `session.update()`: resolves to the new value. `modify` is called once for each race. */
+export function updateField(state: SessionState, name: string, modify: Modify): Promise<unknown> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    if (state.record === null) {
+      state.requireCookie()
+      const value = await modify(state.fields.get(name))
+      state.fields.set(name, value)
+      state.noticeLateChange()
+      return value
+    }
+    if (state.fields.isChanged(name)) await storeChanges(state)
+    await keepLogicalId(state)
+    try {
+      return await race(state, name, modify)
+    } catch (error) {
+      // What update() did not store, the commit must not store either: it would overwrite what others wrote.
+      state.fields.refresh(name, state.record.fields)
+      throw error
+    }
+  })
+}
+
+async function race(state: SessionState, name: string, modify: Modify): Promise<unknown> {
+  const { fields, lifecycle } = state
+  let record = state.record as SessionData
+  for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
+    const value = await modify(fields.get(name))
+    fields.set(name, value)
+    const write = fields.changeOf(name)
+    const expect = { field: name, text: record.fields.get(name) }
+    const change = lifecycle.change(record, { ...write, expect, isPassive: state.host.isPassive })
+    const result = await lifecycle.update(record, change)
+    if (result.status === 'updated') {
+      takeUpdated(state, change, result.record)
+      return value
+    }
+    if (result.status !== 'conflict') throw state.ended()
+    lifecycle.events.emit('conflict', { id: record.id, userId: record.userId, field: name })
+    record = record.withField(name, result.text)
+    state.record = record
+    fields.refresh(name, record.fields)
+  }
+  throw new SessionError('UPDATE_CONFLICT', `update() lost ${MAX_RACES} races for one field in a row.`)
+}

@@ -1,0 +1,288 @@
+// What a handler does with a session as a whole. Each operation acts at once, in the order of the calls: when its promise
+// resolves, the store has confirmed it.
+
+import { type Duration, milliseconds } from '../duration.js'
+import { SessionError } from '../errors.js'
+import { newLogicalId } from '../ids.js'
+import type { RegenerationParts } from '../lifecycle/lifecycle.js'
+import type { SessionData } from '../record/session-data.js'
+import { create, NO_CHANGES, storeChanges, touchNow } from './commit.js'
+import {
+  crossBoundary,
+  keepLogicalId,
+  knownLogicalId,
+  lastLogicalId,
+  logicalIdOf,
+  tellBoundary,
+  turnLogicalId,
+  unkeptLogicalId,
+} from './logical-id.js'
+import { chooseExpiry, takeIssued, takeRenewed } from './response-cookie.js'
+import { NO_METADATA, SessionState } from './state.js'
+
+/** Stores what has changed, now. */
+export function save(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    await storeChanges(state)
+  })
+}
+
+/** Reads the session again and forgets what was changed since. */
+export function reload(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    const before = state.record
+    const record = before && (await state.lifecycle.reload(before.id))
+    if (before !== null && record === null) throw state.ended()
+    if (record?.tokenHash !== before?.tokenHash) state.token = undefined
+    state.record = record
+    state.metadata = NO_METADATA
+    const stored = record?.logicalId
+    const { logical } = state
+    // What this request was about to do, another one has done.
+    if (logical !== null && stored !== undefined && stored !== logical.boundaries[0]?.from) logical.boundaries = []
+    state.fields.reset(record?.fields ?? new Map())
+  })
+}
+
+export function touch(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    await touchNow(state)
+  })
+}
+
+export async function setExpiry(state: SessionState, duration: Duration): Promise<void> {
+  chooseExpiry(state, milliseconds(duration, 'setExpiry()'))
+  return save(state)
+}
+
+export function renew(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    // Who came with the token before the last renewal is one of several that renew at once, only later.
+    if (state.record === null || state.token === undefined) return
+    state.requireCookie()
+    await storeChanges(state)
+    const renewed = await state.lifecycle.renew(state.record, state.host.isPassive)
+    if (renewed === 'ended') throw state.ended()
+    takeRenewed(state, renewed)
+  })
+}
+
+// --- Another session in its place ---
+
+/** Gives this session a new ID and token, with all or some of its fields. */
+export function regenerate(state: SessionState, keep: 'all' | readonly string[]): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireCookie()
+    state.requireWritable()
+    const { fields, id: previousId, lifecycle, record } = state
+    if (record === null) {
+      if (keep !== 'all') for (const name of fields.names()) if (!keep.includes(name)) fields.delete(name)
+      state.id = lifecycle.newId()
+      return
+    }
+    await succeed(state, { keep, userId: keep === 'all' ? record.userId : undefined, isLogin: false })
+    lifecycle.events.emit('regenerated', { ...namesOf(state), previousId })
+  })
+}
+
+/** Ends this session and puts an empty one with a new ID and token in its place. */
+export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
+  return state.inTurn(async () => {
+    state.requireCookie()
+    const { host, lifecycle, record } = state
+    const next = new SessionState(lifecycle, host, 'new')
+    if (state.standing !== 'ended') state.requireWritable()
+    if (record === null || state.standing === 'ended') {
+      next.cookie = state.cookie
+      handOver(state, next)
+      return next
+    }
+    const from = lastLogicalId(state)
+    const to = from && newLogicalId()
+    const issued = await lifecycle.regenerate(record, {
+      keep: [],
+      set: host.initialFields(),
+      isLogin: false,
+      isFresh: true,
+      logicalId: to,
+      context: host.clientContext(),
+    })
+    if (issued === null) throw state.ended()
+    takeIssued(next, issued)
+    next.fields.reset(issued.record.fields)
+    lifecycle.events.emit('regenerated', { ...namesOf(next), previousId: state.id })
+    if (to !== undefined) tellBoundary(next, { from, to, cause: 'start' })
+    handOver(state, next)
+    return next
+  })
+}
+
+/** Binds the session to a user, under a new ID and token. */
+export function login(state: SessionState, userId: string | number): Promise<void> {
+  return state.inTurn(async () => {
+    checkUserId(userId)
+    state.requireWritable()
+    state.requireCookie()
+    const previousId = state.record?.id
+    if (state.record === null) {
+      const before = state.metadata
+      state.metadata = { ...before, userId }
+      try {
+        await create(state)
+      } catch (error) {
+        // The commit may store this session yet, and must not log anyone in then.
+        state.metadata = before
+        throw error
+      }
+    } else await succeed(state, { keep: 'all', userId, isLogin: true, context: state.host.clientContext() })
+    state.lifecycle.events.emit('login', { ...namesOf(state), previousId, userId })
+  })
+}
+
+/** The user has proved again who they are. */
+export function reauthenticate(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    state.requireCookie()
+    const previousId = state.id
+    const userId = state.record?.userId
+    if (userId === undefined) {
+      throw new SessionError('INVALID_ARGUMENT', 'reauthenticate() needs a user who is logged in; call login() first.')
+    }
+    await succeed(state, { keep: 'all', userId, isLogin: true, context: state.host.clientContext() })
+    state.lifecycle.events.emit('reauthenticated', { ...namesOf(state), previousId, userId })
+  })
+}
+
+/** Ends this session and begins its successor, under a new ID and token, in one step. */
+async function succeed(state: SessionState, parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<void> {
+  await keepLogicalId(state)
+  const changes = state.fields.changes() ?? NO_CHANGES
+  const { keep } = parts
+  const set = keep === 'all' ? changes.set : new Map([...changes.set].filter(([name]) => keep.includes(name)))
+  const record = (state.record as SessionData).with(state.metadata)
+  const logicalId = unkeptLogicalId(state, record)
+  const issued = await state.lifecycle.regenerate(record, { ...parts, set, delete: changes.delete, logicalId })
+  if (issued === null) throw state.ended()
+  state.metadata = NO_METADATA
+  takeIssued(state, issued)
+  if (logicalId !== undefined) tellBoundary(state, { from: state.logical?.previous, to: logicalId, cause: 'start' })
+  if (keep === 'all') state.fields.committed(changes, issued.record.fields)
+  else state.fields.reset(issued.record.fields)
+}
+
+// --- The end ---
+
+/** Ends this session for good and puts an empty one, not stored, in its place. */
+export function logout(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    const next = new SessionState(state.lifecycle, state.host, 'new')
+    next.cookie = 'clear'
+    next.isAfterLogout = true
+    await end(state, 'logout')
+    handOver(state, next)
+  })
+}
+
+/** Ends this session for good. Ending it again is no error. */
+export function destroy(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    if (state.standing === 'ended') return
+    state.requireWritable()
+    await end(state, 'destroyed')
+    state.standing = 'ended'
+    state.cookie = 'clear'
+    state.isAfterLogout = true
+  })
+}
+
+async function end(state: SessionState, reason: 'logout' | 'destroyed'): Promise<void> {
+  const { lifecycle, record, previousEnd } = state
+  if (record !== null) {
+    const names = namesOf(state)
+    await lifecycle.end(record, { reason })
+    lifecycle.events.emit(reason, names)
+    return
+  }
+  // Who asks again may have been told that it failed: a store that waits for replicas says only now that they have it.
+  const before = previousEnd?.end.reason
+  if (previousEnd && (before === 'logout' || before === 'destroyed'))
+    await lifecycle.end(previousEnd, { reason: before })
+}
+
+function handOver(state: SessionState, next: SessionState): void {
+  next.use()
+  next.cookieAttributes = state.cookieAttributes
+  next.isAfterLogout ||= state.isAfterLogout
+  const previous = lastLogicalId(state)
+  if (previous !== undefined) next.logicalNotes().previous = previous
+  state.standing = 'replaced'
+  state.host.replace(next)
+}
+
+// --- What the logical ID stands for ---
+
+/** A new logical ID for a session that begins again: its fields go, the user stays. */
+export function restart(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    const { fields, host, lifecycle } = state
+    const initial = host.initialFields()
+    const { codec } = lifecycle.options
+    if (state.record === null) state.requireCookie()
+    else await keepLogicalId(state)
+    fields.clear()
+    for (const [name, text] of initial) fields.set(name, codec.decode(text))
+    if (state.record === null) {
+      turnLogicalId(state, 'restart')
+      return
+    }
+    try {
+      const changes = fields.changes() ?? NO_CHANGES
+      await crossBoundary(state, { from: logicalIdOf(state), to: newLogicalId(), cause: 'restart' }, changes)
+      fields.committed(changes, state.record.fields)
+    } catch (error) {
+      // The commit may store this session yet, and must not begin it again by half.
+      fields.reset(state.record.fields)
+      throw error
+    }
+  })
+}
+
+/** A new logical ID for what comes next. When another request has just done the same, it is that one's. */
+export function completeWorkflow(state: SessionState): Promise<string> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    if (state.record === null) {
+      state.requireCookie()
+      return turnLogicalId(state, 'completed')
+    }
+    const from = logicalIdOf(state)
+    await storeChanges(state)
+    await crossBoundary(state, { from, to: newLogicalId(), cause: 'completed' })
+    return logicalIdOf(state)
+  })
+}
+
+/** @throws {SessionError} `INVALID_ARGUMENT` */
+export function checkUserId(userId: unknown): void {
+  const isValid =
+    (typeof userId === 'string' && userId !== '') || (typeof userId === 'number' && Number.isFinite(userId))
+  if (!isValid) {
+    throw new SessionError('INVALID_ARGUMENT', 'A user ID is text that is not empty, or a finite number.')
+  }
+}
+
+/** What events say of a session. */
+function namesOf(state: SessionState): {
+  id: string
+  userId: string | number | undefined
+  logicalId: string | undefined
+} {
+  return { id: state.id, userId: state.record?.userId, logicalId: knownLogicalId(state) }
+}

@@ -1,0 +1,92 @@
+// What a response tells the client of its session: which token, until when, and when the cookie must be sent again.
+import { SessionError } from '../errors.js'
+import type { IssuedSession } from '../lifecycle/lifecycle.js'
+import type { SessionData } from '../record/session-data.js'
+import type { SessionState } from './state.js'
+
+/** What the cookie must hold, or `null` when this request does not know the token. */
+export function cookieContent(state: SessionState): { id: string; token: string; maxAgeSeconds?: number } | null {
+  if (state.token === undefined) return null
+  const content = { id: state.id, token: state.token }
+  if (!isPersistent(state)) return content
+  const left = Math.ceil(((state.promisedEnd ?? expiresAt(state)) - state.lifecycle.now()) / 1000)
+  return { ...content, maxAgeSeconds: Math.max(1, left) }
+}
+
+/** Whether the cookie outlives the browser window. */
+export function isPersistent({ metadata, record, lifecycle }: SessionState): boolean {
+  return metadata.persistent ?? record?.persistent ?? lifecycle.options.cookie.persistent
+}
+
+/** Sends the cookie of a known session again, so that a change of its attributes takes effect. */
+export function resendCookie(state: SessionState): void {
+  if (state.record !== null && state.token !== undefined && state.cookie === 'keep') state.cookie = 'set'
+}
+
+/** The session's end has moved: a persistent cookie has to move with it. */
+export function moveCookie(state: SessionState): void {
+  if (isPersistent(state)) resendCookie(state)
+}
+
+/** The session has a new token, which the response is to carry. */
+export function takeIssued(state: SessionState, { record, token }: IssuedSession): void {
+  state.record = record
+  state.id = record.id
+  state.token = token
+  state.mayRenew = false
+  state.cookie = 'set'
+  if (state.logical !== null) state.logical.derived = undefined
+}
+
+/** The outcome of a renewal; `null` when another request was quicker. */
+export function takeRenewed(state: SessionState, issued: IssuedSession | null): void {
+  if (issued !== null) takeIssued(state, issued)
+  // Another request renewed it a moment ago, and its response carries the new cookie, which the old must not follow.
+  else state.token = undefined
+}
+
+// --- When the session ends ---
+
+/** The idle timeout of this session, in ms. */
+export function idleTimeoutMs({ metadata, record, lifecycle }: SessionState): number {
+  const own = 'idleTimeoutMs' in metadata ? metadata.idleTimeoutMs : record?.idleTimeoutMs
+  return own ?? lifecycle.options.idleTimeoutMs
+}
+
+/** When the session ends if nothing more happens, in ms since the epoch. */
+export function expiresAt(state: SessionState): number {
+  const { record, metadata, lifecycle } = state
+  if (record !== null && !('idleTimeoutMs' in metadata)) return record.expiresAt
+  const now = lifecycle.now()
+  const absolute = metadata.absoluteExpiresAt ?? record?.absoluteExpiresAt ?? now + lifecycle.options.absoluteTimeoutMs
+  return Math.min(now + idleTimeoutMs(state), absolute)
+}
+
+/**
+ * Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default.
+ * @throws {SessionError} `INVALID_ARGUMENT`, and what a session that cannot be written throws.
+ */
+export function chooseExpiry(state: SessionState, ms: number | null, persistent?: boolean): void {
+  state.requireWritable()
+  const { longestExpiryMs } = state.lifecycle.options
+  if (ms !== null && ms > longestExpiryMs) {
+    throw new SessionError(
+      'INVALID_ARGUMENT',
+      `setExpiry() and cookie.maxAge: the preset 'aal3' allows ${longestExpiryMs / 60_000} minutes at most.`,
+    )
+  }
+  const { createdAt, absoluteExpiresAt } = state.record ?? newTimes(state)
+  // Counted from creation: asking for it in every request must not make a session that never ends.
+  state.metadata = {
+    ...state.metadata,
+    idleTimeoutMs: ms ?? undefined,
+    ...(ms !== null && { absoluteExpiresAt: Math.max(absoluteExpiresAt, createdAt + ms) }),
+    ...(persistent !== undefined && { persistent }),
+  }
+  state.noticeLateChange()
+}
+
+function newTimes({ lifecycle }: SessionState): Pick<SessionData, 'createdAt' | 'absoluteExpiresAt'> {
+  const now = lifecycle.now()
+  return { createdAt: now, absoluteExpiresAt: now + lifecycle.options.absoluteTimeoutMs }
+}
