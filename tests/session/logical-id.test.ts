@@ -701,9 +701,13 @@ describe('is no credential', () => {
     const { logicalId, id } = await ask(client.get('/id'))
     const [[name = '', cookie = ''] = []] = client.cookies
     const [, token = ''] = decodeURIComponent(cookie).split('.')
+    // Base64 without what a cookie would have to escape.
     const signed = (value: string): string =>
-      encodeURIComponent(sign(`${name}=${value}`, SECRET).slice(name.length + 1))
-    expect(encodeURIComponent(decodeURIComponent(cookie))).toBe(signed(`${id}.${token}`))
+      sign(`${name}=${value}`, SECRET)
+        .slice(name.length + 1)
+        .replaceAll('+', '-')
+        .replaceAll('/', '_')
+    expect(cookie).toBe(signed(`${id}.${token}`))
     const forged = [
       logicalId,
       signed(logicalId),
