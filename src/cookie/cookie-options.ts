@@ -10,48 +10,48 @@ export interface CookieOptions {
    * The cookie's name. A name that begins with `__Host-` or `__Secure-` has that prefix only over HTTPS.
    * @default '__Host-sid' over HTTPS ('__Secure-sid' with a domain or path), 'sid' over plain HTTP
    */
-  name?: string
+  name?: string | undefined
   /**
    * `'auto'`: Secure over HTTPS; over plain HTTP without it outside production, and an error in production. `true`: an
    * error over plain HTTP anywhere. `false`: never Secure, so anyone on the network path can take over sessions.
    * @default 'auto'
    */
-  secure?: boolean | 'auto'
+  secure?: boolean | 'auto' | undefined
   /**
    * Keeps the cookie from scripts. `false` lets any injected script take over the session.
    * @default true
    */
-  httpOnly?: boolean
+  httpOnly?: boolean | undefined
   /**
    * Whether other sites' requests carry the cookie. `'none'` needs Secure, and CSRF protection of your own.
    * @default 'lax'
    */
-  sameSite?: 'strict' | 'lax' | 'none'
+  sameSite?: 'strict' | 'lax' | 'none' | undefined
   /**
    * The path under which the middleware works and the cookie is sent, matched by whole segments.
    * @default '/'
    */
-  path?: string
+  path?: string | undefined
   /**
    * Share the cookie with subdomains of this domain. Every one of them can then set it.
    * @default none: this host only
    */
-  domain?: string
+  domain?: string | undefined
   /**
    * Partitioned (CHIPS): a separate cookie for each top-level site that embeds this one. Needs Secure.
    * @default false
    */
-  partitioned?: boolean
+  partitioned?: boolean | undefined
   /**
    * Which cookies a browser drops first when it has too many.
    * @default none
    */
-  priority?: 'low' | 'medium' | 'high'
+  priority?: 'low' | 'medium' | 'high' | undefined
   /**
    * `true`: the cookie outlives the browser window and ends with the session. `false`: it ends with the window.
    * @default false
    */
-  persistent?: boolean
+  persistent?: boolean | undefined
   /**
    * What to do when a request has cookies of two live sessions. Whoever can set cookies for the domain, such as a
    * neighbouring subdomain, may have planted one of them, to have a user work in a session of theirs. `'new-session'`:
@@ -60,7 +60,7 @@ export interface CookieOptions {
    * Over HTTPS a name with the prefix `__Host-`, the default, cannot be planted: the first one is taken then.
    * @default 'new-session'
    */
-  onConflict?: 'new-session' | 'first'
+  onConflict?: 'new-session' | 'first' | undefined
 }
 
 /**

@@ -67,11 +67,11 @@ export function session(options: SessionOptions): SessionMiddleware {
 /** What a session that is made without a request begins with. */
 export interface CreateOptions {
   /** Whose session it is; it counts towards the user's limit. */
-  userId?: string | number
+  userId?: string | number | undefined
   /** @default none; `initialFields` is for requests */
-  fields?: Record<string, unknown>
+  fields?: Record<string, unknown> | undefined
   /** What to note of the client, cut and cleaned as it is for requests. */
-  context?: SessionContext
+  context?: { readonly [Name in keyof SessionContext]: SessionContext[Name] | undefined } | undefined
 }
 
 /** Which sessions to go through; all conditions hold together. */
@@ -82,23 +82,23 @@ export interface SessionFilter {
    * `'live'`; `'ended'`, as long as they are remembered (`endedRetention`); or `'all'`.
    * @default 'live'
    */
-  status?: 'live' | 'ended' | 'all'
+  status?: 'live' | 'ended' | 'all' | undefined
   /** Created or logged in at this time or later. */
-  createdSince?: Date
+  createdSince?: Date | undefined
   /** Created or logged in before this time. */
-  createdBefore?: Date
+  createdBefore?: Date | undefined
   /** Last active at this time or later. */
-  activeSince?: Date
+  activeSince?: Date | undefined
   /** Last active before this time. */
-  activeBefore?: Date
+  activeBefore?: Date | undefined
 }
 
 /** Who ends sessions and why, for events, for `validate()`, and for the user when the session is used again. */
 export interface RevokeOptions {
   /** Who does it, in at most 500 characters. */
-  by?: string
+  by?: string | undefined
   /** Why, in your words, at most 500 characters. */
-  detail?: string
+  detail?: string | undefined
 }
 
 /** What `validate()` found. */
@@ -385,7 +385,7 @@ const MAX_REASON = 500
 const NOBODY = { userId: undefined, logicalId: undefined }
 
 /** What is no text could be stored, and never be read again. */
-function checkContext(context: SessionContext): SessionContext | undefined {
+function checkContext(context: NonNullable<CreateOptions['context']>): SessionContext | undefined {
   requireObject(context, 'context')
   const { ip, userAgent, referrer, locale } = context
   for (const [name, text] of Object.entries({ ip, userAgent, referrer, locale })) {

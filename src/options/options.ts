@@ -21,9 +21,9 @@ export interface SessionOptions {
    * Where sessions are kept.
    * @default a new `MemorySessionStore()`: one process only, gone when it ends
    */
-  store?: SessionStore
+  store?: SessionStore | undefined
   /** Name and attributes of the cookie. */
-  cookie?: CookieOptions
+  cookie?: CookieOptions | undefined
   /**
    * Timeouts by the authenticator assurance level of NIST SP 800-63B-4: `'aal1'` 30 days overall (and 30 minutes idle,
    * our default: the standard asks for none), `'aal2'` 24 hours and 1 hour idle, `'aal3'` 12 hours and 15 minutes idle.
@@ -31,81 +31,89 @@ export interface SessionOptions {
    * requires the 12 hours and recommends the 15 minutes.
    * @default none
    */
-  preset?: 'aal1' | 'aal2' | 'aal3'
+  preset?: 'aal1' | 'aal2' | 'aal3' | undefined
   /**
    * A session ends after this time without a request. OWASP: 15–30 minutes for low-risk applications.
    * @default '30m', or by the preset
    */
-  idleTimeout?: Duration
+  idleTimeout?: Duration | undefined
   /**
    * A session ends this long after its creation or login, whatever its activity.
    * @default '12h', or by the preset
    */
-  absoluteTimeout?: Duration
+  absoluteTimeout?: Duration | undefined
   /**
    * How old the recorded last access may grow before a request that changes nothing moves it forward, at the price of
    * one store call. A session may end this much earlier than `idleTimeout` after its last request.
    * @default a tenth of `idleTimeout`, at most '1m'
    */
-  touchInterval?: Duration
+  touchInterval?: Duration | undefined
   /**
    * How long the token before a `renew()` stays good, for requests that were under way. Never applies to `login()` or
    * `regenerate()`.
    * @default '10s'
    */
-  renewGrace?: Duration
+  renewGrace?: Duration | undefined
   /**
    * A token older than this is replaced with the next response that can carry a cookie; `renewGrace` says how long the old
    * one stays good. A client that loses that response and comes back after the grace is logged out.
    * @default none: tokens change at login and on `renew()`
    */
-  renewAfter?: Duration
+  renewAfter?: Duration | undefined
   /**
    * The logical ID of a session ends when the session was not used for this long: its next request gets another one.
    * @default none: it changes by `restart()` and `completeWorkflow()` only
    */
-  logicalIdTimeout?: Duration
+  logicalIdTimeout?: Duration | undefined
   /**
    * Told of each activity: what `logActivity()` says, and logins, logouts and other turns of a session by themselves. A
    * function, or an `ActivityLog` of `sojourn/activity`. It cannot delay or fail a request.
    * @default none
    */
-  activity?: ActivityHook
+  activity?: ActivityHook | undefined
   /**
    * Requests that are no activity, such as polling: their paths, matched by whole segments, or a function that says so.
    * They use the session, but do not keep it alive.
    * @default none
    */
-  passivePaths?: readonly string[] | ((req: IncomingMessage | Http2ServerRequest) => boolean)
+  passivePaths?: readonly string[] | ((req: IncomingMessage | Http2ServerRequest) => boolean) | undefined
   /**
    * How many sessions one user may have at once, in all processes together: `login()` and `manager.create()` keep to it.
    * Needs a store with an index of users, as memory and Redis have.
    * @default none: any number
    */
-  maxSessionsPerUser?: number
+  maxSessionsPerUser?: number | undefined
   /**
    * What a login does that would be one too many: `'end-oldest'` ends the session that logged in first, with the reason
    * `limit`; `'refuse'` rejects with `SESSION_LIMIT` (409), and the session goes on as it was.
    * @default 'end-oldest'
    */
-  onSessionLimit?: 'end-oldest' | 'refuse'
+  onSessionLimit?: 'end-oldest' | 'refuse' | undefined
   /**
    * What is kept of the client that begins a session: its address (by Express's `req.ip`, so by `trust proxy`), user agent,
    * referrer and preferred language. `false` keeps nothing; an object switches single facts off.
    * @default true
    */
-  clientContext?: boolean | { ip?: boolean; userAgent?: boolean; referrer?: boolean; locale?: boolean }
+  clientContext?:
+    | boolean
+    | {
+        ip?: boolean | undefined
+        userAgent?: boolean | undefined
+        referrer?: boolean | undefined
+        locale?: boolean | undefined
+      }
+    | undefined
   /**
    * The fields that a new session begins with. They are stored as soon as the handler sets any other.
    * @default none
    */
-  initialFields?: (req: IncomingMessage | Http2ServerRequest) => Record<string, unknown>
+  initialFields?: ((req: IncomingMessage | Http2ServerRequest) => Record<string, unknown>) | undefined
   /**
    * How long the store remembers sessions that are over, so that the next use of their cookie is told apart from an unknown
    * one. With `archive`, at least a day.
    * @default '15m'
    */
-  endedRetention?: Duration
+  endedRetention?: Duration | undefined
   /**
    * Called when a request's cookie names a session that is over, before the handler: the place to note why, for the user.
    * Also when it was regenerated, as for a second tab that was asking while the first logged in: its next request has the
@@ -113,14 +121,14 @@ export interface SessionOptions {
    * `req.session.metadata.previousEnd` says the same.
    * @default none
    */
-  onEnded?: (ended: EndedSession, req: IncomingMessage | Http2ServerRequest, res: object) => void
+  onEnded?: ((ended: EndedSession, req: IncomingMessage | Http2ServerRequest, res: object) => void) | undefined
   /**
    * Send `Clear-Site-Data` with the response that ends a session, by `logout()` or `destroy()`, and with those to a cookie
    * whose session was revoked, until another begins: `true` for cache and storage, or the types of data. Browsers heed it
    * over HTTPS only.
    * @default false
    */
-  clearSiteData?: boolean | readonly ('cache' | 'storage' | 'executionContexts')[]
+  clearSiteData?: boolean | readonly ('cache' | 'storage' | 'executionContexts')[] | undefined
   /**
    * Called with each session that ran out before it is removed, at least once, by whichever process cleans up. A session
    * for which it fails, or takes longer than 20 seconds, is kept for the next time, for a day at least. Sessions that
@@ -128,57 +136,57 @@ export interface SessionOptions {
    * Redis can.
    * @default none
    */
-  archive?: (session: StoredSession) => unknown
+  archive?: ((session: StoredSession) => unknown) | undefined
   /**
    * How often the store is cleaned up, at most a day, by whichever of the processes gets to it. 0 never does. The timer does
    * not keep the process alive.
    * @default '1m' with `archive`, else 0: stores forget by themselves
    */
-  cleanupInterval?: Duration
+  cleanupInterval?: Duration | undefined
   /**
    * The deadline of each store call. A call that misses it fails the request with 503.
    * @default '1s'
    */
-  storeTimeout?: Duration
+  storeTimeout?: Duration | undefined
   /**
    * When the store cannot be asked who a request belongs to: `'fail'` hands an error with status 503 to `next`;
    * `'anonymous'` goes on with an empty session that cannot be written. The cookie is left alone in both cases.
    * @default 'fail'
    */
-  onStoreError?: 'fail' | 'anonymous'
+  onStoreError?: 'fail' | 'anonymous' | undefined
   /**
    * `'before-response'`: no byte of a response leaves before the session's changes are stored. `'after-response'`
    * answers first and stores then: faster by one store call, but the client may see old data, and a failed write is
    * only an event.
    * @default 'before-response'
    */
-  commit?: 'before-response' | 'after-response'
+  commit?: 'before-response' | 'after-response' | undefined
   /**
    * How field values become text.
    * @default jsonCodec()
    */
-  codec?: SessionCodec
+  codec?: SessionCodec | undefined
   /**
    * Bounds of one session.
    * @default { maxBytes: 1_000_000, maxFields: 1_000 }
    */
-  limits?: Partial<FieldLimits>
+  limits?: { readonly [Name in keyof FieldLimits]?: FieldLimits[Name] | undefined } | undefined
   /**
    * Believe `X-Forwarded-Proto` from any client. Only for servers without Express whose proxy sets that header; under
    * Express, use `app.set('trust proxy', …)`, which says whom to believe.
    * @default false
    */
-  trustProxy?: boolean
+  trustProxy?: boolean | undefined
   /**
    * Make the session available to code that is handed no request, through `getSession()`.
    * @default true
    */
-  context?: boolean
+  context?: boolean | undefined
   /**
    * The time in milliseconds since the epoch, for tests.
    * @default Date.now
    */
-  clock?: () => number
+  clock?: (() => number) | undefined
 }
 
 /** The bounds of one session, checked when a field is set and again when it is committed. */

@@ -200,14 +200,15 @@ function resolveMaximum(max: number | undefined): number | undefined {
 function resolveContext(
   wanted: NonNullable<SessionOptions['clientContext']>,
 ): Readonly<Record<keyof SessionContext, boolean>> {
-  const facts = { ip: true, userAgent: true, referrer: true, locale: true }
+  const facts: Record<keyof SessionContext, boolean> = { ip: true, userAgent: true, referrer: true, locale: true }
   if (wanted === false) return Object.freeze({ ip: false, userAgent: false, referrer: false, locale: false })
   if (wanted === true) return Object.freeze(facts)
   for (const [name, isWanted] of Object.entries(wanted)) {
     if (!Object.hasOwn(facts, name)) throw invalidOption(`There is no option clientContext.${name}.`)
-    oneOf(isWanted, [true, false], `clientContext.${name}`)
+    if (isWanted === undefined) continue
+    facts[name as keyof SessionContext] = oneOf(isWanted, [true, false], `clientContext.${name}`)
   }
-  return Object.freeze({ ...facts, ...wanted })
+  return Object.freeze(facts)
 }
 
 function resolveRetention({ endedRetention = DEFAULTS.endedRetention, archive }: SessionOptions): number {
@@ -229,8 +230,8 @@ function optionalFunction<T>(value: T, name: string): T {
   return value
 }
 
-function resolveLimits(limits: Partial<FieldLimits>): FieldLimits {
-  const resolved = { ...DEFAULTS.limits, ...limits }
+function resolveLimits({ maxBytes, maxFields }: NonNullable<SessionOptions['limits']>): FieldLimits {
+  const resolved = { maxBytes: maxBytes ?? DEFAULTS.limits.maxBytes, maxFields: maxFields ?? DEFAULTS.limits.maxFields }
   for (const name of ['maxBytes', 'maxFields'] as const) {
     if (!Number.isSafeInteger(resolved[name]) || resolved[name] < 1) {
       throw invalidOption(`limits.${name} is ${String(resolved[name])}; use a whole number of at least 1.`)

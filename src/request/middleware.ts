@@ -29,11 +29,26 @@ import { HeldResponse, type HttpResponse, isPlain, type ResponseHooks } from './
 /** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpRequest = IncomingMessage | Http2ServerRequest
 
+// Express's request extends both of its own: they must say the same.
 declare global {
   namespace Express {
     interface Request {
       session: Session
     }
+  }
+}
+
+declare module 'http' {
+  interface IncomingMessage {
+    /** There where the middleware ran, for this request or for the upgrade of this socket. */
+    session: Session
+  }
+}
+
+declare module 'http2' {
+  interface Http2ServerRequest {
+    /** There where the middleware ran. */
+    session: Session
   }
 }
 

@@ -30,22 +30,22 @@ export interface MemorySessionStoreOptions {
    * recently active one that has no user, else the least recently active of all.
    * @default 100_000
    */
-  maxSessions?: number
+  maxSessions?: number | undefined
   /**
    * Seconds between clean-ups of expired sessions; `0` starts none. The timer does not keep the process alive.
    * @default 60
    */
-  cleanupInterval?: number
+  cleanupInterval?: number | undefined
   /**
    * Print one warning when NODE_ENV is "production".
    * @default true
    */
-  warnInProduction?: boolean
+  warnInProduction?: boolean | undefined
   /**
    * The time in milliseconds since the epoch, for tests.
    * @default Date.now
    */
-  clock?: () => number
+  clock?: (() => number) | undefined
 }
 
 /** Number columns of a session; its integer columns are the links of its activity list. */

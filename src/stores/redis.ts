@@ -72,19 +72,19 @@ export type { RedisWaitOptions } from './redis/replication.js'
 /** What `new RedisSessionStore()` takes: a `url`, or a `client`. */
 export interface RedisSessionStoreOptions {
   /** Where to connect: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Closed by `close()`. */
-  url?: string
+  url?: string | undefined
   /** Your ioredis `Redis` or `Cluster`. The store never closes it. */
-  client?: RedisClient
+  client?: RedisClient | undefined
   /**
    * What every key begins with. Give each application on one Redis its own. Up to five characters cost no memory.
    * @default 'soj:'
    */
-  prefix?: string
+  prefix?: string | undefined
   /**
    * How many calls may be without an answer before further ones are refused at once.
    * @default 10_000
    */
-  maxPending?: number
+  maxPending?: number | undefined
   /**
    * Makes every ending (`end`, `regenerate`, and what raises the epoch) wait until so many replicas have it, so that no
    * failover brings an ended session back. When too few have it in time the call rejects with `STORE_UNAVAILABLE`: the
@@ -92,7 +92,7 @@ export interface RedisSessionStoreOptions {
    * never promises that the replica that has it is the one that is promoted, unless all of them have it.
    * @default no waiting
    */
-  wait?: RedisWaitOptions
+  wait?: RedisWaitOptions | undefined
 }
 
 /** A connection that owes answers and gives none for so long is replaced. */

@@ -39,13 +39,13 @@ export interface StoreFault {
    * `'hang'`: never settles. `'delay'`: happens, but only after `delayMs`, or when `release()` is called.
    */
   readonly kind: 'error' | 'lost-reply' | 'hang' | 'delay'
-  readonly operations?: readonly StoreOperation[]
+  readonly operations?: readonly StoreOperation[] | undefined
   /** How many calls are disturbed before the fault passes. Default: all, until `repair()`. */
-  readonly times?: number
+  readonly times?: number | undefined
   /** Only for `'delay'`. Default: until `release()`. */
-  readonly delayMs?: number
+  readonly delayMs?: number | undefined
   /** The error of `'error'` and `'lost-reply'`. */
-  readonly error?: Error
+  readonly error?: Error | undefined
 }
 
 /** A store around another one that fails as it is told to, and counts the calls. It has the abilities of the other. */

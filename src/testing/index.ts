@@ -41,9 +41,9 @@ export interface ConformanceOptions {
    * Makes a second store on the same data, as another process would have it. Without it nothing is checked across
    * processes, and the report says so.
    */
-  readonly createPeer?: (store: SessionStore) => SessionStore | Promise<SessionStore>
+  readonly createPeer?: ((store: SessionStore) => SessionStore | Promise<SessionStore>) | undefined
   /** Called after each check with every store made for it. Default: `store.close()`. */
-  readonly destroyStore?: (store: SessionStore) => Promise<void>
+  readonly destroyStore?: ((store: SessionStore) => Promise<void>) | undefined
 }
 
 /** What `checkStore()` found. */

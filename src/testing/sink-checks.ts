@@ -27,11 +27,11 @@ export interface SinkConformanceOptions {
    * For a sink that is no archive: what it has kept, in its order. Without it nothing that such a sink keeps is checked.
    * An activity that it says again after a batch was written twice may be there twice.
    */
-  readonly read?: (sink: ActivitySink) => readonly Activity[] | Promise<readonly Activity[]>
+  readonly read?: ((sink: ActivitySink) => readonly Activity[] | Promise<readonly Activity[]>) | undefined
   /** Makes a second sink on the same data, as another process would have it. */
-  readonly createPeer?: (sink: ActivitySink) => ActivitySink | Promise<ActivitySink>
+  readonly createPeer?: ((sink: ActivitySink) => ActivitySink | Promise<ActivitySink>) | undefined
   /** Called after each check with every sink made for it. Default: `sink.close()`. */
-  readonly destroySink?: (sink: ActivitySink) => Promise<void>
+  readonly destroySink?: ((sink: ActivitySink) => Promise<void>) | undefined
 }
 
 /** What `checkSink()` found. */

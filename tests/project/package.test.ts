@@ -1,38 +1,20 @@
 // The package as users get it: packed, unpacked into fresh projects, loaded as ESM, as CommonJS, and under Jest.
-import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { dirname, join, relative, resolve } from 'node:path'
+import { execFileSync } from 'node:child_process'
+import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { PLAIN_ENV as env, type PackedPackage, packPackage, ROOT } from '../support/package.js'
 
-const root = resolve('.')
-const workspace = mkdtempSync(join(tmpdir(), 'sojourn-package-'))
-const unpacked = join(workspace, 'package')
-const { NODE_OPTIONS: _jestOptions, ...environment } = process.env
-const env = { ...environment, npm_config_loglevel: 'error' }
+let packed: PackedPackage
+let unpacked: string
+let project: PackedPackage['project']
 
 beforeAll(() => {
-  execFileSync('npm', ['pack', '--silent', '--pack-destination', workspace], { cwd: root, env, stdio: 'pipe' })
-  const [tarball] = readdirSync(workspace).filter((name) => name.endsWith('.tgz'))
-  execFileSync('tar', ['-xzf', join(workspace, tarball as string), '-C', workspace])
+  packed = packPackage()
+  unpacked = packed.directory
+  project = packed.project
 }, 120_000)
-
-afterAll(() => rmSync(workspace, { recursive: true, force: true }))
-
-/** A fresh project with the package and its dependencies, and nothing else unless it is named. */
-function project(name: string, manifest: object, also: readonly string[] = []): string {
-  const directory = join(workspace, name)
-  const modules = join(directory, 'node_modules')
-  mkdirSync(modules, { recursive: true })
-  execFileSync('cp', ['-r', unpacked, join(modules, 'sojourn')])
-  for (const dependency of ['cookie', 'cookie-signature', 'uuid', ...also]) {
-    const link = join(modules, dependency)
-    mkdirSync(dirname(link), { recursive: true })
-    symlinkSync(join(root, 'node_modules', dependency), link)
-  }
-  writeFileSync(join(directory, 'package.json'), JSON.stringify(manifest))
-  return directory
-}
+afterAll(() => packed.remove())
 
 function run(directory: string, file: string, source: string): string {
   writeFileSync(join(directory, file), source)
@@ -137,7 +119,7 @@ describe('the packed package', () => {
          expect(report.failed).toEqual([])
        })`,
     )
-    const jest = join(root, 'node_modules/jest/bin/jest.js')
+    const jest = join(ROOT, 'node_modules/jest/bin/jest.js')
     execFileSync(process.execPath, [jest, '--rootDir', directory], { cwd: directory, env, stdio: 'pipe' })
   })
 
@@ -150,61 +132,6 @@ describe('the packed package', () => {
       'MISSING_DEPENDENCY RedisSessionStore with a url needs ioredis: npm install ioredis\n',
     )
   })
-
-  test.each([
-    ['ESM', { type: 'module' }],
-    ['CommonJS', {}],
-  ])('has types for a strict %s project that checks libraries too', (name, manifest) => {
-    // Symbolic links keep the real place of @types, so their own dependencies are found there.
-    const types = ['ioredis', '@types/node', 'undici-types', ...expressTypes()]
-    const directory = project(`types-${name}`, manifest, types)
-    writeFileSync(
-      join(directory, 'main.ts'),
-      `import express from 'express'
-       import { createServer } from 'node:http'
-       import { session, type Session, SessionStore, SessionData } from 'sojourn'
-       import { RedisSessionStore } from 'sojourn/redis'
-       import { type ActivitySink, isArchive } from 'sojourn/activity'
-       import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
-       import { checkStore } from 'sojourn/testing'
-       declare module 'sojourn' { interface SessionFields { cart?: string[] } }
-       class Custom extends SessionStore {
-         async get(_id: string): Promise<SessionData | null> { return null }
-         async set(_id: string, _data: SessionData, _ttl: number): Promise<void> {}
-         async delete(_id: string): Promise<void> {}
-       }
-       const middleware = session({ secret: 'x', store: new RedisSessionStore({ url: 'redis://x' }) })
-       express().use(middleware).get('/', (req, res) => { req.session.cart?.push('a'); res.end() })
-       createServer((req, res) => middleware(req, res, () => res.end()))
-       export const report = checkStore({ createStore: () => new Custom() })
-       export const canRead = (sink: ActivitySink): boolean => isArchive(sink)
-       export const metrics = [prometheusMetrics, otelMetrics]
-       export function use(s: Session): string[] | undefined { return s.get('cart') }`,
-    )
-    writeFileSync(
-      join(directory, 'tsconfig.json'),
-      JSON.stringify({
-        compilerOptions: {
-          strict: true,
-          module: 'nodenext',
-          target: 'es2022',
-          esModuleInterop: true,
-          skipLibCheck: false,
-          noEmit: true,
-          types: ['node'],
-        },
-      }),
-    )
-    const tsc = join(root, 'node_modules/typescript/bin/tsc')
-    const { stdout } = spawnSync(process.execPath, [tsc, '-p', '.'], { cwd: directory, env, encoding: 'utf8' })
-    expect(stdout).toBe('')
-  })
-
-  function expressTypes(): string[] {
-    const wanted = ['express', 'express-serve-static-core', 'body-parser', 'connect', 'serve-static', 'http-errors']
-    const more = ['qs', 'range-parser', 'send', 'mime']
-    return [...wanted, ...more].map((name) => `@types/${name}`).filter((name) => existsSync(join('node_modules', name)))
-  }
 })
 
 describe('the manifest', () => {

@@ -1223,6 +1223,22 @@ describe('options', () => {
     'trustProxy that is no boolean': [{ ...valid, trustProxy: 1 }, /trustProxy/],
     'context that is no boolean': [{ ...valid, context: 'no' }, /context/],
   }
+  test('an option that is undefined is as one that is not given', () => {
+    const cookie = { name: undefined, secure: undefined, domain: undefined, path: undefined, priority: undefined }
+    const options: SessionOptions = {
+      ...valid,
+      cookie,
+      store: undefined,
+      idleTimeout: undefined,
+      touchInterval: undefined,
+      clientContext: { ip: undefined },
+      limits: { maxBytes: undefined, maxFields: undefined },
+      passivePaths: undefined,
+      clock: undefined,
+    }
+    expect(session(options)).toBeInstanceOf(Function)
+  })
+
   test.each(Object.entries(INVALID))('%s is refused with a message that helps', (_what, [options, message]) => {
     let thrown: unknown
     try {

@@ -543,12 +543,14 @@ describe('a connection by URL', () => {
 
   test('without ioredis says how to install it', async () => {
     const { stdout, stderr } = await runModule(`
-      import { register } from 'node:module'
-      const hook = \`export function resolve(specifier, context, next) {
+      import module from 'node:module'
+      function resolve(specifier, context, next) {
         if (specifier === 'ioredis') throw Object.assign(new Error('Cannot find it'), { code: 'ERR_MODULE_NOT_FOUND' })
         return next(specifier, context)
-      }\`
-      register('data:text/javascript,' + encodeURIComponent(hook))
+      }
+      // Node 20 has the older call only, and Node 26 warns of it.
+      if (module.registerHooks) module.registerHooks({ resolve })
+      else module.register('data:text/javascript,' + encodeURIComponent('export ' + resolve))
       const { RedisSessionStore } = await import('./src/stores/redis.ts')
       const store = new RedisSessionStore({ url: '${server.url}' })
       const error = await store.get('${randomUUID()}').catch((error) => error)

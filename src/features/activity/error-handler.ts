@@ -13,18 +13,18 @@ export interface SessionErrorHandlerOptions {
    * request, as with pino-http: `(req) => req.log`.
    * @default none: nothing is logged
    */
-  logger?: ErrorLogger | ((req: never) => ErrorLogger)
+  logger?: ErrorLogger | ((req: never) => ErrorLogger) | undefined
   /**
    * What clients are told of an error whose own message is not for them.
    * @default 'An error occurred. Please give the session ID when you report it.'
    */
-  message?: string
+  message?: string | undefined
   /**
    * Whether clients see the messages of errors with status 500 and above, which may tell about the inside. Stacks are never
    * shown.
    * @default whether `NODE_ENV` is not `'production'`
    */
-  showInternals?: boolean
+  showInternals?: boolean | undefined
 }
 
 /** What of a logger is called: that of pino, bunyan, winston, or `console`. */

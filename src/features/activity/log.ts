@@ -44,87 +44,87 @@ export interface ActivityLogOptions {
    * Whether each finished request is an activity, too: `'session.request'`, with status and duration.
    * @default false
    */
-  requests?: boolean
+  requests?: boolean | undefined
   /**
    * Whether activities tell of the request that they happened in: method, path without query, client address.
    * @default true
    */
-  requestFacts?: boolean
+  requestFacts?: boolean | undefined
   /**
    * What is blanked in details: names, wherever they stand (`'iban'`), and paths from the top (`'card.number'`), in which
    * `*` stands for any one name or index (`'*.code'`). Blanked besides is what has a telling name, at any depth: password,
    * secret, token, authorization, cookie, API key, credential, PIN, CVV and their like. `false` blanks nothing.
    * @default []
    */
-  redact?: readonly string[] | false
+  redact?: readonly string[] | false | undefined
   /**
    * How many bytes the details of one activity may take as JSON; what is longer is cut, and says so. At least 256.
    * @default 8_192
    */
-  maxDetailsBytes?: number
+  maxDetailsBytes?: number | undefined
   /**
    * How many activities a sink gets at once, at most. A full batch is written without waiting for `flushInterval`.
    * @default 100
    */
-  batchSize?: number
+  batchSize?: number | undefined
   /**
    * How long an activity waits for others to be written with.
    * @default '500ms'
    */
-  flushInterval?: Duration
+  flushInterval?: Duration | undefined
   /**
    * How many activities may wait for one sink.
    * @default 10_000
    */
-  maxQueue?: number
+  maxQueue?: number | undefined
   /**
    * What happens to an activity that finds a queue full. `'drop'`: that sink does not get it, which is counted and told.
    * `'wait'`: it is queued all the same, and the promise of `await logActivity()`, `await log.log()` and `log.record()`
    * resolves when there is room again; beyond twice `maxQueue`, by callers that do not wait, it is dropped.
    * @default 'drop'
    */
-  onFull?: 'drop' | 'wait'
+  onFull?: 'drop' | 'wait' | undefined
   /**
    * The deadline of one write to a sink. A write that misses it counts as failed, and is tried again.
    * @default '5s'
    */
-  writeTimeout?: Duration
+  writeTimeout?: Duration | undefined
   /**
    * How often a failed batch is tried again before it is dropped.
    * @default 8, which with `retryDelay` is about 20 seconds
    */
-  maxRetries?: number
+  maxRetries?: number | undefined
   /**
    * The wait before the first of these attempts; it doubles from one to the next, up to a hundred times this.
    * @default '100ms'
    */
-  retryDelay?: Duration
+  retryDelay?: Duration | undefined
   /**
    * Activities older than this are removed from the sinks that are archives, every `pruneInterval`. The timer does not keep
    * the process alive.
    * @default none: they are kept
    */
-  retention?: Duration
+  retention?: Duration | undefined
   /**
    * How often `retention` is put into effect, up to once a day.
    * @default '1h', or `retention` when that is shorter
    */
-  pruneInterval?: Duration
+  pruneInterval?: Duration | undefined
   /**
    * Called when a sink failed to take a batch, to be closed, or to be pruned. What it throws becomes a process warning.
    * @default a process warning, once a sink
    */
-  onError?: (failure: SinkFailure) => void
+  onError?: ((failure: SinkFailure) => void) | undefined
   /**
    * Called when a sink did not get activities, with their number.
    * @default a process warning, once a sink and reason
    */
-  onDropped?: (drop: ActivityDrop) => void
+  onDropped?: ((drop: ActivityDrop) => void) | undefined
   /**
    * The time in milliseconds since the epoch, for tests.
    * @default Date.now
    */
-  clock?: () => number
+  clock?: (() => number) | undefined
 }
 
 /** A failure of a sink. */

@@ -15,7 +15,7 @@ export interface RedisWaitOptions {
    * How long to wait for them, in milliseconds, at most 4000. Keep it well below the deadline for store calls.
    * @default 500
    */
-  timeoutMs?: number
+  timeoutMs?: number | undefined
 }
 
 /** Something written that has to be on replicas: `script` writes it again and replies what `isThere` takes for an answer. */

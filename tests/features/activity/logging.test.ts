@@ -385,7 +385,7 @@ describe.each([
       status: 500,
       method: 'GET',
       path: '/fail',
-      err: { type: 'Error', message: (thrown as Error).message, stack: expect.stringContaining('activity-logging') },
+      err: { type: 'Error', message: (thrown as Error).message, stack: expect.stringContaining('logging.test') },
     })
     expect(activities.filter(({ type }) => type === 'error')).toMatchObject([
       {
@@ -572,7 +572,7 @@ describe.each([
     const client = await failing({ showInternals: true })
     const answer = await client.get('/fail')
     expect(answer.json()['message']).toBe((thrown as Error).message)
-    expect(answer.body).not.toContain('activity-logging')
+    expect(answer.body).not.toContain('logging.test')
     thrown = createError(500, 'Never shown', { expose: false })
     expect((await client.get('/fail')).json()['message']).toBe(MESSAGE)
   })

@@ -11,7 +11,7 @@ export interface MemorySinkOptions {
    * How many activities are kept; the oldest make room.
    * @default 50_000
    */
-  readonly maxActivities?: number
+  readonly maxActivities?: number | undefined
 }
 
 /** An archive in the memory of this process. */

@@ -15,7 +15,7 @@ export interface PinoSinkOptions<Level extends string> {
    * The level of the lines, or what says it of each activity.
    * @default 'info'
    */
-  readonly level?: Level | ((activity: Activity) => Level)
+  readonly level?: Level | ((activity: Activity) => Level) | undefined
 }
 
 type PinoLevel = 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace'

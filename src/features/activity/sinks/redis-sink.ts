@@ -35,18 +35,18 @@ export interface RedisStreamSinkOptions {
    * What every key begins with. The keys of `RedisSessionStore` are others, also with the same prefix.
    * @default 'soj:'
    */
-  readonly prefix?: string
+  readonly prefix?: string | undefined
   /**
    * How many activities are kept; the oldest make room. One takes about 0.7 KB and its details.
    * @default 1_000_000
    */
-  readonly maxLength?: number
+  readonly maxLength?: number | undefined
   /**
    * How old activities may get, by the clock of Redis; older ones go with each write, and all of them when nothing is
    * written any more.
    * @default none: `maxLength` and `log.prune()` remove them
    */
-  readonly retention?: Duration
+  readonly retention?: Duration | undefined
 }
 
 const DEFAULT_MAX_LENGTH = 1_000_000

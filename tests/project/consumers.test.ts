@@ -1,0 +1,176 @@
+// What TypeScript makes of the packed package in projects of others: older compilers, older resolution, stricter rules.
+import { spawnSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { expressTypes, type PackedPackage, PLAIN_ENV, packPackage, ROOT } from '../support/package.js'
+
+let packed: PackedPackage
+beforeAll(() => {
+  packed = packPackage()
+}, 120_000)
+afterAll(() => packed.remove())
+
+const NODE_TYPES = ['@types/node', 'undici-types']
+
+/** Every entry point, and `req.session` wherever the middleware can run. */
+const EVERYTHING = `
+import express from 'express'
+import * as http from 'http'
+import { createServer, type IncomingMessage } from 'node:http'
+import { createServer as createHttp2Server } from 'node:http2'
+import sessionByDefault, { session, type Session, SessionData, SessionStore } from 'sojourn'
+import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
+import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
+import { RedisSessionStore } from 'sojourn/redis'
+import { checkStore } from 'sojourn/testing'
+
+declare module 'sojourn' {
+  interface SessionFields { cart?: string[] }
+}
+
+class Custom extends SessionStore {
+  async get(_id: string): Promise<SessionData | null> { return null }
+  async set(_id: string, _data: SessionData, _ttl: number): Promise<void> {}
+  async delete(_id: string): Promise<void> {}
+}
+
+const middleware = session({ secret: 'x', store: new RedisSessionStore({ url: 'redis://x' }) })
+export const same: typeof session = sessionByDefault
+express().use(middleware).get('/', (req, res) => {
+  const current: Session = req.session
+  req.session.cart?.push(current.id)
+  res.end()
+})
+createServer((req, res) => middleware(req, res, () => res.end(req.session.cart?.join())))
+http.createServer((req, res) => middleware(req, res, () => res.end(req.session.id)))
+http.createServer().on('upgrade', (req) => middleware(req, {}, () => req.session.touch()))
+createHttp2Server((req, res) => middleware(req, res, () => res.end(req.session.id)))
+export const ofRaw = (request: { raw: IncomingMessage }): Session => request.raw.session
+export const ofSocket = (socket: { request: http.IncomingMessage }): Session => socket.request.session
+export const log = new ActivityLog({ sinks: [memorySink()] })
+export const report = checkStore({ createStore: () => new Custom() })
+export const others = [isArchive, prometheusMetrics, otelMetrics]
+`
+
+/** What configuration gives is a value or undefined, and undefined is the default. */
+const CONFIGURED = `
+import { ActivityLog, memorySink } from 'sojourn/activity'
+import { MemorySessionStore, SessionManager, session } from 'sojourn'
+import { RedisSessionStore } from 'sojourn/redis'
+
+const { IDLE, DOMAIN, REDIS_URL } = process.env
+declare const req: { readonly ip: string | undefined; get(name: string): string | undefined }
+export const middleware = session({
+  secret: 'x',
+  store: undefined,
+  idleTimeout: IDLE,
+  absoluteTimeout: undefined,
+  cookie: { domain: DOMAIN, name: undefined, secure: undefined },
+  limits: { maxBytes: undefined },
+  clientContext: { ip: undefined, userAgent: false },
+  activity: new ActivityLog({ sinks: [memorySink({ maxActivities: undefined })], retention: IDLE }),
+  onEnded: undefined,
+})
+export const stores = [new RedisSessionStore({ url: REDIS_URL }), new MemorySessionStore({ clock: undefined })]
+export const made = new SessionManager({ secret: 'x' }).create({
+  userId: undefined,
+  context: { ip: req.ip, userAgent: req.get('user-agent') },
+})
+`
+
+/** Types of another middleware that claims `req.session`, as packages for express-session bring them along. */
+const BESIDE_EXPRESS_SESSION = `
+/// <reference types="express-session" />
+${EVERYTHING}
+import { requireSession } from 'sojourn'
+express().get('/', (req) => void requireSession(req).get('cart'))
+`
+
+interface Consumer {
+  readonly sources: Record<string, string>
+  readonly manifest?: object
+  readonly compiler: 'typescript' | 'typescript5'
+  readonly options: object
+  readonly types?: readonly string[]
+}
+
+const STRICT = {
+  strict: true,
+  target: 'es2022',
+  module: 'nodenext',
+  esModuleInterop: true,
+  skipLibCheck: false,
+  noEmit: true,
+  types: ['node'],
+}
+
+const CONSUMERS: Record<string, Consumer> = {
+  "Nest's template: CommonJS, resolved as Node 10 did": {
+    sources: { 'main.ts': EVERYTHING },
+    compiler: 'typescript5',
+    options: {
+      module: 'commonjs',
+      target: 'es2021',
+      emitDecoratorMetadata: true,
+      experimentalDecorators: true,
+      allowSyntheticDefaultImports: true,
+      esModuleInterop: true,
+      strictNullChecks: true,
+      skipLibCheck: true,
+      noEmit: true,
+    },
+  },
+  'TypeScript 5, CommonJS, checking libraries': {
+    sources: { 'main.ts': EVERYTHING },
+    compiler: 'typescript5',
+    options: STRICT,
+  },
+  'ESM, with exact optional properties': {
+    sources: { 'main.ts': EVERYTHING, 'configured.ts': CONFIGURED },
+    manifest: { type: 'module' },
+    compiler: 'typescript',
+    options: { ...STRICT, exactOptionalPropertyTypes: true },
+  },
+  'a bundler, and the types of Node 26': {
+    sources: { 'main.ts': EVERYTHING },
+    compiler: 'typescript',
+    options: { ...STRICT, module: 'esnext', moduleResolution: 'bundler', preserveSymlinks: true },
+    types: ['types-node26@@types/node'],
+  },
+  'the types of express-session beside ours': {
+    sources: { 'main.ts': BESIDE_EXPRESS_SESSION },
+    compiler: 'typescript',
+    options: { ...STRICT, skipLibCheck: true },
+    types: [...NODE_TYPES, '@types/express-session'],
+  },
+}
+
+describe('a project of others compiles', () => {
+  test.each(Object.entries(CONSUMERS))('%s', (name, consumer) => {
+    const { sources, manifest = {}, compiler, options, types = NODE_TYPES } = consumer
+    const all = ['ioredis', ...types, ...expressTypes()]
+    const directory = packed.project(name.replace(/\W+/g, '-'), manifest, all)
+    for (const [file, source] of Object.entries(sources)) writeFileSync(join(directory, file), source)
+    const files = Object.keys(sources)
+    writeFileSync(join(directory, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, files }))
+    const tsc = join(ROOT, 'node_modules', compiler, 'bin/tsc')
+    const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', '.'], {
+      cwd: directory,
+      env: PLAIN_ENV,
+      encoding: 'utf8',
+    })
+    expect({ status, stdout }).toEqual({ status: 0, stdout: '' })
+  })
+})
+
+test('older resolution finds the types of every entry point', () => {
+  const { exports, typesVersions } = JSON.parse(readFileSync(join(packed.directory, 'package.json'), 'utf8')) as {
+    exports: Record<string, string | { require: { types: string } }>
+    typesVersions: { '*': Record<string, string[]> }
+  }
+  const found = Object.entries(exports).flatMap(([name, target]) =>
+    name === '.' || typeof target === 'string' ? [] : [[name.slice(2), [target.require.types]]],
+  )
+  expect(typesVersions['*']).toEqual(Object.fromEntries(found))
+})
