@@ -130,6 +130,14 @@ export interface SessionOptions {
    */
   clearSiteData?: boolean | readonly ('cache' | 'storage' | 'executionContexts')[] | undefined
   /**
+   * What a response says to caches when its handler looked at the session, it sets no cookie, and the application itself says
+   * nothing of who may keep it (`private`, `public`, `s-maxage`, `no-store`). `'private'`: `Cache-Control: private`, since
+   * there are shared caches that do not heed `Vary: Cookie`. `'none'`: only `Vary: Cookie`, and such a cache may show one
+   * user's page to another. With a cookie it is always `no-store`.
+   * @default 'private'
+   */
+  cacheControl?: 'private' | 'none'
+  /**
    * Called with each session that ran out before it is removed, at least once, by whichever process cleans up. A session
    * for which it fails, or takes longer than 20 seconds, is kept for the next time, for a day at least. Sessions that
    * somebody ended do not come here: their fields are gone with them. Needs a store that can be gone through, as memory and
@@ -220,6 +228,7 @@ export interface ResolvedSessionOptions {
   readonly onEnded: SessionOptions['onEnded']
   /** The header's value, or `null`. */
   readonly clearSiteData: string | null
+  readonly cacheControl: 'private' | 'none'
   readonly archive: SessionOptions['archive']
   readonly cleanupIntervalMs: number
   readonly storeTimeoutMs: number

@@ -20,6 +20,7 @@ const DEFAULTS = {
   archiveInterval: '1m',
   storeTimeout: '1s',
   onStoreError: 'fail',
+  cacheControl: 'private',
   commit: 'before-response',
   limits: { maxBytes: 1_000_000, maxFields: 1_000 },
   trustProxy: false,
@@ -53,6 +54,7 @@ const KNOWN = new Set<string>([
   'endedRetention',
   'onEnded',
   'clearSiteData',
+  'cacheControl',
   'archive',
   'cleanupInterval',
   'storeTimeout',
@@ -128,6 +130,7 @@ export function resolveOptions(
     retentionSeconds: resolveRetention(options),
     onEnded: optionalFunction(options.onEnded, 'onEnded'),
     clearSiteData: resolveClearing(options.clearSiteData ?? false),
+    cacheControl: oneOf(options.cacheControl ?? DEFAULTS.cacheControl, ['private', 'none'], 'cacheControl'),
     archive: optionalFunction(archive, 'archive'),
     cleanupIntervalMs: timerMs(
       options.cleanupInterval ?? (archive === undefined ? 0 : DEFAULTS.archiveInterval),

@@ -24,6 +24,7 @@ import { type SessionHost, type SessionOrigin, SessionState } from '../session/s
 import { warn, warnOfFailure } from '../warn.js'
 import { contextOf, ipOf } from './client.js'
 import type { SessionHolder } from './current-session.js'
+import { setPageHeaders } from './page-headers.js'
 import { HeldResponse, type HttpResponse, isPlain, type ResponseHooks } from './response.js'
 
 /** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
@@ -314,17 +315,16 @@ class Exchange implements SessionHost, ResponseHooks {
     this.#areHeadersDecided = true
     this.#held?.changeHead(() => {
       const res = this.#res as HttpResponse
-      const setCookie = this.#setCookie()
-      if (setCookie !== null) {
-        res.appendHeader('Set-Cookie', setCookie)
-        if (!NO_STORE.test(String(res.getHeader('Cache-Control')))) res.setHeader('Cache-Control', 'no-store')
-      }
+      const { cacheControl, clearSiteData } = this.#engine.options
+      setPageHeaders(res, {
+        setCookie: this.#setCookie(),
+        wasUsed: this.#state.wasUsed,
+        cacheControl,
+        clearSiteData: this.#clearsSiteData() ? clearSiteData : null,
+      })
       if (this.#state.hasStoreFailed && res.statusCode === 503 && !res.hasHeader('Retry-After')) {
         res.setHeader('Retry-After', '1')
       }
-      const clears = this.#clearsSiteData()
-      if (setCookie !== null || this.#state.wasUsed || clears) varyByCookie(res)
-      if (clears) res.setHeader('Clear-Site-Data', this.#engine.options.clearSiteData as string)
     })
   }
 
@@ -394,15 +394,6 @@ function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
 /** A WebSocket upgrade has no response, or a stand-in that cannot wait. */
 function isResponse(res: HttpResponse | object): res is HttpResponse {
   return res instanceof ServerResponse || res instanceof Http2ServerResponse
-}
-
-/** The directive as a whole, in any case (RFC 9111 5.2). */
-const NO_STORE = /(^|,)\s*no-store\s*(,|$)/i
-
-function varyByCookie(res: HttpResponse): void {
-  const vary = res.getHeader('Vary')
-  if (vary === undefined) res.setHeader('Vary', 'Cookie')
-  else if (!/(^|,)\s*(\*|cookie)\s*(,|$)/i.test(String(vary))) res.setHeader('Vary', `${String(vary)}, Cookie`)
 }
 
 const PLAIN_HTTP = 'Session cookies go without Secure, because requests come over plain HTTP.'

@@ -90,6 +90,7 @@ describe('the README', () => {
       endedRetention: true,
       onEnded: true,
       clearSiteData: true,
+      cacheControl: true,
       archive: true,
       cleanupInterval: true,
       storeTimeout: true,

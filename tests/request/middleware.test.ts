@@ -605,7 +605,7 @@ describe('headers for caches', () => {
         req.session.get('n')
         res.send('x')
       },
-      { vary: 'Cookie', 'cache-control': undefined },
+      { vary: 'Cookie', 'cache-control': 'private' },
     ],
     [
       'a session that was set',
