@@ -77,6 +77,11 @@ export function userKey(userId: string | number): string {
     .digest('base64url')
 }
 
+/** The name that a store knows a note by, whatever text its key is. */
+export function noteKey(key: string): string {
+  return hash('sha256', key, 'base64url')
+}
+
 /** Compares two hashes in constant time. */
 export function sameHash(a: string, b: string): boolean {
   const left = Buffer.from(a)

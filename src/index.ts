@@ -25,6 +25,7 @@ export {
 } from './manager/manager.js'
 export type { FieldLimits, SessionOptions } from './options/options.js'
 export { jsonCodec, type SessionCodec } from './record/codec.js'
+export type { NoteOptions, SessionNotes } from './record/notes.js'
 export {
   applyChange,
   applyEnd,
@@ -47,7 +48,8 @@ export {
   type UpdateResult,
 } from './record/session-data.js'
 export type { EndedSession, SessionInfo, StoredSession, UserSession } from './record/session-info.js'
-export { SessionStore, type UserEntry, type UserIndex } from './record/store.js'
+export { SessionStore } from './record/store.js'
+export type { UserEntry, UserIndex } from './record/user-index.js'
 export type { ClientFacts } from './request/client.js'
 export {
   bindSession,

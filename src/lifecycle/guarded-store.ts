@@ -2,7 +2,9 @@
 // comes back looked at once. Nothing above this file calls a store by itself.
 import { isSessionError, SessionError, type SessionErrorCode } from '../errors.js'
 import type { SessionEvents } from '../events/events.js'
+import { noteKey } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
+import type { SessionNotes } from '../record/notes.js'
 import type {
   EndResult,
   RegenerateResult,
@@ -12,7 +14,8 @@ import type {
   SessionEnd,
   UpdateResult,
 } from '../record/session-data.js'
-import type { SessionStore, UserIndex } from '../record/store.js'
+import type { SessionStore } from '../record/store.js'
+import type { UserIndex } from '../record/user-index.js'
 import { runWithoutSession } from '../request-scope.js'
 
 /** One call of the store. What takes longer, and shows that it goes on, may refresh the deadline. */
@@ -31,6 +34,8 @@ export class GuardedStore {
   readonly #events: SessionEvents
   /** The index of users, if the store has one, guarded like the rest. */
   readonly users: UserIndex | undefined
+  /** Its notes, likewise. */
+  readonly notes: SessionNotes | undefined
 
   constructor({ store, storeTimeoutMs, limits }: GuardOptions, events: SessionEvents) {
     this.#store = store
@@ -38,6 +43,7 @@ export class GuardedStore {
     this.#maxBytes = limits.maxBytes
     this.#events = events
     this.users = store.users && this.#guardUsers(store.users)
+    this.notes = store.notes && this.#guardNotes(store.notes)
   }
 
   /** The record of a session. `'corrupt'`: there is one that cannot be read, which has been told as an event. */
@@ -143,6 +149,29 @@ export class GuardedStore {
     }
   }
 
+  /** Takes any text as a key: the store gets its hash, so that it may be a secret. */
+  #guardNotes(notes: SessionNotes): SessionNotes {
+    return {
+      put: async (purpose, key, text, options) => {
+        checkNote(purpose, key, text)
+        checkTtl(options)
+        return this.#call('notes.put', undefined, () => notes.put(purpose, noteKey(key), text, options))
+      },
+      get: async (purpose, key) => {
+        checkNote(purpose, key)
+        return this.#call('notes.get', undefined, () => notes.get(purpose, noteKey(key)))
+      },
+      take: async (purpose, key) => {
+        checkNote(purpose, key)
+        return this.#call('notes.take', undefined, () => notes.take(purpose, noteKey(key)))
+      },
+      delete: async (purpose, key) => {
+        checkNote(purpose, key)
+        return this.#call('notes.delete', undefined, () => notes.delete(purpose, noteKey(key)))
+      },
+    }
+  }
+
   /** One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. */
   #call<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
     return this.#events.isHeard('storeCall')
@@ -202,6 +231,26 @@ export class GuardedStore {
     return told
   }
 }
+
+function checkNote(purpose: unknown, key: unknown, text: unknown = ''): void {
+  if (typeof purpose !== 'string' || !/^[\w-]{1,40}$/.test(purpose)) {
+    throw new SessionError('INVALID_ARGUMENT', 'The purpose of a note is 1 to 40 letters, digits, - and _.')
+  }
+  if (typeof key !== 'string' || key === '') {
+    throw new SessionError('INVALID_ARGUMENT', 'The key of a note is text that is not empty.')
+  }
+  if (typeof text !== 'string' || text.length > LONGEST_NOTE) {
+    throw new SessionError('INVALID_ARGUMENT', `A note is text of at most ${LONGEST_NOTE} characters.`)
+  }
+}
+
+function checkTtl(options: { ttlSeconds: number } | undefined): void {
+  if (Number.isSafeInteger(options?.ttlSeconds) && (options?.ttlSeconds ?? 0) >= 1) return
+  throw new SessionError('INVALID_ARGUMENT', 'The ttlSeconds of a note is a whole number of at least 1.')
+}
+
+/** In UTF-16 units. Notes are small: what is large has a place of its own and its key in a note. */
+const LONGEST_NOTE = 100_000
 
 /** The error of an application that asks for what its store does not have. */
 export function notSupported(what: string): SessionError {

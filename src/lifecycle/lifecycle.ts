@@ -7,6 +7,7 @@ import { type ActivitySource, recordEvents } from '../events/activity-hook.js'
 import { SessionEvents } from '../events/events.js'
 import { newSessionId, newToken, sameHash } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
+import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
   type MetadataChange,
@@ -21,7 +22,7 @@ import type { EndedSession } from '../record/session-info.js'
 import { secondsLeft } from '../record/store.js'
 import { type Ending, Endings, nameOf } from './endings.js'
 import { EPOCH_LEASE_MS, Epoch } from './epoch.js'
-import { GuardedStore } from './guarded-store.js'
+import { GuardedStore, notSupported } from './guarded-store.js'
 import { LateWork } from './late-work.js'
 import { type Expiry, Times } from './times.js'
 import { Users } from './users.js'
@@ -419,6 +420,11 @@ export class Lifecycle implements ActivitySource {
     yield* this.#store.scan()
   }
 
+  /** The notes of the store, each call with its deadline. */
+  get notes(): SessionNotes {
+    return this.#store.notes ?? raise(notSupported('This needs a store with notes ("notes")'))
+  }
+
   get canScan(): boolean {
     return this.#store.canScan
   }
@@ -431,6 +437,10 @@ export class Lifecycle implements ActivitySource {
   clearExpired(): Promise<number> {
     return this.#store.clearExpired()
   }
+}
+
+function raise(error: Error): never {
+  throw error
 }
 
 function evicted(): SessionError {

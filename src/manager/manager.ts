@@ -5,6 +5,7 @@ import type { SessionEvents } from '../events/events.js'
 import { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionOptions } from '../options/options.js'
 import { resolveOptions } from '../options/resolve-options.js'
+import type { SessionNotes } from '../record/notes.js'
 import type { SessionContext, SessionData, SessionEnd } from '../record/session-data.js'
 import {
   infoOf,
@@ -151,6 +152,16 @@ export class SessionManager {
   /** Where the sessions are kept. */
   get store(): SessionStore {
     return this.#engine.options.store
+  }
+
+  /**
+   * Small texts beside the sessions, for what is used once or forgotten soon: each for a purpose (1 to 40 letters, digits, `-`
+   * and `_`) and under a key, any text, which the store gets as a hash. At most 100,000 characters a note.
+   * @throws {SessionError} `NOT_SUPPORTED` when the store has no notes; on a call `INVALID_ARGUMENT`, `STORE_UNAVAILABLE` and
+   *   `STORE_TIMEOUT`
+   */
+  get notes(): SessionNotes {
+    return this.#engine.notes
   }
 
   // --- One session ---

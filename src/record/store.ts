@@ -1,6 +1,7 @@
 // The contract of a session store. Three methods make a working one; the rest have defaults that are atomic within one
 // process, and a store that several processes share overrides them to be atomic across processes.
 import { SessionError } from '../errors.js'
+import type { SessionNotes } from './notes.js'
 import {
   applyChange,
   applyEnd,
@@ -17,14 +18,16 @@ import {
 } from './session-data.js'
 
 /** What a store may be able to do beyond keeping sessions: the optional members of `SessionStore`. */
-export type StoreAbility = 'scan' | 'users' | 'epoch' | 'lease'
+export type StoreAbility = 'scan' | 'users' | 'epoch' | 'lease' | 'notes'
 
-const ABILITIES: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease']
+const ABILITIES: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease', 'notes']
 
 /** Which abilities a store has. */
 export function abilitiesOf(store: SessionStore): StoreAbility[] {
   return ABILITIES.filter((ability) => store[ability] !== undefined)
 }
+
+import type { UserIndex } from './user-index.js'
 
 /** How many calls may wait for one session in the default methods before further ones are refused. */
 const MAX_WAITING = 1000
@@ -162,6 +165,9 @@ export abstract class SessionStore {
    */
   lease?(name: string, owner: string, ttlMs: number): Promise<boolean>
 
+  /** Small texts with a time to live, beside the sessions. */
+  readonly notes?: SessionNotes
+
   /** Gives back what the store holds: connections, timers. Default: nothing. */
   async close(): Promise<void> {}
 
@@ -210,53 +216,6 @@ export abstract class SessionStore {
 /** The whole seconds until a record ends, at least 1: the TTL that goes with it. */
 export function secondsLeft(record: Pick<SessionData, 'expiresAt'>, now: number): number {
   return Math.max(1, Math.ceil((record.expiresAt - now) / 1000))
-}
-
-/**
- * The sessions of each user: what finding, limiting and revoking them stands on. `user` is opaque text of letters, digits,
- * `-` and `_`; times are milliseconds since the epoch. Each method is one atomic step.
- */
-export interface UserIndex {
-  /**
-   * Adds an entry, or replaces the one of that ID, after dropping those whose `endsAt` has come. `max` bounds how many
-   * entries that are not evicted there may be then, the new one included. If there would be more, nothing is added
-   * (`'full'`, with all entries); with `evictsOldest` the ones with the earliest `since` are marked as evicted instead, and
-   * told together with those that were marked before.
-   */
-  add(
-    user: string,
-    entry: UserEntry,
-    options: { readonly now: number; readonly max?: number | undefined; readonly evictsOldest?: boolean },
-  ): Promise<
-    | { readonly status: 'added'; readonly evicted: readonly UserEntry[] }
-    | { readonly status: 'full'; readonly entries: readonly UserEntry[] }
-  >
-  /**
-   * Says that the session of an entry exists now, and removes the entries `remove`. Resolves to `false` when the entry
-   * has been evicted or removed in the meantime: the session must be ended.
-   */
-  settle(user: string, id: string, remove?: readonly string[]): Promise<boolean>
-  /** All entries, evicted ones included, but for those whose `endsAt` has come. */
-  list(user: string, now: number): Promise<readonly UserEntry[]>
-  /** Marks all entries but one as evicted, and resolves to every marked one. Removes none: that is for when they are ended. */
-  evict(
-    user: string,
-    options: { readonly now: number; readonly except?: string | undefined },
-  ): Promise<readonly UserEntry[]>
-  /** Removes entries. */
-  remove(user: string, ids: readonly string[]): Promise<void>
-}
-
-/** One session in a `UserIndex`. */
-export interface UserEntry {
-  readonly id: string
-  /** When the user logged in. */
-  readonly since: number
-  /** When the session is over whatever happens, and the entry with it. */
-  readonly endsAt: number
-  /** Until when the session may still be about to be stored; 0 once `settle()` has been called. */
-  readonly pendingUntil: number
-  readonly isEvicted: boolean
 }
 
 function unreadable(error: unknown): 'unreadable' {

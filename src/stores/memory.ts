@@ -1,5 +1,6 @@
 // Sessions in the memory of one process: for development, tests and programs that run as a single process.
 import { SessionError } from '../errors.js'
+import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
   applyEnd,
@@ -14,9 +15,11 @@ import {
   type SessionEnd,
   type UpdateResult,
 } from '../record/session-data.js'
-import { SessionStore, secondsLeft, type UserIndex } from '../record/store.js'
+import { SessionStore, secondsLeft } from '../record/store.js'
+import type { UserIndex } from '../record/user-index.js'
 import { warn } from '../warn.js'
 import { FIRST_ROW, KeyedRows, NONE } from './memory/keyed-rows.js'
+import { MemoryNotes } from './memory/notes.js'
 import { pack, unpack } from './memory/packed-record.js'
 import { LIST_COLUMNS, RowLists } from './memory/row-lists.js'
 import { Slices } from './memory/slices.js'
@@ -75,10 +78,12 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1
  */
 export class MemorySessionStore extends SessionStore {
   override readonly users: UserIndex
+  override readonly notes: SessionNotes
   readonly #maxSessions: number
   readonly #cleanupIntervalMs: number
   readonly #clock: () => number
   readonly #users: MemoryUserIndex
+  readonly #notes: MemoryNotes
   readonly #sessions: KeyedRows
   /** Sessions from the least to the most recently active, by what makes room first. */
   readonly #activity: RowLists
@@ -121,6 +126,8 @@ export class MemorySessionStore extends SessionStore {
       hasSession: (id) => this.#rowOf(id) !== NONE,
     })
     this.users = this.#users
+    this.#notes = new MemoryNotes({ maxNotes: maxSessions + MAX_PENDING, clock: () => this.#clock() })
+    this.notes = this.#notes
     if (warnInProduction && process.env['NODE_ENV'] === 'production') {
       warn(
         'MemorySessionStore in production: sessions end with the process and are not shared between processes. ' +
@@ -231,6 +238,7 @@ export class MemorySessionStore extends SessionStore {
     this.#loaded.clear()
     this.#inUse.clear()
     this.#users.clear()
+    this.#notes.clear()
   }
 
   /** Starts the periodic clean-up, if `cleanupInterval` allows one and it does not run. */
@@ -263,6 +271,7 @@ export class MemorySessionStore extends SessionStore {
       if (slices.isOver()) await slices.next()
     }
     await this.#users.clearStale(now, slices)
+    this.#notes.clearStale(now)
     for (const [name, { until }] of this.#leases) if (now >= until) this.#leases.delete(name)
     return removed
   }

@@ -3,9 +3,10 @@
 //
 // How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot: the key's
 // hash tag is the part of the session ID that regenerating keeps. No other key has a brace behind the prefix: users are at
-// `u:{user}`, leases at `lease:{name}`, the epoch at `epoch`.
+// `u:{user}`, notes at `n:purpose:{key}`, leases at `lease:{name}`, the epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
+import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
   changesFields,
@@ -20,7 +21,8 @@ import {
   type SessionEnd,
   type UpdateResult,
 } from '../record/session-data.js'
-import { SessionStore, secondsLeft, type UserIndex } from '../record/store.js'
+import { SessionStore, secondsLeft } from '../record/store.js'
+import type { UserIndex } from '../record/user-index.js'
 import {
   type RedisClient,
   RedisConnection,
@@ -28,6 +30,7 @@ import {
   type RedisScanner,
   unavailable,
 } from './redis/connection.js'
+import { redisNotes } from './redis/notes.js'
 import {
   corrupt,
   decodeEnd,
@@ -290,6 +293,12 @@ export class RedisSessionStore extends SessionStore {
   override readonly users: UserIndex = redisUserIndex((user) => `${this.#prefix}u:{${user}}`, {
     run: (script, key, args) => this.#script(script, [key], args),
     read: (key) => this.#connection.read((client) => client.hgetall(key)),
+  })
+
+  override readonly notes: SessionNotes = redisNotes((purpose, key) => `${this.#prefix}n:${purpose}:{${key}}`, {
+    run: (script, key, args) => this.#script(script, [key], args),
+    get: (key) => this.#connection.read((client) => client.get(key)),
+    delete: (key) => this.#connection.run((client) => client.del(key)),
   })
 
   override async epoch(atLeast?: number): Promise<number> {

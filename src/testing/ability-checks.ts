@@ -1,7 +1,9 @@
-// What a store promises of the abilities that it has: scanning, users, epoch and leases.
+// What a store promises of the abilities that it has: scanning, users, epoch, leases and notes.
 import { newSessionId, newToken } from '../ids.js'
+import type { SessionNotes } from '../record/notes.js'
 import type { SessionData } from '../record/session-data.js'
-import type { SessionStore, StoreAbility, UserEntry, UserIndex } from '../record/store.js'
+import type { SessionStore, StoreAbility } from '../record/store.js'
+import type { UserEntry, UserIndex } from '../record/user-index.js'
 import {
   afterTurns,
   type Check,
@@ -9,6 +11,7 @@ import {
   concurrently,
   endOf,
   equal,
+  HOSTILE,
   HOUR_MS,
   must,
   ONE_FIELD,
@@ -58,12 +61,13 @@ const scanChecks: AbilityChecks = {
         'whether all are there',
       )
     },
-    'scan() passes over what users, epoch and leases are kept in': async (store) => {
+    'scan() passes over what users, epoch, leases and notes are kept in': async (store) => {
       const record = sample()
       await create(store, record)
       await store.users?.add(newUser(), entryOf(record.id), { now: Date.now() })
       await store.epoch?.(await store.epoch())
       await store.lease?.(newSessionId(), 'owner', 60_000)
+      await store.notes?.put('purpose', newKey(), 'text', MINUTE)
       for await (const { id, createdAt, fields } of scanOf(store)) {
         equal(
           `${typeof id} ${typeof createdAt} ${typeof fields.size}`,
@@ -341,12 +345,80 @@ const leaseChecks: AbilityChecks = {
   },
 }
 
+const noteChecks: AbilityChecks = {
+  basic: {
+    'a note comes back as it was written, under its purpose and key alone': async (store) => {
+      const [notes, key, other] = [notesOf(store), newKey(), newKey()]
+      equal(await notes.get('a', key), null, 'before it is written')
+      for (const text of ['', HOSTILE, 'x'.repeat(20_000)]) {
+        equal(await notes.put('a', key, text, MINUTE), true, 'writing')
+        equal(await notes.get('a', key), text, 'the text')
+      }
+      equal(await notes.get('b', key), null, 'under another purpose')
+      equal(await notes.get('a', other), null, 'under another key')
+      equal(await notes.get('a', key.toLowerCase()), key === key.toLowerCase() ? '' : null, 'under a key in lower case')
+    },
+    'put() with ifAbsent leaves what is there': async (store) => {
+      const [notes, key] = [notesOf(store), newKey()]
+      equal(await notes.put('a', key, '1', { ...MINUTE, ifAbsent: true }), true, 'the first')
+      equal(await notes.put('a', key, '2', { ...MINUTE, ifAbsent: true }), false, 'the second')
+      equal(await notes.get('a', key), '1', 'the text')
+    },
+    'take() reads and removes, delete() removes, and both leave the rest': async (store) => {
+      const [notes, key, other] = [notesOf(store), newKey(), newKey()]
+      for (const name of [key, other]) await notes.put('a', name, name, MINUTE)
+      equal(await notes.take('b', key), null, 'taking under another purpose')
+      equal(await notes.take('a', key), key, 'taking')
+      equal(await notes.take('a', key), null, 'taking again')
+      await notes.delete('a', key)
+      equal(await notes.get('a', other), other, 'the other')
+      await notes.delete('a', other)
+      equal(await notes.get('a', other), null, 'the other, deleted')
+      equal(await notes.put('a', key, 'anew', { ...MINUTE, ifAbsent: true }), true, 'writing what was taken')
+    },
+    'a note is gone when its time is over, counted from when it was last written': async (store) => {
+      const [notes, short, long] = [notesOf(store), newKey(), newKey()]
+      await notes.put('a', long, '1', { ttlSeconds: 1 })
+      await notes.put('a', long, '2', MINUTE)
+      await notes.put('a', short, '1', { ttlSeconds: 1 })
+      // The short one ends no earlier than the first of the other would have.
+      await until(async () => (await notes.get('a', short)) === null)
+      equal(await notes.take('a', short), null, 'taking what is over')
+      equal(await notes.put('a', short, '3', { ...MINUTE, ifAbsent: true }), true, 'writing what is over')
+      equal(await notes.get('a', long), '2', 'the one that was written again')
+    },
+  },
+  atomic: {
+    'of 50 who take a note at once exactly one gets it': async (store, peer) => {
+      for (let round = 0; round < 5; round++) {
+        const key = newKey()
+        await notesOf(store).put('a', key, 'text', MINUTE)
+        const taken = await concurrently(50, (index) => notesOf(pick(index, store, peer)).take('a', key))
+        equal(taken.filter((text) => text === 'text').length, 1, 'takers')
+        equal(taken.filter((text) => text === null).length, 49, 'who came too late')
+      }
+    },
+    'of 50 who write a note if it is absent exactly one does': async (store, peer) => {
+      const key = newKey()
+      const options = { ...MINUTE, ifAbsent: true }
+      const written = await concurrently(50, (index) =>
+        notesOf(pick(index, store, peer)).put('a', key, `${index}`, options),
+      )
+      equal(written.filter(Boolean).length, 1, 'writers')
+      equal(await notesOf(peer).get('a', key), String(written.indexOf(true)), 'the text')
+    },
+  },
+}
+
+const MINUTE = { ttlSeconds: 60 }
+
 /** The checks by ability. A store is checked for those that it has. */
 export const ABILITY_CHECKS: Readonly<Record<StoreAbility, AbilityChecks>> = {
   scan: scanChecks,
   users: userChecks,
   epoch: epochChecks,
   lease: leaseChecks,
+  notes: noteChecks,
 }
 
 async function create(store: SessionStore, record: SessionData): Promise<void> {
@@ -375,6 +447,10 @@ function leaseOf(store: SessionStore, name: string, owner: string, ttlMs: number
   return store.lease?.(name, owner, ttlMs) ?? missing('lease')
 }
 
+function notesOf(store: SessionStore): SessionNotes {
+  return store.notes ?? missing('notes')
+}
+
 /** Checks of an ability run only on stores that have it; a peer that lacks it is broken. */
 function missing(ability: StoreAbility): never {
   throw new Error(`A store on the same data lacks "${ability}".`)
@@ -382,6 +458,11 @@ function missing(ability: StoreAbility): never {
 
 /** A user that no other check knows, of the characters that users are made of. */
 function newUser(): string {
+  return newToken().tokenHash
+}
+
+/** A key of a note that no other check knows, of the same characters. */
+function newKey(): string {
   return newToken().tokenHash
 }
 

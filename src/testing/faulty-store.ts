@@ -1,5 +1,6 @@
 // A store that fails on demand, for tests of what stands on it.
 import { SessionError } from '../errors.js'
+import type { SessionNotes } from '../record/notes.js'
 import type {
   EndResult,
   RegenerateResult,
@@ -9,7 +10,8 @@ import type {
   SessionEnd,
   UpdateResult,
 } from '../record/session-data.js'
-import { SessionStore, type UserIndex } from '../record/store.js'
+import { SessionStore } from '../record/store.js'
+import type { UserIndex } from '../record/user-index.js'
 
 /** The methods of a store that `FaultyStore` can disturb. */
 export type StoreOperation =
@@ -31,6 +33,10 @@ export type StoreOperation =
   | 'users.remove'
   | 'epoch'
   | 'lease'
+  | 'notes.put'
+  | 'notes.get'
+  | 'notes.take'
+  | 'notes.delete'
 
 /** What goes wrong. Without `operations` every one is disturbed. */
 export interface StoreFault {
@@ -73,14 +79,19 @@ export class FaultyStore extends SessionStore {
     'users.remove': 0,
     epoch: 0,
     lease: 0,
+    'notes.put': 0,
+    'notes.get': 0,
+    'notes.take': 0,
+    'notes.delete': 0,
   }
   // What a store lacks is absent, so these are made in the constructor.
   declare readonly users?: UserIndex
+  declare readonly notes?: SessionNotes
 
   constructor(inner: SessionStore) {
     super()
     this.#inner = inner
-    const { users } = inner
+    const { users, notes } = inner
     if (users) {
       this.users = {
         add: (...args) => this.#disturb('users.add', () => users.add(...args)),
@@ -88,6 +99,14 @@ export class FaultyStore extends SessionStore {
         list: (...args) => this.#disturb('users.list', () => users.list(...args)),
         evict: (...args) => this.#disturb('users.evict', () => users.evict(...args)),
         remove: (...args) => this.#disturb('users.remove', () => users.remove(...args)),
+      }
+    }
+    if (notes) {
+      this.notes = {
+        put: (...args) => this.#disturb('notes.put', () => notes.put(...args)),
+        get: (...args) => this.#disturb('notes.get', () => notes.get(...args)),
+        take: (...args) => this.#disturb('notes.take', () => notes.take(...args)),
+        delete: (...args) => this.#disturb('notes.delete', () => notes.delete(...args)),
       }
     }
     const { scan, epoch, lease } = inner

@@ -7,6 +7,7 @@ import {
   type SessionChange,
   SessionData,
   type SessionEnd,
+  type SessionNotes,
   SessionStore,
   type UpdateResult,
   type UserEntry,
@@ -34,7 +35,7 @@ class ThreeMethodStore extends SessionStore {
   }
 }
 
-const EVERY_ABILITY: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease']
+const EVERY_ABILITY: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease', 'notes']
 
 const yieldToOthers = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
@@ -356,7 +357,60 @@ describe('the suite finds a store that', () => {
         }
       },
     ],
+    [
+      'takes a note in two steps',
+      'of 50 who take a note at once exactly one gets it',
+      alterNotes((notes) => ({
+        async take(purpose, key) {
+          const text = await notes.get(purpose, key)
+          await yieldToOthers()
+          await notes.delete(purpose, key)
+          return text
+        },
+      })),
+    ],
+    [
+      'writes a note if it is absent in two steps',
+      'of 50 who write a note if it is absent exactly one does',
+      alterNotes((notes) => ({
+        async put(purpose, key, text, options) {
+          if (options.ifAbsent && (await notes.get(purpose, key)) !== null) return false
+          await yieldToOthers()
+          return notes.put(purpose, key, text, { ttlSeconds: options.ttlSeconds })
+        },
+      })),
+    ],
+    [
+      'keeps the notes of all purposes together',
+      'a note comes back as it was written, under its purpose and key alone',
+      alterNotes((notes) => ({ get: (_purpose, key) => notes.get('a', key) })),
+    ],
+    [
+      'leaves what was taken',
+      'take() reads and removes, delete() removes, and both leave the rest',
+      alterNotes((notes) => ({ take: (purpose, key) => notes.get(purpose, key) })),
+    ],
+    [
+      'keeps notes for ever',
+      'a note is gone when its time is over, counted from when it was last written',
+      alterNotes((notes) => ({
+        put: (purpose, key, text, options) => notes.put(purpose, key, text, { ...options, ttlSeconds: 1e6 }),
+      })),
+    ],
   ]
+
+  function alterNotes(alter: (notes: SessionNotes) => Partial<SessionNotes>): Broken {
+    return (store) => {
+      const { notes } = store
+      const methods: SessionNotes = {
+        put: (...args) => notes.put(...args),
+        get: (...args) => notes.get(...args),
+        take: (...args) => notes.take(...args),
+        delete: (...args) => notes.delete(...args),
+      }
+      Object.assign(store, { notes: { ...methods, ...alter(notes) } })
+    }
+  }
 
   function alterUsers(alter: (users: UserIndex) => Partial<UserIndex>): Broken {
     return (store) => {
@@ -410,6 +464,10 @@ describe('FaultyStore', () => {
     ['users.remove', (store) => store.users?.remove('u', ['id']) ?? absent()],
     ['epoch', (store) => store.epoch?.(1) ?? absent()],
     ['lease', (store) => store.lease?.('name', 'owner', 1_000) ?? absent()],
+    ['notes.put', (store) => store.notes?.put('a', 'k', '', { ttlSeconds: 1 }) ?? absent()],
+    ['notes.get', (store) => store.notes?.get('a', 'k') ?? absent()],
+    ['notes.take', (store) => store.notes?.take('a', 'k') ?? absent()],
+    ['notes.delete', (store) => store.notes?.delete('a', 'k') ?? absent()],
   ]
 
   test.each(abilityCalls)('disturbs %s, and counts it', async (operation, call) => {

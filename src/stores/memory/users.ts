@@ -1,6 +1,6 @@
 // Which sessions each user has, for the memory store.
 import { SessionError } from '../../errors.js'
-import type { UserEntry, UserIndex } from '../../record/store.js'
+import type { UserEntry, UserIndex } from '../../record/user-index.js'
 import { FIRST_ROW, KeyedRows, NONE } from './keyed-rows.js'
 import { LIST_COLUMNS, RowLists } from './row-lists.js'
 import type { Slices } from './slices.js'

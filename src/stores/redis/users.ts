@@ -3,7 +3,7 @@
 // The field is the session ID, its text "since endsAt pendingUntil", with " e" behind it once the entry is evicted. The
 // key lives until the last session in it is over. Entries that are over are dropped by whatever reads the whole hash;
 // adding without a limit does not, and drops them now and then.
-import type { UserEntry, UserIndex } from '../../record/store.js'
+import type { UserEntry, UserIndex } from '../../record/user-index.js'
 import { type Script, script } from './scripts.js'
 
 /** Runs one script on one key. */
