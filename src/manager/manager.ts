@@ -44,20 +44,7 @@ export interface SessionMiddleware {
  * Server-side sessions: `app.use(session({ secret }))` gives every request a `req.session`. The short form of
  * `new SessionManager(options).middleware()`.
  *
- * What a response does, by what became of the session:
- *
- * | status                | store                            | cookie                              |
- * | --------------------- | -------------------------------- | ----------------------------------- |
- * | new, nothing set      | nothing                          | nothing                             |
- * | new, with fields      | `create`                         | set                                 |
- * | unchanged             | `touch`, when a touch is due     | only when the cookie itself must move |
- * | changed               | `update` with the changed fields | only when the cookie itself must move |
- * | renewed, regenerated  | one atomic step, at the call     | set                                 |
- * | due to be renewed     | one atomic step                  | set                                 |
- * | destroyed, logged out | `end`, at the call               | cleared with the same attributes    |
- *
- * A cookie must move when its token changed, when it was signed with an older secret, when its attributes were chosen
- * anew, and, if it is persistent, when the session's end has moved.
+ * What a response stores, and whether it sends a cookie, is told by a table in the documentation.
  *
  * @throws {SessionError} `INVALID_OPTION`
  */

@@ -23,21 +23,24 @@ const TOUCH: Step = { name: 'touch' }
 export const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 
 /**
- * What the commit does next. The first line that fits counts, and after each step it is asked again, until there is nothing.
+ * What the commit does next. After each step it is asked again, until there is nothing left to do.
  *
- * | session                                              | step              | store       | cookie         |
- * | ---------------------------------------------------- | ----------------- | ----------- | -------------- |
- * | ended, replaced, or the store out of reach           | `nothing`         | nothing     | nothing        |
- * | new, nothing set                                     | `nothing`         | nothing     | nothing        |
- * | new, with fields or a logical ID                     | `create`          | `create`    | set            |
- * | new, with fields, after the headers                  | `too-late`        | nothing     | nothing        |
- * | changed                                              | `update`          | `update`    | when it moves  |
- * | unchanged, its logical ID begins with this request   | `keep-logical-id` | `update`    | when it moves  |
- * | unchanged, due to be renewed                         | `renew`           | `update`    | set            |
- * | unchanged, a touch is due                            | `touch`           | `touch`     | when it moves  |
- * | unchanged                                            | `nothing`         | nothing     | nothing        |
+ * | session | step | store | cookie |
+ * | --- | --- | --- | --- |
+ * | new, nothing set | `nothing` | nothing | nothing |
+ * | new, with fields | `create` | `create` | set |
+ * | new, with fields, but the headers have left | `too-late` | nothing | nothing |
+ * | changed | `update` | `update` with the changed fields | when it must move |
+ * | unchanged, but its logical ID begins | `keep-logical-id` | `update` | when it must move |
+ * | unchanged, but due to be renewed | `renew` | `update` | set |
+ * | unchanged, but a touch is due | `touch` | `touch` | when it must move |
+ * | unchanged | `nothing` | nothing | when it must move |
+ * | renewed, regenerated or logged in by the handler | `nothing` | one atomic step, at the call | set |
+ * | destroyed or logged out by the handler | `nothing` | `end`, at the call | cleared |
+ * | the store is out of reach | `nothing` | nothing | nothing |
  *
- * What a handler calls by name, such as `renew()`, `login()` or `destroy()`, happens at the call; see life.ts.
+ * The cookie must move when it was signed with an older secret, when its attributes were chosen anew, and, if it is
+ * persistent, when the session's end has moved. The documentation has the same table, and a test takes its rows from here.
  *
  * @throws {SessionError} `INVALID_VALUE` or `SESSION_TOO_LARGE`, when a field's value can no longer be stored.
  */

@@ -2,7 +2,7 @@
 // resolves, the store has confirmed it.
 
 import { type Duration, milliseconds } from '../duration.js'
-import { SessionError } from '../errors.js'
+import { invalidArgument } from '../errors.js'
 import { newLogicalId } from '../ids.js'
 import type { RegenerationParts } from '../lifecycle/lifecycle.js'
 import type { SessionData } from '../record/session-data.js'
@@ -151,7 +151,7 @@ export function reauthenticate(state: SessionState): Promise<void> {
     const previousId = state.id
     const userId = state.record?.userId
     if (userId === undefined) {
-      throw new SessionError('INVALID_ARGUMENT', 'reauthenticate() needs a user who is logged in; call login() first.')
+      throw invalidArgument('reauthenticate() needs a user who is logged in; call login() first.')
     }
     await succeed(state, { keep: 'all', userId, isLogin: true, context: state.host.clientContext() })
     state.lifecycle.events.emit('reauthenticated', { ...namesOf(state), previousId, userId })
@@ -274,7 +274,7 @@ export function checkUserId(userId: unknown): void {
   const isValid =
     (typeof userId === 'string' && userId !== '') || (typeof userId === 'number' && Number.isFinite(userId))
   if (!isValid) {
-    throw new SessionError('INVALID_ARGUMENT', 'A user ID is text that is not empty, or a finite number.')
+    throw invalidArgument('A user ID is text that is not empty, or a finite number.')
   }
 }
 

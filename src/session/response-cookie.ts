@@ -1,5 +1,5 @@
 // What a response tells the client of its session: which token, until when, and when the cookie must be sent again.
-import { SessionError } from '../errors.js'
+import { invalidArgument } from '../errors.js'
 import type { IssuedSession } from '../lifecycle/lifecycle.js'
 import type { SessionData } from '../record/session-data.js'
 import type { SessionState } from './state.js'
@@ -70,8 +70,7 @@ export function chooseExpiry(state: SessionState, ms: number | null, persistent?
   state.requireWritable()
   const { longestExpiryMs } = state.lifecycle.options
   if (ms !== null && ms > longestExpiryMs) {
-    throw new SessionError(
-      'INVALID_ARGUMENT',
+    throw invalidArgument(
       `setExpiry() and cookie.maxAge: the preset 'aal3' allows ${longestExpiryMs / 60_000} minutes at most.`,
     )
   }

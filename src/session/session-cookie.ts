@@ -1,7 +1,7 @@
 // `session.cookie`: the cookie of a session, with the members that express-session users know.
 import type { CookieAttributes } from '../cookie/cookie.js'
 import { LONGEST_MS } from '../duration.js'
-import { SessionError } from '../errors.js'
+import { invalidArgument } from '../errors.js'
 import { chooseExpiry, expiresAt, idleTimeoutMs, isPersistent, resendCookie } from './response-cookie.js'
 import type { SessionState } from './state.js'
 
@@ -26,10 +26,7 @@ export class SessionCookie {
       return
     }
     if (!Number.isFinite(ms) || ms < 1 || ms > LONGEST_MS) {
-      throw new SessionError(
-        'INVALID_ARGUMENT',
-        'cookie.maxAge must be milliseconds, above 0 and at most ten years, or null.',
-      )
+      throw invalidArgument('cookie.maxAge must be milliseconds, above 0 and at most ten years, or null.')
     }
     chooseExpiry(this.#state, Math.round(ms), true)
   }
@@ -99,7 +96,7 @@ export class SessionCookie {
     }
     for (const [name, value] of Object.entries(attributes)) {
       if (allowed[name]?.includes(value)) continue
-      throw new SessionError('INVALID_ARGUMENT', `cookie.${name} must be one of ${allowed[name]?.join(', ')}.`)
+      throw invalidArgument(`cookie.${name} must be one of ${allowed[name]?.join(', ')}.`)
     }
     this.#state.cookieAttributes = { ...this.#state.cookieAttributes, ...attributes }
     resendCookie(this.#state)

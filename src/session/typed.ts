@@ -1,5 +1,5 @@
 // A view of a session's fields through a schema: `session.typed(schema)`.
-import { SessionError, type ValidationIssue } from '../errors.js'
+import { invalidArgument, SessionError, type ValidationIssue } from '../errors.js'
 import type { Fields } from './fields.js'
 
 /** The part of Standard Schema v1 (standardschema.dev) that is used. */
@@ -36,13 +36,13 @@ interface TypedFields {
  */
 export function typedSession<T>(state: TypedFields, schema: StandardSchema<unknown, T>): TypedSession<T> {
   if (typeof schema?.['~standard']?.validate !== 'function') {
-    throw new SessionError('INVALID_ARGUMENT', 'typed() needs a Standard Schema, such as one of zod, valibot, arktype.')
+    throw invalidArgument('typed() needs a Standard Schema, such as one of zod, valibot, arktype.')
   }
   function validated(fields: Record<string, unknown>): Record<string, unknown> {
     const result = schema['~standard'].validate(fields)
     if (result instanceof Promise) {
       result.catch(() => {})
-      throw new SessionError('INVALID_ARGUMENT', 'typed() needs a schema that validates synchronously.')
+      throw invalidArgument('typed() needs a schema that validates synchronously.')
     }
     if (result.issues) {
       const [first] = result.issues
