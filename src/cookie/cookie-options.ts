@@ -13,10 +13,13 @@ export interface CookieOptions {
   name?: string | undefined
   /**
    * `'auto'`: Secure over HTTPS; over plain HTTP without it outside production, and an error in production. `true`: an
-   * error over plain HTTP anywhere. `false`: never Secure, so anyone on the network path can take over sessions.
+   * error over plain HTTP anywhere. `'when-https'`: as `'auto'` outside of production, there without a warning and in
+   * production, too, for who serves plain HTTP on purpose; anyone on the path of such a request can take its session over,
+   * and so with every session when a proxy fails to send `X-Forwarded-Proto`. `false`: never Secure, with the same risk for
+   * all sessions. express-session's `'auto'` is our `'when-https'`.
    * @default 'auto'
    */
-  secure?: boolean | 'auto' | undefined
+  secure?: boolean | 'auto' | 'when-https' | undefined
   /**
    * Keeps the cookie from scripts. `false` lets any injected script take over the session.
    * @default true
@@ -171,7 +174,9 @@ function checkAttributes(cookie: ResolvedCookie): void {
   if (isHost && (cookie.path !== '/' || cookie.domain !== undefined)) {
     throw invalidOption(`cookie.name ${name} needs path "/" and no domain: use the prefix __Secure- instead.`)
   }
-  if (![true, false, 'auto'].includes(cookie.secure)) throw invalidOption('cookie.secure is not true, false or "auto".')
+  if (![true, false, 'auto', 'when-https'].includes(cookie.secure)) {
+    throw invalidOption('cookie.secure is not true, false, "auto" or "when-https".')
+  }
   if (!['strict', 'lax', 'none'].includes(cookie.sameSite)) {
     throw invalidOption('cookie.sameSite is not "strict", "lax" or "none".')
   }

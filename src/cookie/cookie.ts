@@ -35,7 +35,7 @@ export interface CookieReading {
 export interface ResolvedCookie {
   readonly secureName: string
   readonly plainName: string
-  readonly secure: boolean | 'auto'
+  readonly secure: boolean | 'auto' | 'when-https'
   readonly httpOnly: boolean
   readonly sameSite: 'strict' | 'lax' | 'none'
   readonly path: string

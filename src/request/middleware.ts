@@ -235,8 +235,10 @@ class Exchange implements SessionHost, ResponseHooks {
     if (held.isHeadOut) this.#areHeadersDecided = true
   }
 
-  cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response' {
-    if (!this.#facts.mayUseCookie) return 'insecure'
+  cookieOutlook(): ReturnType<SessionHost['cookieOutlook']> {
+    if (!this.#facts.mayUseCookie) {
+      return trustsProxy(this.#req, this.#engine.options.trustProxy) ? 'insecure-by-proxy' : 'insecure'
+    }
     if (this.#held === null) return 'no-response'
     return this.#areHeadersDecided || this.#isResponded ? 'headers-sent' : 'open'
   }
@@ -378,6 +380,7 @@ interface RequestExtras {
   /** Express's judgements, which honour `trust proxy`. */
   secure?: boolean
   ip?: string | undefined
+  app?: { get?(setting: string): unknown }
 }
 
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
@@ -389,6 +392,11 @@ function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
   const forwarded = req.headers['x-forwarded-proto']
   const [first] = String(forwarded ?? '').split(',')
   return first?.trim().toLowerCase() === 'https'
+}
+
+/** Whether some proxy's word counts, by Express's setting where there is Express. */
+function trustsProxy({ app, secure }: SessionRequest, trustProxy: boolean): boolean {
+  return typeof secure === 'boolean' ? Boolean(app?.get?.('trust proxy')) : trustProxy
 }
 
 /** A WebSocket upgrade has no response, or a stand-in that cannot wait. */

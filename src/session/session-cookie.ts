@@ -83,7 +83,7 @@ export class SessionCookie {
   }
 
   /** Fixed by the options and the connection. */
-  get secure(): boolean | 'auto' {
+  get secure(): boolean | 'auto' | 'when-https' {
     return this.#state.lifecycle.options.cookie.secure
   }
 

@@ -14,7 +14,7 @@ import { Fields } from './fields.js'
 /** What a session needs to know of the request it belongs to. */
 export interface SessionHost {
   /** Whether a cookie can still reach the client, or why not. */
-  cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'no-response'
+  cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'insecure-by-proxy' | 'no-response'
   /** Whether the response is over and the commit with it. */
   isResponded(): boolean
   /** Whether the request is no activity of the session. */
@@ -230,7 +230,14 @@ export class SessionState {
         throw new SessionError(
           'INSECURE_CONNECTION',
           'The session cookie is Secure, but this request came over plain HTTP. Behind a proxy that ends TLS, set ' +
-            "app.set('trust proxy', 1) (without Express: trustProxy: true); for plain HTTP, set cookie: { secure: false }.",
+            `app.set('trust proxy', 1) (without Express: trustProxy: true). ${PLAIN_HTTP_ADVICE}`,
+        )
+      case 'insecure-by-proxy':
+        throw new SessionError(
+          'INSECURE_CONNECTION',
+          'The session cookie is Secure, but this request came over plain HTTP: no trusted proxy says otherwise, by ' +
+            'X-Forwarded-Proto: https. Have the proxy send that header with what came to it over HTTPS, and see that its ' +
+            `address is among those that are trusted. ${PLAIN_HTTP_ADVICE}`,
         )
     }
   }
@@ -246,3 +253,7 @@ export class SessionState {
 }
 
 function ignore(): void {}
+
+const PLAIN_HTTP_ADVICE =
+  "For plain HTTP on purpose, such as a health probe or an intranet, set cookie: { secure: 'when-https' }, or false " +
+  'where there is no HTTPS at all.'

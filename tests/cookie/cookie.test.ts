@@ -923,6 +923,62 @@ describe('over plain HTTP', () => {
     expect((await client.get('/peek')).status).toBe(200)
   })
 
+  test.each<[string, (app: Express) => void, Record<string, string>]>([
+    ['sends no X-Forwarded-Proto', behindProxy, {}],
+    ['says http', behindProxy, { 'x-forwarded-proto': 'http' }],
+    ['has another address', (app) => app.set('trust proxy', '10.0.0.1'), HTTPS],
+  ])('in production, the error names X-Forwarded-Proto when the proxy %s', async (_what, extend, headers) => {
+    const errors: SessionError[] = []
+    const { client } = await inProduction(() =>
+      site({}, (app) => {
+        extend(app)
+        app.use((error: SessionError, _req: Request, res: Response, _next: () => void) => {
+          errors.push(error)
+          res.status(error.status).send('failed')
+        })
+      }),
+    )
+    expect((await client.post('/set?a=1', undefined, headers)).status).toBe(500)
+    expect(errors[0]).toMatchObject({ code: 'INSECURE_CONNECTION' })
+    expect(errors[0]?.message).toContain('X-Forwarded-Proto: https')
+    expect(errors[0]?.message).toContain("secure: 'when-https'")
+    expect(errors[0]?.message).not.toContain("app.set('trust proxy'")
+  })
+
+  test('in production with trustProxy, the error names X-Forwarded-Proto, too', async () => {
+    const middleware = inProduction(() => session({ secret: SECRET, store: memory(), trustProxy: true }))
+    const server = await listening((req, res) => {
+      middleware(req, res, (error) => {
+        if (error === undefined) (req as unknown as Request).session.set('a', 1)
+        res.end((error as SessionError | undefined)?.message)
+      })
+    })
+    expect((await send(server.url)).body).toContain('X-Forwarded-Proto: https')
+  })
+
+  test("with secure: 'when-https', the cookie goes without Secure over plain HTTP and with it over HTTPS, in production", async () => {
+    const warnings = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const cookie = { secure: 'when-https', sameSite: 'none', partitioned: true } as const
+    const { server, store } = await inProduction(() => site({ cookie }, behindProxy))
+    const [probe, user] = [new Client(server), new Client(server)]
+    expect(cookieOf(await probe.post('/set?a=1'))).toMatchObject({
+      name: 'sid',
+      attributes: { path: '/', httponly: true, samesite: 'Lax' },
+    })
+    expect((await probe.get('/peek')).json()['fields']).toEqual({ a: '1' })
+    expect(cookieOf(await user.post('/set?a=2', undefined, HTTPS))).toMatchObject({
+      name: '__Host-sid',
+      attributes: { secure: true, partitioned: true, samesite: 'None' },
+    })
+    // The two stay apart: what travelled in the open opens nothing over HTTPS, and the other way round.
+    const calls = store.totalCalls
+    expect((await probe.get('/peek', HTTPS)).json()['fields']).toEqual({})
+    const replayed = { cookie: `sid=${user.cookies.get('__Host-sid')}` }
+    expect((await new Client(server).get('/peek', replayed)).json()['fields']).toEqual({})
+    expect(store.totalCalls).toBe(calls)
+    expect(warnings).not.toHaveBeenCalled()
+  })
+
   test('in production, a plain server is told the same', async () => {
     const url = await inProduction(() => bare({}))
     const answer = await send(url)
