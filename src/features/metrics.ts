@@ -126,8 +126,8 @@ export type OtelCallback = (result: {
 }) => void | Promise<void>
 
 /**
- * Registers the metrics of sessions with prom-client: `sojourn_session_started_total` and the others that the README lists.
- * No label holds the ID of a session or a user.
+ * Registers the metrics of sessions with prom-client: `sojourn_session_started_total` and the others that
+ * docs/operations/metrics.md lists. No label holds the ID of a session or a user.
  *
  * Returns a function that stops counting and takes the metrics off the registry.
  * @throws {SessionError} `INVALID_OPTION`, also when the registry has a metric of such a name; nothing is registered then.
@@ -209,8 +209,8 @@ export function prometheusMetrics(sessions: MeasuredSessions, options: Prometheu
 }
 
 /**
- * Registers the metrics of sessions with a meter of OpenTelemetry: `sojourn.session.started` and the others that the README
- * lists. No attribute holds the ID of a session or a user.
+ * Registers the metrics of sessions with a meter of OpenTelemetry: `sojourn.session.started` and the others that
+ * docs/operations/metrics.md lists. No attribute holds the ID of a session or a user.
  *
  * Returns a function that stops counting; a meter keeps what was counted.
  * @throws {SessionError} `INVALID_OPTION`, also when the meter has these sessions already.

@@ -41,7 +41,7 @@ interface Topology {
     password: string
   }): { url: string } | { client: RedisClient; wait: RedisWaitOptions }
   servers(): readonly RedisServer[]
-  /** What the README asks for, besides the rights that a store on one server needs. */
+  /** What the page on Redis asks for, besides the rights that a store on one server needs. */
   readonly rights: readonly ('wait' | 'Cluster')[]
 }
 
@@ -409,15 +409,17 @@ describe.each(TOPOLOGIES)('%s', (_name, topology) => {
 
 type Login = Parameters<Topology['connection']>[0]
 
-/** Makes a Redis user who may do what the README asks for, on the keys of the next site. */
+/** Makes a Redis user who may do what the page on Redis asks for, on the keys of the next site. */
 async function grant(servers: readonly RedisServer[], features: Topology['rights']): Promise<NonNullable<Login>> {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
-  const [, all = '', wait = '', onCluster = ''] =
-    /An ACL user needs([\s\S]*?)for `wait`([\s\S]*?)on a Cluster([\s\S]*?)\n\n/.exec(readme) ?? []
-  const commandsIn = (text: string): string[] => text.match(/\+[a-z|]+/g) ?? []
-  const rights = { wait: commandsIn(wait), Cluster: commandsIn(onCluster) }
-  expect(commandsIn(all).length).toBeGreaterThan(5)
-  const granted = [...commandsIn(all), ...features.flatMap((feature) => rights[feature])]
+  const page = readFileSync(new URL('../../docs/operations/redis.md', import.meta.url), 'utf8')
+  const rightsFor = (use: string): string[] => {
+    const [, cell = ''] = new RegExp(`^\\| ${use} \\| (.*) \\|$`, 'm').exec(page) ?? []
+    return cell.replaceAll('\\|', '|').match(/\+[a-z|]+/g) ?? []
+  }
+  const rights = { wait: rightsFor('`wait`'), Cluster: rightsFor('a Cluster') }
+  const all = rightsFor('all')
+  expect(all.length).toBeGreaterThan(5)
+  const granted = [...all, ...features.flatMap((feature) => rights[feature])]
   const login = { username: `least-${sites}`, password: 'least-rights' }
   const rules = ['reset', 'on', `>${login.password}`, `~site-${sites + 1}:*`, '-@all', ...granted]
   await Promise.all(
@@ -528,7 +530,7 @@ describe('what was acknowledged under load', () => {
   })
 
   test('goes on, every session and every operation, while slots move', async () => {
-    // With the rights that the README asks for: a slot that moves needs one of its own.
+    // With the rights that the page on Redis asks for: a slot that moves needs one of its own.
     const login = await grant(cluster.nodes, ['wait', 'Cluster'])
     const connection = (): ReturnType<Topology['connection']> => ({ client: cluster.connect(login), wait: PATIENT })
     await withSite({ connection }, { ...LARGE, ...PATIENCE }, async (site) => {

@@ -1,0 +1,212 @@
+// The documentation: every code block of docs/ is a whole file that compiles, a run that a page shows goes as
+// shown, links lead somewhere, and the reference names all there is.
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { MemorySessionStore, SessionManager, session } from 'sojourn'
+import { type Block, filesOf, pageNames, prose, readPage, runsOf, Workshop } from '../support/pages.js'
+import { declared, members, publicNames } from '../support/sources.js'
+
+const pages = pageNames().map(readPage)
+const programs = pages.filter(({ name }) => name.startsWith('docs/'))
+const workshop = new Workshop()
+
+beforeAll(() => workshop.open(programs), 60_000)
+afterAll(() => workshop.close())
+
+describe('code', () => {
+  test('is found', () => {
+    expect(programs.flatMap(filesOf).length).toBeGreaterThan(30)
+    expect(programs.flatMap(runsOf).length).toBeGreaterThan(10)
+  })
+
+  test('says what it is in, in a language that is known here', () => {
+    const known = ['ts', 'js', 'console', 'sh', 'json', 'html', 'text', 'diff']
+    const others = pages.flatMap(({ name, blocks }) =>
+      blocks.filter(({ language }) => !known.includes(language)).map(({ language }) => `${name}: ${language}`),
+    )
+    expect(others).toEqual([])
+  })
+
+  test('names its file in the first line, and no page has two of one name', () => {
+    for (const page of programs) {
+      const names = filesOf(page).map((file) => file.name)
+      expect({ page: page.name, unnamed: page.blocks.filter(isCode).length - names.length }).toEqual({
+        page: page.name,
+        unnamed: 0,
+      })
+      expect({ page: page.name, names }).toEqual({ page: page.name, names: [...new Set(names)] })
+    }
+  })
+
+  test('compiles as it stands, all of it at once', () => {
+    expect(workshop.compile()).toBe('')
+  }, 60_000)
+
+  test('declares on its own page the fields that it uses', () => {
+    const known = new Set(publicNames(Object.getPrototypeOf(newSession())))
+    const missing = programs.flatMap((page) => {
+      const code = filesOf(page).filter(({ name }) => name.endsWith('.ts'))
+      const text = code.map(({ source }) => source.replace(/\/\/.*$/gm, '')).join('\n')
+      const declarations = [...text.matchAll(/interface SessionFields \{([^}]*(?:\{[^}]*\}[^}]*)*)\}/g)]
+      const fields = declarations.flatMap(([, body = '']) => [...body.matchAll(/(\w+)\??:/g)].map(([, name]) => name))
+      const used = [...text.matchAll(/\breq\.session\.(\w+)/g)].map(([, name]) => name as string)
+      return used.filter((name) => !known.has(name) && !fields.includes(name)).map((name) => `${page.name}: ${name}`)
+    })
+    expect(missing).toEqual([])
+  })
+
+  test.each(programs.flatMap(runsOf).map((run) => [`${run.page}: ${run.steps[0]?.command}`, run] as const))(
+    'runs as shown in %s',
+    async (_name, run) => {
+      for (const { command, shown, printed } of await workshop.run(run)) {
+        expect({ command, printed: printed.trimEnd() }).toEqual({ command, printed: matching(shown) })
+      }
+    },
+    60_000,
+  )
+})
+
+describe('pages', () => {
+  test('each page of docs/ has the question that it answers in its title', () => {
+    const titles = programs
+      .filter(({ name }) => name !== 'README.md')
+      .map(({ name, text }) => ({ name, title: /^# .*$/m.exec(text)?.[0] ?? '' }))
+    expect(titles.filter(({ title }) => !title.endsWith('?'))).toEqual([])
+  })
+
+  test('each page of docs/ stands in its index', () => {
+    const index = readPage('docs/README.md')
+    const linked = linksOf(index.text).map((link) => normalize(join('docs', link.replace(/#.*/, ''))))
+    const unlinked = pages
+      .map(({ name }) => name)
+      .filter((name) => name.startsWith('docs/') && name !== 'docs/README.md')
+    expect(unlinked.filter((name) => !linked.includes(name))).toEqual([])
+  })
+
+  test('each link leads to a file, and each anchor to a heading', () => {
+    const dead = pages.flatMap(({ name, text }) =>
+      linksOf(text)
+        .filter((link) => !/^[a-z]+:/.test(link))
+        .filter((link) => !leadsSomewhere(name, link))
+        .map((link) => `${name}: ${link}`),
+    )
+    expect(pages.flatMap(({ text }) => linksOf(text)).length).toBeGreaterThan(50)
+    expect(dead).toEqual([])
+  })
+
+  test('no link is written to a path of this project on another host', () => {
+    const ownHost = pages
+      .flatMap(({ text }) => linksOf(text))
+      .filter((link) => /^https?:.*\/sojourn\/(blob|tree)\//.test(link))
+    expect(ownHost).toEqual([])
+  })
+})
+
+describe('the reference', () => {
+  const options = readPage('docs/reference/options.md')
+  const cookie = readPage('docs/reference/cookie.md')
+  const ofSession = readPage('docs/reference/session.md')
+  const ofManager = readPage('docs/reference/manager.md')
+  const ofStore = readPage('docs/reference/store.md')
+
+  test('has a heading for each option, and for nothing else', () => {
+    const headings = [...options.text.matchAll(/^### `(\w+)`$/gm)].map(([, name]) => name as string)
+    expect(headings.toSorted()).toEqual(members('SessionOptions').toSorted())
+  })
+
+  test('names every option of the cookie, and every member of req.session.cookie', () => {
+    expect(cookie.named).toEqual(expect.arrayContaining(members('CookieOptions')))
+    const own = publicNames(Object.getPrototypeOf(newSession().cookie))
+    expect(own.length).toBeGreaterThan(3)
+    expect(cookie.named).toEqual(expect.arrayContaining(own))
+  })
+
+  test('names every member of a session', () => {
+    expect(ofSession.named).toEqual(expect.arrayContaining(publicNames(Object.getPrototypeOf(newSession()))))
+    expect(ofSession.named).toEqual(expect.arrayContaining(members('SessionMetadata')))
+  })
+
+  test('names every member of the manager', () => {
+    expect(ofManager.named).toEqual(expect.arrayContaining(publicNames(SessionManager.prototype)))
+    expect(ofManager.named).toEqual(expect.arrayContaining(members('SessionFilter')))
+  })
+
+  test('names every member of a store', () => {
+    const base = Object.getPrototypeOf(MemorySessionStore.prototype) as object
+    expect(ofStore.named).toEqual(expect.arrayContaining([...publicNames(base), 'get', 'set', 'delete']))
+    const abilities = [...declared('abstract class SessionStore').matchAll(/^ {2}(?:readonly )?(\w+)\?[:(]/gm)]
+    expect(abilities.length).toBeGreaterThan(3)
+    expect(ofStore.named).toEqual(expect.arrayContaining(abilities.map(([, name]) => name)))
+  })
+
+  test.each([
+    ['docs/operations/memory.md', 'MemorySessionStoreOptions'],
+    ['docs/operations/redis.md', 'RedisSessionStoreOptions'],
+    ['docs/operations/metrics.md', 'MetricsOptions'],
+    ['docs/operations/metrics.md', 'PrometheusMetricsOptions'],
+    ['docs/operations/metrics.md', 'OtelMetricsOptions'],
+    ['docs/activity/log.md', 'ActivityLogOptions'],
+    ['docs/activity/log-lines.md', 'SessionErrorHandlerOptions'],
+  ])('%s names all of %s', (page, declaration) => {
+    expect(readPage(page).named).toEqual(expect.arrayContaining(members(declaration)))
+  })
+
+  test('names every event, and no other', () => {
+    expect(readPage('docs/reference/events.md').inTables.toSorted()).toEqual(members('SessionEventMap').toSorted())
+  })
+
+  test('names every error code, and no other', () => {
+    const codes = [...declared('type SessionErrorCode').matchAll(/'(\w+)'/g)].map(([, code]) => code as string)
+    expect(codes.length).toBeGreaterThan(10)
+    const named = readPage('docs/reference/errors.md').inTables.filter((name) => /^[A-Z_]+$/.test(name))
+    expect(named.toSorted()).toEqual(codes.toSorted())
+  })
+})
+
+function isCode({ language }: Block): boolean {
+  return language === 'ts' || language === 'js'
+}
+
+/** What a run prints: `…` stands for anything within a line, and on a line of its own for any lines. */
+function matching(shown: string): unknown {
+  const pattern = shown
+    .trimEnd()
+    .split('\n')
+    .map((line) => (line === '…' ? '[\\s\\S]*' : line.split('…').map(escaped).join('.*')))
+    .join('\n')
+  return expect.stringMatching(new RegExp(`^${pattern}$`))
+}
+
+function escaped(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+}
+
+function linksOf(text: string): string[] {
+  return [...prose(text).matchAll(/\]\(([^)\s]+)\)/g)].map(([, link]) => link as string)
+}
+
+function leadsSomewhere(from: string, link: string): boolean {
+  const [path = '', anchor] = link.split('#')
+  const file = path === '' ? from : normalize(join(dirname(from), path))
+  if (!existsSync(file)) return false
+  if (anchor === undefined) return true
+  return [...prose(readFileSync(file, 'utf8')).matchAll(/^#+ (.+)$/gm)].some(
+    ([, heading = '']) => slug(heading) === anchor,
+  )
+}
+
+/** The anchor that GitHub gives a heading. */
+function slug(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[^\w\- ]/g, '')
+    .replaceAll(' ', '-')
+}
+
+/** A session as a handler gets it. */
+function newSession(): import('sojourn').Session {
+  const request = { headers: {}, url: '/', socket: {} } as { session?: import('sojourn').Session }
+  session({ secret: 'only to be looked at, for 32 characters' })(request as never, {}, () => {})
+  return request.session as import('sojourn').Session
+}
