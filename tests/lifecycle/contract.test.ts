@@ -336,7 +336,7 @@ describe('when the process is killed', () => {
 /** An app on a store, and the errors that reach its error handlers. */
 async function appOn(
   store: FaultyStore | RedisSessionStore,
-  storeTimeout = '1s',
+  storeTimeout = '10s',
 ): Promise<{
   server: TestServer
   middleware: SessionMiddleware
@@ -465,8 +465,8 @@ describe.each(STORES)('a commit to %s', (_name, createKit) => {
     store.fail({ kind: 'hang', operations: WRITING })
     const answer = await new Client(hasty.server, client.cookies).post('/set?a=1')
     expect(answer.headAfterMs).toBeGreaterThanOrEqual(45)
-    // Far from it only on a machine that is very busy; the default would be a second.
-    expect(answer.headAfterMs).toBeLessThan(900)
+    // By its own deadline, not by that of the other app, however busy the machine is.
+    expect(answer.headAfterMs).toBeLessThan(8_000)
   })
 
   test('that fails leaves a touch unmade, and the answer that changed nothing is unharmed', async () => {

@@ -24,7 +24,8 @@ export function testApp(
 } {
   const app = express()
   app.set('env', 'test')
-  const middleware = session({ secret: SECRET, ...options })
+  // A machine under load must not look like a store that fails.
+  const middleware = session({ secret: SECRET, storeTimeout: '10s', ...options })
   let held: (() => void)[] = []
   const released = (): Promise<void> => new Promise((resolve) => held.push(resolve))
   const gates = new Map<string, Gate>()
