@@ -1,4 +1,4 @@
-// The test suite on the other Node versions that are supported: `npm run test:nodes [-- 22 24]`. The npm package `node` brings
+// The test suite on the other Node versions that are supported: `npm run test:nodes [-- 22 26]`. The npm package `node` brings
 // the binaries. The runs go on side by side, since one leaves half of two cores idle, and each in a copy of the project, since
 // tests build in it. What a run prints comes when it is over.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
@@ -7,9 +7,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 
-const versions = process.argv.length > 2 ? process.argv.slice(2) : ['22', '24']
+const versions = process.argv.length > 2 ? process.argv.slice(2) : ['22', '24', '26']
 const directory = mkdtempSync(join(tmpdir(), 'sojourn-nodes-'))
 let results = []
+console.log(
+  `The whole suite on Node ${versions.join(', ')}, side by side: about ${3 * versions.length} minutes on two cores.`,
+)
 try {
   writeFileSync(join(directory, 'package.json'), '{}')
   const wanted = versions.map((version) => `n${version}@npm:node-linux-${process.arch}@${version}`)
@@ -29,7 +32,7 @@ async function run(version) {
   execFileSync('cp', ['-R', '.', cwd])
   const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` }
   const node = join(bin, 'node')
-  const suite = spawn(node, ['tests/run.mjs'], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const suite = spawn(node, ['tests/run.mjs', '--maxWorkers=1'], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
   const output = []
   for (const stream of [suite.stdout, suite.stderr]) stream.on('data', (chunk) => output.push(chunk))
   const [status] = await once(suite, 'close')

@@ -1,33 +1,106 @@
-// The whole test suite: makes sure that there is a redis-server and, for tests in a browser, Chromium, then runs Jest with
-// the arguments given.
+// The tests: `npm test [-- arguments of Jest]` makes sure that there is a redis-server and, for tests in a browser, Chromium,
+// then runs Jest. `npm run test:quick` runs the files that need neither, nor another program.
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, readFileSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { delimiter, dirname, join, relative, resolve } from 'node:path'
 
 const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
-const jest = ['node_modules/jest/bin/jest.js', ...process.argv.slice(2)]
-const env = {
-  ...process.env,
-  NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --no-warnings=ExperimentalWarning`.trim(),
+/** A test file that imports one of these, itself or through others, is not quick. */
+const PROGRAMS = ['redis', 'proxy', 'postgres', 'browser', 'processes', 'package'].map((name) =>
+  resolve(`tests/support/${name}.ts`),
+)
+/** On two cores that do nothing else. */
+const USUAL = { quick: 'less than a minute', whole: 'four to five minutes' }
+
+const isQuick = process.argv.includes('--quick')
+const given = process.argv.slice(2).filter((argument) => argument !== '--quick')
+const NODE_OPTIONS =
+  `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --no-warnings=ExperimentalWarning`.trim()
+const env = { ...process.env, NODE_OPTIONS }
+// Tests wait for servers and clocks: Jest needs no core for itself.
+const workers = given.some((argument) => /^(-i|-w|--maxWorkers|--runInBand)/.test(argument))
+  ? []
+  : [`--maxWorkers=${Math.min(8, availableParallelism())}`]
+const jest = ['node_modules/jest/bin/jest.js', ...workers, ...given]
+
+const files = listFiles()
+const [slow, quick] = [files.filter(needsPrograms), files.filter((file) => !needsPrograms(file))]
+if (isQuick) runQuickOnes()
+else if (given.includes('--listTests')) prepare()
+else runAll()
+
+function runQuickOnes() {
+  console.log(
+    `Node ${process.versions.node}: ${quick.length} of ${count(files)}, those that start no Redis, browser or other program. ` +
+      `That takes ${USUAL.quick} on two cores. Left out, and run by npm test:`,
+  )
+  for (const file of slow) console.log(`  ${relative('.', file)}`)
+  run(['--runTestsByPath', ...quick])
 }
 
-const given = process.env.CHROMIUM_PATH
-const missing = []
-// Also with a REDIS_URL: some tests freeze, kill and fill servers, and start their own for that.
-if (!works('redis-server')) missing.push('redis-server')
-if (!browser() && needsBrowser()) {
-  if (given) stop(`CHROMIUM_PATH is ${given}, which does not start.`)
-  missing.push('chromium')
+function runAll() {
+  prepare()
+  const isWhole = given.every((argument) => argument.startsWith('-'))
+  const time = isWhole ? ` That takes ${USUAL.whole} on two cores; npm run test:quick takes ${USUAL.quick}.` : ''
+  const programs = slow.length === 0 ? '' : ', with servers of Redis and a browser where they need them'
+  console.log(`Node ${process.versions.node}: ${count(files)}${programs}.${time}`)
+  run([])
 }
-if (missing.length > 0) install(missing)
 
-const CHROMIUM_PATH = browser() ?? ''
-const { status } = spawnSync(process.execPath, jest, { stdio: 'inherit', env: { ...env, CHROMIUM_PATH } })
-process.exit(status ?? 1)
+function run(more) {
+  const { status } = spawnSync(process.execPath, [...jest, ...more], {
+    stdio: 'inherit',
+    env: { ...env, CHROMIUM_PATH: browser() ?? '' },
+  })
+  process.exit(status ?? 1)
+}
+
+function count({ length }) {
+  return length === 1 ? '1 test file' : `${length} test files`
+}
+
+/** The test files that the arguments choose. */
+function listFiles() {
+  const { stdout } = spawnSync(process.execPath, [...jest, '--listTests'], { encoding: 'utf8', env })
+  return stdout
+    .split('\n')
+    .filter((line) => line.endsWith('.test.ts'))
+    .sort()
+}
+
+function needsPrograms(file) {
+  return importsOf(file).some((path) => PROGRAMS.includes(path))
+}
+
+/** The files of this project that a file imports, and those that they do. */
+function importsOf(file, seen = new Set()) {
+  for (const [, specifier] of readFileSync(file, 'utf8').matchAll(/from '(\.[^']+)'/g)) {
+    const path = resolve(dirname(file), specifier.replace(/\.js$/, '.ts'))
+    if (seen.has(path) || !existsSync(path)) continue
+    seen.add(path)
+    importsOf(path, seen)
+  }
+  return [...seen]
+}
+
+/** Sees to it that the programs are there which the files need. */
+function prepare() {
+  const needs = (name) => files.some((file) => importsOf(file).includes(resolve(`tests/support/${name}.ts`)))
+  const missing = []
+  // Also with a REDIS_URL: some tests freeze, kill and fill servers, and start their own for that.
+  if (needs('redis') && !works('redis-server')) missing.push('redis-server')
+  if (needs('browser') && !browser()) {
+    if (process.env.CHROMIUM_PATH) stop(`CHROMIUM_PATH is ${process.env.CHROMIUM_PATH}, which does not start.`)
+    missing.push('chromium')
+  }
+  if (missing.length > 0) install(missing)
+}
 
 /** The path of a browser: that of CHROMIUM_PATH, or the first that PATH has. */
 function browser() {
-  return (given ? [given] : BROWSERS.flatMap(pathsOf)).find(works)
+  const { CHROMIUM_PATH } = process.env
+  return (CHROMIUM_PATH ? [CHROMIUM_PATH] : BROWSERS.flatMap(pathsOf)).find(works)
 }
 
 function pathsOf(name) {
@@ -40,13 +113,6 @@ function pathsOf(name) {
       return false
     }
   })
-}
-
-/** Whether one of the test files that the arguments choose drives a browser. */
-function needsBrowser() {
-  const { stdout } = spawnSync(process.execPath, [...jest, '--listTests'], { encoding: 'utf8', env })
-  const files = stdout.split('\n').filter((line) => line.endsWith('.test.ts'))
-  return files.some((file) => readFileSync(file, 'utf8').includes("support/browser.js'"))
 }
 
 /** Ubuntu has a chromium-browser that only says how to get one. */
@@ -74,7 +140,7 @@ function install(packages) {
       spawnSync(command, args, options)
     }
   }
-  if (!works('redis-server')) {
+  if (packages.includes('redis-server') && !works('redis-server')) {
     stop(
       'The tests need redis-server and redis-cli: install them with your package manager (Debian: apt-get install redis-server).',
     )

@@ -787,7 +787,7 @@ describe('after a peak', () => {
 
   test('the clean-up gives memory back, and what is left stays as it was', async () => {
     const store = createStore()
-    const SESSIONS = 20_000
+    const SESSIONS = 60_000
     const text = (n: number): string => JSON.stringify('x'.repeat(300 + (n % 50)))
     const before = bytesOfBuffers()
     for (let n = 0; n < SESSIONS; n++) {
