@@ -31,7 +31,7 @@ export function page(title: string, main: Html): string {
   <link rel="stylesheet" href="/style.css">
 </head>
 <body>
-<header><a href="/">Parking permits</a> <nav aria-label="Pages"><a href="/support">Support desk</a></nav></header>
+<header><a class="brand" href="/">Parking permits</a> <nav aria-label="Pages"><a href="/support">Support desk</a></nav></header>
 <main>
 <h1>${title}</h1>
 ${main}

@@ -24,9 +24,14 @@ declare module 'sojourn' {
   }
 }
 
-const redisUrl = process.env['REDIS_URL']
+const { PORT = '3000', REDIS_URL, SESSION_SECRET } = process.env
+if (REDIS_URL && !SESSION_SECRET) {
+  console.warn(
+    'No SESSION_SECRET: logins end with this program. To keep them, set it to the output of openssl rand -base64 32',
+  )
+}
 // A dead connection is noticed after so many ms. Calls that fail say so themselves; without a listener ioredis prints it.
-const redis = redisUrl ? new Redis(redisUrl, { socketTimeout: 5_000 }).on('error', () => {}) : undefined
+const redis = REDIS_URL ? new Redis(REDIS_URL, { socketTimeout: 5_000 }).on('error', () => {}) : undefined
 
 const log = new ActivityLog({
   sinks: [redis ? redisStreamSink({ client: redis }) : memorySink()],
@@ -36,7 +41,7 @@ const log = new ActivityLog({
 })
 const sessions = session({
   // Without SESSION_SECRET every start makes its own and no longer knows the cookies from before.
-  secret: process.env['SESSION_SECRET'] ?? randomBytes(32).toString('base64'),
+  secret: SESSION_SECRET ?? randomBytes(32).toString('base64'),
   store: redis ? new RedisSessionStore({ client: redis }) : new MemorySessionStore(),
   activity: log,
 })
@@ -211,8 +216,8 @@ support.post('/logout', async (req, res) => {
 // Errors that nobody expected get an answer with the session ID as well, and are an activity and a line of the log.
 app.use(sessionErrorHandler({ logger: console }))
 
-const server = app.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', (error) => {
-  if (error) throw error
+const server = app.listen(Number(PORT), '127.0.0.1', (error) => {
+  if (error) stop(error)
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
 })
 
@@ -227,6 +232,15 @@ async function finish(): Promise<void> {
   await log.close()
   await sessions.manager.close()
   redis?.disconnect()
+}
+
+/** Nobody can use a server that does not listen. */
+function stop(error: NodeJS.ErrnoException): never {
+  const isTaken = error.code === 'EADDRINUSE'
+  console.error(
+    isTaken ? `Port ${PORT} is taken. Choose another one, for example PORT=3001 before the command.` : error,
+  )
+  process.exit(1)
 }
 
 /** A text of a form; empty when it is missing. */

@@ -31,6 +31,7 @@ export function reportPage(logicalId: string, report: ActivityReport): string {
   return page(
     'What happened',
     html`${searchForm(logicalId)}
+<div class="columns">
 <section aria-labelledby="summary">
   <h2 id="summary">Summary</h2>
   <dl>
@@ -42,6 +43,11 @@ export function reportPage(logicalId: string, report: ActivityReport): string {
     <dt>After</dt><dd id="after">${after ? link(after.to) : 'nothing yet'}</dd>
   </dl>
 </section>
+<section aria-labelledby="counts">
+  <h2 id="counts">Counts</h2>
+  <dl>${Object.entries(counts).map(([type, count]) => html`<dt>${type}</dt><dd>${count}</dd>`)}</dl>
+</section>
+</div>
 <section aria-labelledby="failures">
   <h2 id="failures">Failures: ${errorCount}</h2>
   ${
@@ -49,24 +55,22 @@ export function reportPage(logicalId: string, report: ActivityReport): string {
     html`<ul>${errors.map(({ at, type, details }) => html`<li>${time(at)} <strong>${type}</strong> ${facts(details)}</li>`)}</ul>`
   }
 </section>
-<section aria-labelledby="counts">
-  <h2 id="counts">Counts</h2>
-  <dl>${Object.entries(counts).map(([type, count]) => html`<dt>${type}</dt><dd>${count}</dd>`)}</dl>
-</section>
 <section aria-labelledby="timeline">
   <h2 id="timeline">Timeline</h2>
   ${total > activities.length && html`<p>The first ${activities.length} of ${total} activities.</p>`}
-  <div class="scroll"><table aria-labelledby="timeline">
-    <thead><tr><th scope="col">After</th><th scope="col">Activity</th><th scope="col">Details</th><th scope="col">Request</th></tr></thead>
-    <tbody>${activities.map((activity) => {
+  <table role="table" aria-labelledby="timeline">
+    <thead role="rowgroup"><tr role="row">${['After', 'Activity', 'Details', 'Request'].map(
+      (name) => html`<th role="columnheader" scope="col">${name}</th>`,
+    )}</tr></thead>
+    <tbody role="rowgroup">${activities.map((activity) => {
       const { at, type, details, request } = activity
       const since = at.getTime() - (startedAt ?? at).getTime()
-      return html`<tr${isErrorActivity(activity) && html` class="failure"`}>
-      <td>${duration(since)}</td><th scope="row">${type}</th><td>${facts(details)}</td><td>${
+      return html`<tr role="row"${isErrorActivity(activity) && html` class="failure"`}>
+      <td role="cell">${duration(since)}</td><th role="rowheader" scope="row">${type}</th><td role="cell">${facts(details)}</td><td role="cell">${
         request && `${request.method} ${request.path}`
       }</td></tr>`
     })}</tbody>
-  </table></div>
+  </table>
 </section>
 ${button('/support/logout', 'Log out')}`,
   )
@@ -78,9 +82,17 @@ function link(logicalId: string): Html {
 
 function facts(details: Readonly<Record<string, unknown>> = {}): Html {
   return html`${Object.entries(details).map(([name, value]) => {
-    const text = typeof value === 'string' ? value : JSON.stringify(value)
-    return html`<span class="fact"><i>${name}</i> ${text}</span> `
+    return html`<span class="fact"><i>${name}</i> ${text(value)}</span> `
   })}`
+}
+
+/** For people: lists and errors in plain words, the rest as JSON. */
+function text(value: unknown): string {
+  if (typeof value === 'string') return value
+  if (Array.isArray(value)) return value.map(text).join(', ')
+  const { name, message } = (value ?? {}) as { name?: unknown; message?: unknown }
+  if (typeof name === 'string' && typeof message === 'string') return `${name}: ${message}`
+  return JSON.stringify(value)
 }
 
 function time(date: Date): Html {
