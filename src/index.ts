@@ -23,8 +23,9 @@ export {
   session as default,
   type Validation,
 } from './manager/manager.js'
-export type { FieldLimits, SessionOptions } from './options/options.js'
+export type { SessionOptions } from './options/options.js'
 export { jsonCodec, type SessionCodec } from './record/codec.js'
+export type { SessionLimits, SessionSize } from './record/limits.js'
 export type { NoteOptions, SessionNotes } from './record/notes.js'
 export {
   applyChange,

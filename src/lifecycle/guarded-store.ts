@@ -4,6 +4,7 @@ import { isSessionError, SessionError, type SessionErrorCode } from '../errors.j
 import type { SessionEvents } from '../events/events.js'
 import { noteKey } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
+import { loadableUnder, type SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import type {
   EndResult,
@@ -21,16 +22,13 @@ import { runWithoutSession } from '../request-scope.js'
 /** One call of the store. What takes longer, and shows that it goes on, may refresh the deadline. */
 type StoreCall<T> = (deadline: NodeJS.Timeout) => Promise<T>
 
-/** Requests that merge may exceed the size limit together; a record beyond so many times the limit was not made by us. */
-const OVERSIZE_FACTOR = 4
-
 type GuardOptions = Pick<ResolvedSessionOptions, 'store' | 'storeTimeoutMs' | 'limits'>
 
 /** Rejects with `SessionError` only: `STORE_TIMEOUT`, `STORE_UNAVAILABLE`, or what the store itself said in our terms. */
 export class GuardedStore {
   readonly #store: SessionStore
   readonly #timeoutMs: number
-  readonly #maxBytes: number
+  readonly #loadable: SessionLimits
   readonly #events: SessionEvents
   /** The index of users, if the store has one, guarded like the rest. */
   readonly users: UserIndex | undefined
@@ -40,7 +38,7 @@ export class GuardedStore {
   constructor({ store, storeTimeoutMs, limits }: GuardOptions, events: SessionEvents) {
     this.#store = store
     this.#timeoutMs = storeTimeoutMs
-    this.#maxBytes = limits.maxBytes
+    this.#loadable = loadableUnder(limits)
     this.#events = events
     this.users = store.users && this.#guardUsers(store.users)
     this.notes = store.notes && this.#guardNotes(store.notes)
@@ -50,14 +48,14 @@ export class GuardedStore {
   async get(id: string): Promise<SessionData | 'corrupt' | null> {
     let record: SessionData | null | undefined
     try {
-      record = await this.#call('get', id, () => this.#store.get(id))
+      record = await this.#call('get', id, () => this.#store.get(id, this.#loadable))
     } catch (error) {
       if (!isSessionError(error, 'CORRUPT_RECORD')) throw error
       this.#events.emit('corruptRecord', { id, cause: error })
       return 'corrupt'
     }
     if (record === null || record === undefined) return null
-    const problem = problemOf(record, id, this.#maxBytes)
+    const problem = problemOf(record, id, this.#loadable)
     if (problem === null) return record
     this.#events.emit('corruptRecord', { id, cause: new SessionError('CORRUPT_RECORD', problem) })
     return 'corrupt'
@@ -113,7 +111,7 @@ export class GuardedStore {
     let durationMs = 0
     let error: SessionErrorCode | undefined
     let step: NodeJS.Timeout | undefined
-    const records = this.#store.scan(() => step?.refresh())[Symbol.asyncIterator]()
+    const records = this.#store.scan(() => step?.refresh(), this.#loadable)[Symbol.asyncIterator]()
     try {
       for (;;) {
         startedAt = performance.now()
@@ -262,7 +260,7 @@ function codeOf(error: unknown): SessionErrorCode | undefined {
 }
 
 /** What is wrong with a record that a store returned, if anything. */
-function problemOf(record: SessionData, id: string, maxBytes: number): string | null {
+function problemOf(record: SessionData, id: string, loadable: SessionLimits): string | null {
   // By shape, not by class: the store may come from the package's other build.
   if (typeof record.expiryReason !== 'function') return 'The store returned something that is not a SessionData.'
   if (record.id !== id) return 'The store returned the record of another session.'
@@ -275,7 +273,7 @@ function problemOf(record: SessionData, id: string, maxBytes: number): string | 
     if (typeof text !== 'string') return 'The record has a field that is not text.'
     length += name.length + text.length
   }
-  return length > OVERSIZE_FACTOR * maxBytes
-    ? `The record is more than ${OVERSIZE_FACTOR} times as large as the limit of ${maxBytes} bytes.`
+  return length > loadable.maxBytes || record.fields.size > loadable.maxFields
+    ? `The record has more than ${loadable.maxBytes} bytes or ${loadable.maxFields} fields, which none does that is stored here.`
     : null
 }

@@ -7,6 +7,7 @@ import { type ActivitySource, recordEvents } from '../events/activity-hook.js'
 import { SessionEvents } from '../events/events.js'
 import { newSessionId, newToken, sameHash } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
+import { tooLarge } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
@@ -75,7 +76,7 @@ export interface RegenerationParts {
 
 /** What became of a change; of one that was applied, the record that it made. */
 export type Update =
-  | Exclude<UpdateResult, { status: 'updated' }>
+  | Exclude<UpdateResult, { status: 'updated' | 'too-large' }>
   | { readonly status: 'updated'; readonly record: SessionData }
 
 const MAX_ID_ATTEMPTS = 3
@@ -272,13 +273,17 @@ export class Lifecycle implements ActivitySource {
       delete: remove,
       metadata,
       isPassive,
+      limits: this.options.limits,
       madeOn: record,
     }
     if (parts.expect === undefined && parts.renew === undefined) return change
     return { ...change, ...(parts.expect && { expect: parts.expect }), ...(parts.renew && { renew: parts.renew }) }
   }
 
-  /** Applies a change. That the session has ended is told as `lateWrite`. */
+  /**
+   * Applies a change. That the session has ended is told as `lateWrite`.
+   * @throws {SessionError} `SESSION_TOO_LARGE` when the session would be; nothing has changed then.
+   */
   async update(record: SessionData, change: SessionChange): Promise<Update> {
     const end = change.metadata?.absoluteExpiresAt
     const isProlonged = end !== undefined && end > record.absoluteExpiresAt
@@ -289,9 +294,12 @@ export class Lifecycle implements ActivitySource {
       this.events.emit('lateWrite', nameOf(record))
       if (isProlonged) await this.users.forget(record.userId, [record.id])
     }
+    if (result.status === 'too-large') throw tooLarge(result, this.options.limits)
     if (result.status !== 'updated') return result
     if (change.renew === undefined && this.events.isHeard('committed')) this.events.emit('committed', nameOf(record))
-    return { status: 'updated', record: result.record ?? applyChange(record, change).record ?? record }
+    // What was stored was within the limits; what this request has read and changed need not be.
+    const applied = { ...change, limits: undefined }
+    return { status: 'updated', record: result.record ?? applyChange(record, applied).record ?? record }
   }
 
   /** Moves the idle timeout forward. Resolves to the record as it then is, or to `null` when it has ended. */
@@ -338,9 +346,11 @@ export class Lifecycle implements ActivitySource {
     const ttl = this.times.ttlSeconds(next, now)
     const newId = (): string => newSessionId(record.id)
     const store = async (candidate: SessionData): Promise<SessionData | 'ended' | null> => {
-      const regeneration = { generation, at: now, next: candidate, keep, delete: remove, tombstoneSeconds }
+      const { limits } = this.options
+      const regeneration = { generation, at: now, next: candidate, keep, delete: remove, tombstoneSeconds, limits }
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
         const result = await this.#store.regenerate(record.id, regeneration, ttl)
+        if (result.status === 'too-large') throw tooLarge(result, limits)
         if (result.status === 'regenerated') this.#endings.tell(record.id, 'regenerated')
         return { isStored: result.status === 'regenerated', value: result }
       })

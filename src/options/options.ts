@@ -6,6 +6,7 @@ import type { CookieOptions } from '../cookie/cookie-options.js'
 import type { Duration } from '../duration.js'
 import type { ActivityHook, ActivityRecorder } from '../events/activity-hook.js'
 import type { SessionCodec } from '../record/codec.js'
+import type { SessionLimits } from '../record/limits.js'
 import type { SessionContext } from '../record/session-data.js'
 import type { EndedSession, StoredSession } from '../record/session-info.js'
 import type { SessionStore } from '../record/store.js'
@@ -178,7 +179,7 @@ export interface SessionOptions {
    * Bounds of one session.
    * @default { maxBytes: 1_000_000, maxFields: 1_000 }
    */
-  limits?: { readonly [Name in keyof FieldLimits]?: FieldLimits[Name] | undefined } | undefined
+  limits?: { readonly [Name in keyof SessionLimits]?: SessionLimits[Name] | undefined } | undefined
   /**
    * Believe `X-Forwarded-Proto` from any client. Only for servers without Express whose proxy sets that header; under
    * Express, use `app.set('trust proxy', …)`, which says whom to believe.
@@ -195,14 +196,6 @@ export interface SessionOptions {
    * @default Date.now
    */
   clock?: (() => number) | undefined
-}
-
-/** The bounds of one session, checked when a field is set and again when it is committed. */
-export interface FieldLimits {
-  /** Bytes of all field names and encoded values together. */
-  readonly maxBytes: number
-  /** Number of fields. */
-  readonly maxFields: number
 }
 
 /** `SessionOptions` after checks, with every default filled in. */
@@ -235,7 +228,7 @@ export interface ResolvedSessionOptions {
   readonly onStoreError: 'fail' | 'anonymous'
   readonly commit: 'before-response' | 'after-response'
   readonly codec: SessionCodec
-  readonly limits: FieldLimits
+  readonly limits: SessionLimits
   readonly trustProxy: boolean
   readonly context: boolean
   readonly clock: () => number

@@ -5,9 +5,10 @@ import { type Duration, milliseconds } from '../duration.js'
 import { invalidOption } from '../errors.js'
 import type { ActivityHook, ActivityRecorder } from '../events/activity-hook.js'
 import { jsonCodec } from '../record/codec.js'
+import type { SessionLimits } from '../record/limits.js'
 import type { SessionContext } from '../record/session-data.js'
 import type { SessionStore } from '../record/store.js'
-import type { FieldLimits, ResolvedSessionOptions, SessionOptions } from './options.js'
+import type { ResolvedSessionOptions, SessionOptions } from './options.js'
 
 const DEFAULTS = {
   idleTimeout: '30m',
@@ -233,7 +234,7 @@ function optionalFunction<T>(value: T, name: string): T {
   return value
 }
 
-function resolveLimits({ maxBytes, maxFields }: NonNullable<SessionOptions['limits']>): FieldLimits {
+function resolveLimits({ maxBytes, maxFields }: NonNullable<SessionOptions['limits']>): SessionLimits {
   const resolved = { maxBytes: maxBytes ?? DEFAULTS.limits.maxBytes, maxFields: maxFields ?? DEFAULTS.limits.maxFields }
   for (const name of ['maxBytes', 'maxFields'] as const) {
     if (!Number.isSafeInteger(resolved[name]) || resolved[name] < 1) {

@@ -5,14 +5,23 @@ import { SessionError } from '../errors.js'
  * Turns field values into text and back. Give your own as the `codec` option for richer formats (superjson, devalue,
  * encryption); it works on one field at a time.
  *
- * `decode(encode(value))` must equal `value`. `encode` throws when it cannot keep a value, and the same value must
- * always give the same text: equal text is how an unchanged field is recognised.
+ * `decode(encode(value))` must equal `value`, by `isDeepStrictEqual` of `node:util`: that is how a field that was only read is
+ * told from one that was altered. The texts may differ each time, as those of an encryption with a random nonce do.
  */
 export interface SessionCodec {
-  /** `path` is the field's name, for error messages. Throws what the application should see. */
-  encode(value: unknown, path: string): string
+  /**
+   * `name` is the field's name: bind an encryption to it, and use it in messages. Throws for a value that it cannot keep what
+   * the application should see.
+   */
+  encode(value: unknown, name: string): string
   /** Throws for text that `encode` never made; the field then reads as absent, and `corruptRecord` is told. */
-  decode(text: string): unknown
+  decode(text: string, name: string): unknown
+  /**
+   * Whether values that mean the same always have the same text. Texts are compared then instead of values, which is quicker,
+   * and sees what deep equality does not, such as private members of a class.
+   * @default false
+   */
+  readonly isDeterministic?: boolean
 }
 
 /** How deep objects and arrays may nest in one field before `jsonCodec` refuses them. */
@@ -26,10 +35,15 @@ const DEFAULT_MAX_DEPTH = 100
  * functions, symbols, `undefined` and holes in arrays, cycles, nesting beyond `maxDepth`, default 100) is refused with
  * `INVALID_VALUE` and the path to it.
  */
-export function jsonCodec({ maxDepth = DEFAULT_MAX_DEPTH }: { maxDepth?: number } = {}): SessionCodec {
+export function jsonCodec({
+  maxDepth = DEFAULT_MAX_DEPTH,
+}: {
+  maxDepth?: number
+} = {}): Omit<SessionCodec, 'decode'> & { decode(text: string): unknown } {
   return {
-    encode(value, path) {
-      return JSON.stringify(keepable(value, path, { maxDepth, parents: [] }))
+    isDeterministic: true,
+    encode(value, name) {
+      return JSON.stringify(keepable(value, name, { maxDepth, parents: [] }))
     },
     decode(text) {
       if (text.length > 2 * maxDepth) refuseDeepText(text, maxDepth)

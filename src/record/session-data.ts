@@ -1,5 +1,6 @@
 // What a store keeps of a session, how a change is applied to it, and when it ends. Pure: no clock, no I/O.
 import { SessionError } from '../errors.js'
+import { excessOf, type SessionLimits, type SessionSize } from './limits.js'
 
 /** Everything a `SessionData` is made of. All times are milliseconds since the epoch, as `Date.now()` gives them. */
 export interface SessionDataInit {
@@ -94,6 +95,8 @@ export interface SessionChange {
   readonly metadata?: MetadataChange | undefined
   /** The change is no activity: last access and end stay, except for what `metadata` sets. */
   readonly isPassive?: boolean | undefined
+  /** What the session may be at most with it, judged on what is stored when it is applied. Default: no limit. */
+  readonly limits?: SessionLimits | undefined
   /** The record that the change was made on. A store that still holds it as it was may spare itself some work. */
   readonly madeOn?: SessionData | undefined
 }
@@ -113,6 +116,8 @@ export type UpdateResult =
   | { readonly status: 'conflict'; readonly text: string | undefined }
   /** Not applied: the token was renewed by another request. */
   | { readonly status: 'renewed' }
+  /** Not applied: the session would be over its limits, and larger than it is. Its size would be this. */
+  | ({ readonly status: 'too-large' } & SessionSize)
 
 /** What became of an ending. */
 export type EndResult =
@@ -128,6 +133,8 @@ export type RegenerateResult =
   | { readonly status: 'ended' }
   /** Not done: the new ID is in use. */
   | { readonly status: 'taken' }
+  /** Not done: the new session would be over its limits, and larger than the old one. Its size would be this. */
+  | ({ readonly status: 'too-large' } & SessionSize)
 
 /** How one session takes the place of another, in `SessionStore.regenerate()`. */
 export interface Regeneration {
@@ -145,6 +152,8 @@ export interface Regeneration {
   readonly delete?: readonly string[]
   /** How many seconds the old session's tombstone is kept; it names `next.id` as the successor. */
   readonly tombstoneSeconds: number
+  /** What the new session may be at most, with the fields that go over. Default: no limit. */
+  readonly limits?: SessionLimits | undefined
 }
 
 /** `SessionData` as JSON, times in ISO 8601 (UTC). */
@@ -360,11 +369,17 @@ export function applyChange(
   }
   if (renew && record.tokenHash !== renew.from) return { result: { status: 'renewed' }, record }
 
+  let { fields } = record
+  if (changesFields(change)) {
+    fields = mergeFields(record.fields, change.set, change.delete)
+    const excess = excessOf(fields, record.fields, change.limits)
+    if (excess !== null) return { result: { status: 'too-large', ...excess }, record }
+  }
   const changed = record.with({
     ...metadata,
     ...(renew && { tokenHash: renew.to, previousToken: { hash: renew.from, until: renew.graceUntil } }),
     ...timesAfter(record, change),
-    fields: changesFields(change) ? mergeFields(record.fields, change.set, change.delete) : record.fields,
+    fields,
   })
   const isAsRead = record === change.madeOn
   return { result: { status: 'updated', ...(isAsRead && { record: changed }) }, record: changed }
@@ -400,13 +415,21 @@ export function applyTouch(record: SessionData | null, ttlSeconds: number, now: 
   return record.with({ lastAccessedAt: at, expiresAt: Math.max(record.expiresAt, expiresAt) })
 }
 
-/** The record that `regeneration` puts in the place of `record`, or `null` when that has ended. */
-export function applyRegeneration(record: SessionData | null, regeneration: Regeneration): SessionData | null {
+/** What becomes of a regeneration of `record`, but for an ID that is taken. */
+export function applyRegeneration(
+  record: SessionData | null,
+  regeneration: Regeneration,
+): Exclude<RegenerateResult, { status: 'taken' }> {
   const { next, keep } = regeneration
-  if (record === null || record.generation !== regeneration.generation || record.isExpired(regeneration.at)) return null
+  if (record === null || record.generation !== regeneration.generation || record.isExpired(regeneration.at)) {
+    return { status: 'ended' }
+  }
   const kept = keep === 'all' ? record.fields : [...record.fields].filter(([name]) => keep.includes(name))
   const logicalId = next.logicalId ?? (keep === 'all' ? record.logicalId : undefined)
-  return next.with({ logicalId, fields: mergeFields(kept, next.fields, regeneration.delete) })
+  const fields = mergeFields(kept, next.fields, regeneration.delete)
+  const excess = excessOf(fields, record.fields, regeneration.limits)
+  if (excess !== null) return { status: 'too-large', ...excess }
+  return { status: 'regenerated', record: next.with({ logicalId, fields }) }
 }
 
 /** The tombstone of a session: what it was, without its fields and without what only a live session needs. */

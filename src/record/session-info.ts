@@ -72,7 +72,7 @@ export function storedSessionOf(
   const fields: [string, unknown][] = []
   for (const [name, text] of record.fields) {
     try {
-      fields.push([name, codec.decode(text)])
+      fields.push([name, codec.decode(text, name)])
     } catch (cause) {
       onCorrupt(name, cause)
     }

@@ -1,6 +1,7 @@
 // The contract of a session store. Three methods make a working one; the rest have defaults that are atomic within one
 // process, and a store that several processes share overrides them to be atomic across processes.
 import { SessionError } from '../errors.js'
+import type { SessionLimits } from './limits.js'
 import type { SessionNotes } from './notes.js'
 import {
   applyChange,
@@ -46,8 +47,12 @@ export abstract class SessionStore {
   /**
    * The record of `id`, or `null` when there is none. A record that has expired, or the tombstone of one that was ended,
    * may be returned: the caller checks.
+   *
+   * No record that is worth loading is larger than `bounds`: bytes as they are stored, and number of fields. A store that
+   * can tell how large one is before it loads it, or takes it apart, rejects with `CORRUPT_RECORD` instead, and spares
+   * everybody the wait. One that cannot may ignore them: the caller looks at what it gets.
    */
-  abstract get(id: string): Promise<SessionData | null>
+  abstract get(id: string, bounds?: SessionLimits): Promise<SessionData | null>
 
   /**
    * Writes the whole record, and lets it be forgotten after `ttlSeconds` (a whole number, at least 1). That may be
@@ -93,7 +98,8 @@ export abstract class SessionStore {
   }
 
   /**
-   * Applies a change to a live record of the same generation, field by field, in one atomic step. Never creates.
+   * Applies a change to a live record of the same generation, field by field, in one atomic step. Never creates, and never
+   * makes a session larger than `change.limits`: that is decided in the same step, on what is stored then.
    * The record is kept for `ttlSeconds`, or as long as it lives when that is longer.
    */
   update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
@@ -115,12 +121,12 @@ export abstract class SessionStore {
     const nextId = regeneration.next.id
     return this.#exclusively([id, nextId], async () => {
       const record = await this.#read(id)
-      const next = applyRegeneration(record, regeneration)
-      if (record === null || next === null) return { status: 'ended' }
+      const result = applyRegeneration(record, regeneration)
+      if (record === null || result.status !== 'regenerated') return result
       if ((await this.#read(nextId)) !== null) return { status: 'taken' }
-      await this.set(nextId, next, ttlSeconds)
+      await this.set(nextId, result.record, ttlSeconds)
       await this.set(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
-      return { status: 'regenerated', record: next }
+      return result
     })
   }
 
@@ -146,10 +152,10 @@ export abstract class SessionStore {
 
   /**
    * Every record, expired ones and tombstones included, in no order. One that is made, ended or replaced meanwhile may be
-   * missed or come twice; one that cannot be read is passed over. What may take long until it finds one calls `progress`
+   * missed or come twice; one that cannot be read, or is larger than `bounds`, is passed over. What may take long until it finds one calls `progress`
    * on its way, or the caller takes it for a store that does not answer.
    */
-  scan?(progress?: () => void): AsyncIterable<SessionData>
+  scan?(progress?: () => void, bounds?: SessionLimits): AsyncIterable<SessionData>
 
   /** Which sessions a user has. */
   readonly users?: UserIndex

@@ -1,8 +1,8 @@
 // The application's fields of one session in one request: decoded when read, compared only when touched.
 import { isDeepStrictEqual } from 'node:util'
 import { SessionError } from '../errors.js'
-import type { FieldLimits } from '../options/options.js'
 import type { SessionCodec } from '../record/codec.js'
+import { type SessionLimits, sizeError } from '../record/limits.js'
 
 /** The fields that a commit writes and removes. */
 export interface FieldChanges {
@@ -14,8 +14,10 @@ export interface FieldChanges {
 interface TouchedField {
   /** The present value; `undefined` when the field was deleted. */
   value: unknown
-  /** The text that the value has when it has not changed. */
+  /** What is stored, or was when it was read. */
   text: string | undefined
+  /** The text of a value that was assigned and that nobody can alter: encoding it once is enough. */
+  readonly encoded?: string
   /** Whether the value may have changed: it was assigned, or it is an object that the caller may have altered. */
   suspect: boolean
   /** The schema that has seen this value, see `adopt()`. */
@@ -25,19 +27,21 @@ interface TouchedField {
 }
 
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
+/** Equal to nothing that a codec gives. */
+const UNREADABLE = Symbol('unreadable')
 const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 
 /** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
 export class Fields {
   readonly #codec: SessionCodec
-  readonly #limits: FieldLimits
+  readonly #limits: SessionLimits
   readonly #onCorrupt: (field: string, cause: unknown) => void
   #stored: ReadonlyMap<string, string>
   #touched = new Map<string, TouchedField>()
 
   constructor(options: {
     codec: SessionCodec
-    limits: FieldLimits
+    limits: SessionLimits
     stored?: ReadonlyMap<string, string> | undefined
     onCorrupt: (field: string, cause: unknown) => void
   }) {
@@ -54,7 +58,7 @@ export class Fields {
     if (text === undefined) return undefined
     let value: unknown
     try {
-      value = this.#codec.decode(text)
+      value = this.#codec.decode(text, name)
     } catch (cause) {
       // Set aside: the field reads as absent and stays in the store as it is until it is assigned.
       this.#onCorrupt(name, cause)
@@ -80,7 +84,13 @@ export class Fields {
     }
     const text = this.#codec.encode(value, name)
     this.#checkLimits(name, text)
-    this.#touched.set(name, { value, text: this.#stored.get(name), suspect: true })
+    const isObject = typeof value === 'object' && value !== null
+    this.#touched.set(name, {
+      value,
+      text: this.#stored.get(name),
+      suspect: true,
+      ...(!isObject && { encoded: text }),
+    })
   }
 
   delete(name: string): boolean {
@@ -133,7 +143,7 @@ export class Fields {
       input: {
         value: this.input(name),
         text: field && suspect ? this.#encode(name, field) : text,
-        outputText: this.#textOf(name, value),
+        outputText: this.#textOf(name, { value }),
       },
     })
   }
@@ -217,35 +227,67 @@ export class Fields {
     if (field) field.text = text
   }
 
+  /** The text of a field now: the very one that is stored when that says the same. */
   #encode(name: string, field: TouchedField): string | undefined {
-    const text = this.#textOf(name, field.value)
-    return field.input && text === field.input.outputText ? field.input.text : text
+    const { input, text } = field
+    if (input === undefined) return this.#textOf(name, field, text)
+    const output = this.#textOf(name, field, input.outputText)
+    if (output === input.outputText) return input.text
+    // What was altered may be what is stored again.
+    return this.#codec.isDeterministic ? output : this.#textOf(name, field, text)
   }
 
   #isAsMade(name: string, field: TouchedField): boolean {
-    return field.input !== undefined && this.#textOf(name, field.value) === field.input.outputText
+    return field.input !== undefined && this.#textOf(name, field, field.input.outputText) === field.input.outputText
   }
 
-  #textOf(name: string, value: unknown): string | undefined {
-    return value === undefined ? undefined : this.#codec.encode(value, name)
+  /** The text of a value: `known` when that stands for it, else a new one. */
+  #textOf(
+    name: string,
+    { value, encoded }: Pick<TouchedField, 'value' | 'encoded'>,
+    known?: string,
+  ): string | undefined {
+    if (value === undefined) return undefined
+    const codec = this.#codec
+    if (codec.isDeterministic) return encoded ?? codec.encode(value, name)
+    if (known === undefined) return encoded ?? codec.encode(value, name)
+    // Where equal values may have different texts, only what the texts stand for can be compared.
+    const before = this.#decoded(known, name)
+    if (isDeepStrictEqual(before, value)) return known
+    const text = encoded ?? codec.encode(value, name)
+    // What comes back may differ from what was assigned: a Date may come back as text.
+    return text === known || (before !== UNREADABLE && isDeepStrictEqual(before, this.#decoded(text, name)))
+      ? known
+      : text
+  }
+
+  #decoded(text: string, name: string): unknown {
+    try {
+      return this.#codec.decode(text, name)
+    } catch {
+      return UNREADABLE
+    }
   }
 
   #checkLimits(name: string, text: string): void {
     const bytes = Buffer.byteLength(name) + Buffer.byteLength(text)
-    if (bytes > this.#limits.maxBytes) throw tooLarge(`Field ${name.slice(0, 80)} takes ${bytes} bytes`, this.#limits)
+    if (bytes > this.#limits.maxBytes) throw sizeError(`Field ${name.slice(0, 80)} takes ${bytes} bytes`, this.#limits)
     if (!this.has(name) && this.names().length >= this.#limits.maxFields) {
-      throw tooLarge(`Field ${name.slice(0, 80)} would be one too many`, this.#limits)
+      throw sizeError(`Field ${name.slice(0, 80)} would be one too many`, this.#limits)
     }
   }
 
-  /** Requests that merge can make a session larger than its limits; it may then still be made smaller. */
+  /**
+   * By what this request has read: the store decides by what it has then. A session that is over its limits, because they were
+   * higher once, may be made smaller.
+   */
   #checkTotal(changes: FieldChanges): void {
     const { maxBytes, maxFields } = this.#limits
     const { bytes, count } = this.#sizeWith(changes)
     if (bytes <= maxBytes && count <= maxFields) return
     const stored = this.#sizeWith(NO_CHANGES)
-    if (bytes > Math.max(maxBytes, stored.bytes)) throw tooLarge(`The session takes ${bytes} bytes`, this.#limits)
-    if (count > Math.max(maxFields, stored.count)) throw tooLarge(`The session has ${count} fields`, this.#limits)
+    if (bytes > Math.max(maxBytes, stored.bytes)) throw sizeError(`The session takes ${bytes} bytes`, this.#limits)
+    if (count > Math.max(maxFields, stored.count)) throw sizeError(`The session has ${count} fields`, this.#limits)
   }
 
   #sizeWith(changes: FieldChanges): { bytes: number; count: number } {
@@ -271,12 +313,4 @@ export class Fields {
     }
     for (const [name, text] of changes.set) visit(name, text)
   }
-}
-
-function tooLarge(what: string, limits: FieldLimits): SessionError {
-  return new SessionError(
-    'SESSION_TOO_LARGE',
-    `${what}; the limits are ${limits.maxBytes} bytes and ${limits.maxFields} fields a session. ` +
-      'Keep large data elsewhere and its key in the session, or raise the limits option.',
-  )
 }

@@ -237,7 +237,7 @@ export function restart(state: SessionState): Promise<void> {
     if (state.record === null) state.requireCookie()
     else await keepLogicalId(state)
     fields.clear()
-    for (const [name, text] of initial) fields.set(name, codec.decode(text))
+    for (const [name, text] of initial) fields.set(name, codec.decode(text, name))
     if (state.record === null) {
       turnLogicalId(state, 'restart')
       return

@@ -180,13 +180,14 @@ export class MemorySessionStore extends SessionStore {
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
     const record = this.#read(id)
-    const next = applyRegeneration(record, regeneration)
-    if (record === null || next === null) return { status: 'ended' }
+    const result = applyRegeneration(record, regeneration)
+    if (record === null || result.status !== 'regenerated') return result
+    const next = result.record
     if (this.#find(next.id) !== NONE) return { status: 'taken' }
     // First the tombstone: when the store is full, it makes room for the successor, and no other session does.
     this.#put(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
     this.#put(next.id, next, ttlSeconds)
-    return { status: 'regenerated', record: next }
+    return result
   }
 
   override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {

@@ -1,11 +1,12 @@
 // Sessions in Redis or Valkey, for programs that run as several processes. Needs ioredis only to open a connection of
 // its own; a client of yours is described by the few members that are called.
 //
-// How a session is written stands in redis-records.ts. Each operation is one command or one script on one slot: the key's
+// How a session is written stands in redis/records.ts. Each operation is one command or one script on one slot: the key's
 // hash tag is the part of the session ID that regenerating keeps. No other key has a brace behind the prefix: users are at
 // `u:{user}`, notes at `n:purpose:{key}`, leases at `lease:{name}`, the epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
+import { loadableUnder, type SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
@@ -48,6 +49,7 @@ import {
   unescaped,
 } from './redis/records.js'
 import { RedisReplication, type RedisWaitOptions } from './redis/replication.js'
+import { countOf, isYes, statusOf, unknownReply } from './redis/replies.js'
 import {
   END,
   EPOCH,
@@ -104,6 +106,11 @@ const SILENCE_MS = 5_000
 const LONGEST_WAIT_MS = 4_000
 /** How often a connection to a server that refuses writes is replaced. */
 const RECONNECT_EVERY_MS = 1_000
+/** What a string in JavaScript may be at most: as good as no bound. */
+const LONGEST_STRING = 512 * 1024 * 1024
+const UNBOUNDED: SessionLimits = { maxBytes: Number.MAX_SAFE_INTEGER, maxFields: Number.MAX_SAFE_INTEGER }
+const UPDATE_STATUSES = ['updated', 'ended', 'conflict', 'renewed', 'too-large'] as const
+const REGENERATE_STATUSES = ['regenerated', 'ended', 'taken', 'too-large'] as const
 /** How many keys one `SCAN` looks at, and how many records are read at a time. */
 const SCAN_COUNT = 500
 const SCAN_BATCH = 50
@@ -146,7 +153,17 @@ export class RedisSessionStore extends SessionStore {
         `RedisSessionStore: wait must be { replicas, timeoutMs? }: at least 1, and 1 to ${LONGEST_WAIT_MS} ms.`,
       )
     }
-    const needed = ['get', 'hgetall', 'del', 'evalsha', 'eval', 'once', ...(wait === undefined ? [] : ['duplicate'])]
+    const needed = [
+      'get',
+      'getrange',
+      'strlen',
+      'hgetall',
+      'del',
+      'evalsha',
+      'eval',
+      'once',
+      ...(wait === undefined ? [] : ['duplicate']),
+    ]
     const missing = needed.filter(
       (name) =>
         client !== undefined && typeof (client as unknown as Record<string, unknown> | null)?.[name] !== 'function',
@@ -168,24 +185,26 @@ export class RedisSessionStore extends SessionStore {
         : new RedisReplication(new RedisConnection<RedisReplicationClient>({ open: openSecond, maxPending }), wait)
   }
 
-  get(id: string): Promise<SessionData | null> {
-    return this.#read(id, (text) => this.#recent.decode(id, text))
+  get(id: string, bounds: SessionLimits = UNBOUNDED): Promise<SessionData | null> {
+    return this.#read(id, bounds, (text) => this.#recent.decode(id, text, bounds.maxFields))
   }
 
   async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
-    await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, encodeRecord(data)])
+    const reply = await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, encodeRecord(data)])
+    if (!isYes(reply, 'set')) throw unknownReply('set')
   }
 
   async delete(id: string): Promise<void> {
-    await this.#connection.run((client) => client.del(this.#key(id)))
+    countOf(await this.#connection.run((client) => client.del(this.#key(id))), 'delete')
   }
 
   override async touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
-    return (await this.#script(TOUCH, [this.#key(id)], [Math.floor(now), ttlSeconds * 1000, retainSeconds])) === 1
+    const args = [Math.floor(now), ttlSeconds * 1000, retainSeconds]
+    return isYes(await this.#script(TOUCH, [this.#key(id)], args), 'touch')
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
-    return (await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, encodeRecord(data)])) === 1
+    return isYes(await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, encodeRecord(data)]), 'create')
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
@@ -193,23 +212,30 @@ export class RedisSessionStore extends SessionStore {
     const next = successorOf(change, ttl)
     const { script, args } = next ?? { script: MERGE, args: [] }
     const reply = await this.#script(script, [this.#key(id)], [...args, encodeChange(change, ttl)])
-    if (reply === 1 && next !== null) {
+    if (next !== null && !Array.isArray(reply)) {
+      if (!isYes(reply, 'update')) throw unknownReply('update')
       this.#recent.add(next.record)
       return { status: 'updated', record: next.record }
     }
-    const [status, text] = reply as [string, string?]
-    const held = typeof text === 'string' ? unescaped(text) : undefined
-    return (status === 'conflict' ? { status, text: held } : { status }) as UpdateResult
+    const [status, first, second] = statusOf(reply, UPDATE_STATUSES, 'update')
+    switch (status) {
+      case 'conflict':
+        return { status, text: typeof first === 'string' ? unescaped(first) : undefined }
+      case 'too-large':
+        return { status, bytes: countOf(first, 'update'), fields: countOf(second, 'update') }
+      default:
+        return { status }
+    }
   }
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
-    const { generation, at, next, keep, delete: remove = [], tombstoneSeconds } = regeneration
+    const { generation, at, next, keep, delete: remove = [], tombstoneSeconds, limits } = regeneration
     const kept = keep === 'all' ? [] : keep.map(lineName)
     const reply = await this.#script(
       REGENERATE,
       [this.#key(id), this.#key(next.id)],
       [
-        generation,
+        `${generation} ${encodeLimits(limits)}`,
         at,
         ttlSeconds,
         encodeEnd(endOfRegenerated(regeneration)),
@@ -222,44 +248,83 @@ export class RedisSessionStore extends SessionStore {
         ...linesOf(next),
       ],
     )
-    const [status, text] = reply as ['ended'] | ['taken'] | ['regenerated', string]
-    if (status !== 'regenerated') return { status }
-    await this.#confirmEnd(this.#key(id))
-    return { status, record: decodeRecord(next.id, text as string) }
+    const [status, first, second] = statusOf(reply, REGENERATE_STATUSES, 'regenerate')
+    switch (status) {
+      case 'regenerated':
+        if (typeof first !== 'string') throw unknownReply('regenerate')
+        await this.#confirmEnd(this.#key(id))
+        return { status, record: decodeRecord(next.id, first) }
+      case 'too-large':
+        return { status, bytes: countOf(first, 'regenerate'), fields: countOf(second, 'regenerate') }
+      default:
+        return { status }
+    }
   }
 
   /** Works also when Redis is out of memory. */
   override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
     const key = this.#key(id)
     const reply = await this.#script(END, [key], [encodeEnd(ended), tombstoneSeconds])
-    const [status, before] = reply as ['ended' | 'removed' | 'over', string?]
-    // What was removed could not be read, and cannot be on a replica either.
-    if (status === 'ended' || before !== undefined) await this.#confirmEnd(key)
-    if (status !== 'over') return { status: 'ended' }
-    return { status, successor: decodeEnd(before)?.successor }
+    const [status, before] = statusOf(reply, ['ended', 'removed', 'over'], 'end')
+    switch (status) {
+      case 'ended':
+        await this.#confirmEnd(key)
+        return { status }
+      case 'removed':
+        // What was removed could not be read, and cannot be on a replica either.
+        return { status: 'ended' }
+      case 'over':
+        if (before === undefined) return { status, successor: undefined }
+        if (typeof before !== 'string') throw unknownReply('end')
+        await this.#confirmEnd(key)
+        return { status, successor: decodeEnd(before)?.successor }
+    }
   }
 
   /**
    * Every record, by `SCAN` on every primary, a few at a time. In a cluster, what moves to another node meanwhile may be
    * missed.
    */
-  override async *scan(progress?: () => void): AsyncGenerator<SessionData, void, undefined> {
+  override async *scan(
+    progress?: () => void,
+    bounds: SessionLimits = UNBOUNDED,
+  ): AsyncGenerator<SessionData, void, undefined> {
     const readOne = (id: string): Promise<SessionData | null> =>
-      this.#read(id, (text) => decodeRecord(id, text)).catch(nullIfCorrupt)
+      this.#read(id, bounds, (text) => decodeRecord(id, text, bounds.maxFields)).catch(nullIfCorrupt)
     for await (const batch of this.#scanIds(progress)) {
       for (const record of await Promise.all(batch.map(readOne))) if (record !== null) yield record
     }
   }
 
-  async #read(id: string, decode: (text: string) => SessionData): Promise<SessionData | null> {
-    let text: string | null
-    try {
-      text = await this.#connection.read((client) => client.get(this.#key(id)))
-    } catch (error) {
+  async #read(
+    id: string,
+    { maxBytes }: SessionLimits,
+    decode: (text: string) => SessionData,
+  ): Promise<SessionData | null> {
+    const text = await this.#textOf(id, maxBytes).catch((error) => {
       if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('it is no text', error)
       throw error
-    }
-    return text === null ? null : decode(text)
+    })
+    return text === '' ? null : decode(text)
+  }
+
+  /**
+   * The text of a record, '' when there is none. To ask for its length first would cost everybody a round trip: so all of
+   * it is asked for, up to half of what it may be, which very few are longer than.
+   */
+  async #textOf(id: string, maxBytes: number): Promise<string> {
+    const key = this.#key(id)
+    const most = Math.min(maxBytes, LONGEST_STRING)
+    const half = Math.ceil(most / 2)
+    const text = await this.#connection.read((client) => client.getrange(key, 0, half))
+    if (typeof text !== 'string') throw unknownReply('get')
+    // An UTF-16 unit takes at most three bytes.
+    if (text.length * 3 <= half || Buffer.byteLength(text) <= half) return text
+    const bytes = countOf(await this.#connection.read((client) => client.strlen(key)), 'get')
+    if (bytes > most) throw corrupt(`it has ${bytes} bytes, and none that is stored here has more than ${most}`)
+    const all = await this.#connection.read((client) => client.getrange(key, 0, most))
+    if (typeof all !== 'string') throw unknownReply('get')
+    return all
   }
 
   /** The IDs that have a key, in batches. */
@@ -303,7 +368,7 @@ export class RedisSessionStore extends SessionStore {
 
   override async epoch(atLeast?: number): Promise<number> {
     const key = `${this.#prefix}epoch`
-    const epoch = (await this.#script(EPOCH, [key], [atLeast ?? ''])) as number
+    const epoch = countOf(await this.#script(EPOCH, [key], [atLeast ?? '']), 'epoch')
     if (atLeast !== undefined) {
       const isThere = (reply: unknown): boolean => Number(reply) >= atLeast
       await this.#replication?.confirm({ key, script: EPOCH.lua, args: [atLeast], isThere })
@@ -312,7 +377,8 @@ export class RedisSessionStore extends SessionStore {
   }
 
   override async lease(name: string, owner: string, ttlMs: number): Promise<boolean> {
-    return (await this.#script(LEASE, [`${this.#prefix}lease:{${name}}`], [owner, Math.ceil(ttlMs)])) === 1
+    const key = `${this.#prefix}lease:{${name}}`
+    return isYes(await this.#script(LEASE, [key], [owner, Math.ceil(ttlMs)]), 'lease')
   }
 
   /** Closes the connections that the store opened. A client that was handed in is left alone. */
@@ -334,7 +400,7 @@ export class RedisSessionStore extends SessionStore {
 
   /** Waits until a tombstone is on replicas, if that is wanted. */
   async #confirmEnd(key: string): Promise<void> {
-    await this.#replication?.confirm({ key, script: REWRITE_END, args: [], isThere: (reply) => reply === 1 })
+    await this.#replication?.confirm({ key, script: REWRITE_END, args: [], isThere: (reply) => isYes(reply, 'end') })
   }
 }
 
@@ -382,8 +448,8 @@ function successorOf(change: SessionChange, ttlSeconds: number): Successor | nul
   const { madeOn } = change
   const before = StoredData.layoutOf(madeOn)
   if (before === null) return null
-  const { record } = applyChange(madeOn as SessionData, change)
-  if (record === null || record === madeOn) return null
+  const { result, record } = applyChange(madeOn as SessionData, change)
+  if (result.status !== 'updated' || record === null) return null
   const after = layOutChange(record, before, change)
   const ttl = Math.max(ttlSeconds, secondsLeft(record, change.at))
   const [script, text] = leavesAlone(before.large, after.large, change)
@@ -419,11 +485,18 @@ function encodeChange(change: SessionChange, ttlSeconds: number): string {
   if (isPassive) flags += 'p'
   if ('idleTimeoutMs' in metadata) flags += 's'
 
-  let text = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${flags}\n${rare}`
+  const limits = encodeLimits(change.limits)
+  let text = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${flags} ${limits}\n${rare}`
   if (metadata !== NO_METADATA) text += encodeMetadata(metadata)
   if (change.set) for (const [name, value] of change.set) text += `${lineName(name)}\t${escaped(value)}\n`
   if (change.delete) for (const name of change.delete) text += `${lineName(name)}\n`
   return text
+}
+
+/** What scripts know of limits: bytes of a record that is worth reading, bytes of all fields, and their number. */
+function encodeLimits(limits = UNBOUNDED): string {
+  const most = limits === UNBOUNDED ? UNBOUNDED : loadableUnder(limits)
+  return `${most.maxBytes} ${limits.maxBytes} ${limits.maxFields}`
 }
 
 function encodeExpectation(expect: Expectation | undefined): string[] {

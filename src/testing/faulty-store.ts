@@ -1,5 +1,6 @@
 // A store that fails on demand, for tests of what stands on it.
 import { SessionError } from '../errors.js'
+import type { SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import type {
   EndResult,
@@ -110,7 +111,7 @@ export class FaultyStore extends SessionStore {
       }
     }
     const { scan, epoch, lease } = inner
-    if (scan) this.scan = (progress) => this.#scan(() => scan.call(inner, progress))
+    if (scan) this.scan = (...args) => this.#scan(() => scan.apply(inner, args))
     if (epoch) this.epoch = (...args) => this.#disturb('epoch', () => epoch.apply(inner, args))
     if (lease) this.lease = (...args) => this.#disturb('lease', () => lease.apply(inner, args))
   }
@@ -140,8 +141,8 @@ export class FaultyStore extends SessionStore {
     for (const go of this.#held.splice(0)) go()
   }
 
-  get(id: string): Promise<SessionData | null> {
-    return this.#disturb('get', () => this.#inner.get(id))
+  get(id: string, bounds?: SessionLimits): Promise<SessionData | null> {
+    return this.#disturb('get', () => this.#inner.get(id, bounds))
   }
 
   set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {

@@ -2,6 +2,7 @@
 // store that fails on demand. Free of any test runner.
 import { abilitiesOf, type SessionStore, type StoreAbility } from '../record/store.js'
 import { ABILITY_CHECKS } from './ability-checks.js'
+import { ATOMIC_LIMITS, BASIC_LIMITS } from './limit-checks.js'
 import type { Check } from './samples.js'
 import { ATOMIC, BASIC } from './session-checks.js'
 
@@ -96,11 +97,14 @@ export function conformanceChecks(options: ConformanceOptions): ConformanceCheck
   }
   const abilities = Object.entries(ABILITY_CHECKS) as [StoreAbility, (typeof ABILITY_CHECKS)[StoreAbility]][]
   add('basic', BASIC)
+  add('basic', BASIC_LIMITS)
   for (const [ability, { basic }] of abilities) add('basic', basic, ability)
   add('atomic', ATOMIC)
+  add('atomic', ATOMIC_LIMITS)
   for (const [ability, { atomic }] of abilities) add('atomic', atomic, ability)
   if (options.createPeer) {
     add('shared', ATOMIC)
+    add('shared', ATOMIC_LIMITS)
     for (const [ability, { atomic }] of abilities) add('shared', atomic, ability)
   }
   return checks

@@ -471,35 +471,55 @@ describe('applyTouch', () => {
   })
 })
 
+function regenerated(...args: Parameters<typeof applyRegeneration>): SessionData | undefined {
+  const result = applyRegeneration(...args)
+  return result.status === 'regenerated' ? result.record : undefined
+}
+
 describe('applyRegeneration', () => {
   const before = record({ fields: Object.entries({ a: '1', b: '2', c: '3' }), userId: 7 })
   const next = record({ id: 'next', generation: 2, tokenHash: 'next', fields: [['b', '20']], userId: 8 })
   const regeneration = { generation: 1, at: NOW, next, keep: 'all' as const, tombstoneSeconds: 300 }
 
   test('keeps all fields, lays its own over them, and leaves out what is deleted', () => {
-    const after = applyRegeneration(before, { ...regeneration, delete: ['a', 'b'] })
+    const after = regenerated(before, { ...regeneration, delete: ['a', 'b'] })
     expect(entries(after?.fields ?? new Map())).toEqual({ b: '20', c: '3' })
     expect([after?.id, after?.tokenHash, after?.generation, after?.userId]).toEqual(['next', 'next', 2, 8])
   })
 
   test('keeps only the named fields', () => {
-    const after = applyRegeneration(before, { ...regeneration, keep: ['c', 'absent'] })
+    const after = regenerated(before, { ...regeneration, keep: ['c', 'absent'] })
     expect(entries(after?.fields ?? new Map())).toEqual({ b: '20', c: '3' })
-    expect(entries(applyRegeneration(before, { ...regeneration, keep: [] })?.fields ?? new Map())).toEqual({ b: '20' })
+    expect(entries(regenerated(before, { ...regeneration, keep: [] })?.fields ?? new Map())).toEqual({ b: '20' })
+  })
+
+  test('makes no session larger than the limits, nor one that is larger already larger yet', () => {
+    const limits = { maxBytes: 9, maxFields: 3 }
+    const add = (name: string, text: string): SessionData => next.with({ fields: [[name, text]] })
+    expect(applyRegeneration(before, { ...regeneration, limits }).status).toBe('regenerated')
+    expect(applyRegeneration(before, { ...regeneration, next: add('d', '4'), limits })).toEqual({
+      status: 'too-large',
+      bytes: 8,
+      fields: 4,
+    })
+    const wide = { ...regeneration, next: add('b', 'éééé'), limits }
+    expect(applyRegeneration(before, wide)).toEqual({ status: 'too-large', bytes: 13, fields: 3 })
+    const shrinking = { ...regeneration, delete: ['a'], limits: { maxBytes: 1, maxFields: 1 } }
+    expect(applyRegeneration(before, shrinking).status).toBe('regenerated')
   })
 
   test('of what is over, or of another generation, is nothing', () => {
-    expect(applyRegeneration(null, regeneration)).toBeNull()
-    expect(applyRegeneration(before, { ...regeneration, generation: 2 })).toBeNull()
-    expect(applyRegeneration(before, { ...regeneration, at: NOW + 30 * MINUTE })).toBeNull()
-    expect(applyRegeneration(before.with({ ended: ENDED }), regeneration)).toBeNull()
+    expect(applyRegeneration(null, regeneration)).toEqual({ status: 'ended' })
+    expect(applyRegeneration(before, { ...regeneration, generation: 2 })).toEqual({ status: 'ended' })
+    expect(applyRegeneration(before, { ...regeneration, at: NOW + 30 * MINUTE })).toEqual({ status: 'ended' })
+    expect(applyRegeneration(before.with({ ended: ENDED }), regeneration)).toEqual({ status: 'ended' })
   })
 
   test('takes context and epoch from the successor', () => {
     const old = before.with({ context: { ip: '127.0.0.1' }, epoch: 1 })
-    const after = applyRegeneration(old, { ...regeneration, next: next.with({ context: { ip: '::1' }, epoch: 2 }) })
+    const after = regenerated(old, { ...regeneration, next: next.with({ context: { ip: '::1' }, epoch: 2 }) })
     expect([after?.context, after?.epoch]).toEqual([{ ip: '::1' }, 2])
-    expect(applyRegeneration(old, regeneration)?.context).toBeUndefined()
+    expect(regenerated(old, regeneration)?.context).toBeUndefined()
   })
 
   test('ends the old session for the new one', () => {
@@ -535,6 +555,8 @@ describe('applyEnd', () => {
     expect(applyChange(tombstone, change({ at })).result).toEqual({ status: 'ended' })
     expect(applyTouch(tombstone, 1800, at)).toBeNull()
     const next = record({ id: 'next', generation: 2 })
-    expect(applyRegeneration(tombstone, { generation: 1, at, next, keep: 'all', tombstoneSeconds: 1 })).toBeNull()
+    expect(applyRegeneration(tombstone, { generation: 1, at, next, keep: 'all', tombstoneSeconds: 1 })).toEqual({
+      status: 'ended',
+    })
   })
 })

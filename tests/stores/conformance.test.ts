@@ -1,6 +1,7 @@
 // The published conformance suite against our stores, against a store of three methods, and against broken ones.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import {
+  applyChange,
   applyEnd,
   type EndResult,
   MemorySessionStore,
@@ -243,6 +244,35 @@ describe('the suite finds a store that', () => {
       (store) => {
         const update = store.update.bind(store)
         store.update = (id, { isPassive: _isPassive, ...change }, ttlSeconds) => update(id, change, ttlSeconds)
+      },
+    ],
+    [
+      'knows no limits',
+      'update() makes no session larger than its limits, and leaves it as it is instead',
+      (store) => {
+        const update = store.update.bind(store)
+        store.update = (id, { limits: _limits, ...change }, ttlSeconds) => update(id, change, ttlSeconds)
+      },
+    ],
+    [
+      'looks at the limits before the step that writes',
+      'of concurrent changes that do not fit together those that fit are applied, and the others change nothing',
+      (store) => {
+        const update = store.update.bind(store)
+        store.update = async (id, { limits, ...change }, ttlSeconds) => {
+          const { result } = applyChange(await store.get(id), { ...change, limits })
+          await yieldToOthers()
+          return result.status === 'too-large' ? result : update(id, change, ttlSeconds)
+        }
+      },
+    ],
+    [
+      'knows no limits when it regenerates',
+      'regenerate() makes no session larger than its limits, and ends nothing then',
+      (store) => {
+        const regenerate = store.regenerate.bind(store)
+        store.regenerate = (id, { limits: _limits, ...regeneration }, ttlSeconds) =>
+          regenerate(id, regeneration, ttlSeconds)
       },
     ],
     [

@@ -240,20 +240,20 @@ describe('commands', () => {
       .map(([name = '', , , key]) => (key?.startsWith('soj:u:') ? `${name} user` : name))
 
   test.each([
-    ['reads', 'GET', '/peek', ['get']],
-    ['leaves the session alone', 'GET', '/plain', ['get']],
-    ['writes', 'POST', '/set?a=1', ['get', 'evalsha']],
+    ['reads', 'GET', '/peek', ['getrange']],
+    ['leaves the session alone', 'GET', '/plain', ['getrange']],
+    ['writes', 'POST', '/set?a=1', ['getrange', 'evalsha']],
     [
       'writes 50 fields',
       'POST',
       `/set?${Array.from({ length: 50 }, (_v, i) => `f${i}=1`).join('&')}`,
-      ['get', 'evalsha'],
+      ['getrange', 'evalsha'],
     ],
-    ['updates', 'POST', '/update', ['get', 'evalsha']],
-    ['logs in', 'POST', '/login', ['get', 'evalsha user', 'evalsha', 'evalsha user']],
-    ['renews', 'POST', '/renew', ['get', 'evalsha']],
-    ['regenerates', 'POST', '/regenerate?keep=true', ['get', 'evalsha']],
-    ['logs out', 'POST', '/logout', ['get', 'evalsha']],
+    ['updates', 'POST', '/update', ['getrange', 'evalsha']],
+    ['logs in', 'POST', '/login', ['getrange', 'evalsha user', 'evalsha', 'evalsha user']],
+    ['renews', 'POST', '/renew', ['getrange', 'evalsha']],
+    ['regenerates', 'POST', '/regenerate?keep=true', ['getrange', 'evalsha']],
+    ['logs out', 'POST', '/logout', ['getrange', 'evalsha']],
   ])('a request that %s', async (_what, method, path, expected) => {
     const client = new Client(app)
     await client.post('/set?kept=1')
@@ -296,7 +296,7 @@ describe('commands', () => {
     const again = await commandsOf(redis, () => store.update(record.id, changeOf(record, { madeOn }), 60))
     expect(again.sent.map(([name]) => name)).toEqual(['evalsha'])
     expect(JSON.stringify(again)).not.toContain('xxxx')
-    expect(again.byScripts.map(([name]) => name)).toEqual(['getrange', 'getrange', 'setrange', 'expire'])
+    expect(again.byScripts.map(([name]) => name)).toEqual(['getrange', 'strlen', 'getrange', 'setrange', 'expire'])
     expect((await store.get(record.id))?.fields.get('large')).toBe(LARGE)
   })
 
@@ -430,6 +430,8 @@ describe('a client that is handed in', () => {
     const least: RedisClient = {
       hgetall: async () => ({}),
       get: async () => null,
+      getrange: async () => '',
+      strlen: async () => 0,
       del: async () => 0,
       evalsha: async () => 0,
       eval: async () => 0,
@@ -442,10 +444,12 @@ describe('a client that is handed in', () => {
 test('what is sent in one turn of the event loop goes out in one write, and the next in another', async () => {
   const seen: string[] = []
   const client: RedisClient = {
-    get: async () => {
+    get: async () => null,
+    getrange: async () => {
       seen.push('call')
-      return null
+      return ''
     },
+    strlen: async () => 0,
     hgetall: async () => ({}),
     del: async () => 0,
     evalsha: async () => 0,
@@ -557,7 +561,8 @@ describe('a connection by URL', () => {
       console.log(JSON.stringify({ code: error.code, message: error.message }))
       await store.close()
       const none = async () => 0
-      const least = { get: async () => null, hgetall: none, del: none, evalsha: none, eval: none, once: none }
+      const least = { get: async () => null,
+      getrange: async () => '', strlen: none, hgetall: none, del: none, evalsha: none, eval: none, once: none }
       console.log(await new RedisSessionStore({ client: least }).get('${randomUUID()}'))
     `)
     expect(stderr).toBe('')
@@ -632,7 +637,6 @@ describe('the end of a session', () => {
 
   test.each([
     ['text', 'text'],
-    ['empty text', ''],
     ['a list', 'text'],
     ['lines without metadata', '.a\t1\n'],
     ['lines without a token', 'm\t1 zzzzzzzz 0 0 rs rs 1\n'],
@@ -655,6 +659,16 @@ describe('the end of a session', () => {
       expect(await store.end(id, LOGOUT, 60)).toEqual({ status: 'ended' })
       expect(await redis.exists(keyOf(id))).toBe(0)
       expect(await store.end(id, LOGOUT, 60)).toEqual({ status: 'over' })
+    })
+  })
+
+  test('of an empty text, which no session is, removes it', async () => {
+    const id = randomUUID()
+    await redis.set(keyOf(id), '')
+    await withStore(async (store) => {
+      expect(await store.get(id)).toBeNull()
+      expect(await store.end(id, LOGOUT, 60)).toEqual({ status: 'ended' })
+      expect(await redis.exists(keyOf(id))).toBe(0)
     })
   })
 
@@ -1082,6 +1096,8 @@ describe('scan()', () => {
     const least = {
       hgetall: async () => ({}),
       get: async () => null,
+      getrange: async () => '',
+      strlen: async () => 0,
       del: async () => 0,
       evalsha: async () => 0,
       eval: async () => 0,
@@ -1121,6 +1137,7 @@ describe('rights and secrets', () => {
     'getrange',
     'set',
     'setrange',
+    'strlen',
     'hlen',
     'pttl',
     'pexpire',

@@ -9,6 +9,8 @@ export interface RedisClient {
   readonly status?: string
   hgetall(key: string): Promise<Record<string, string>>
   get(key: string): Promise<string | null>
+  getrange(key: string, start: number, end: number): Promise<string>
+  strlen(key: string): Promise<number>
   del(key: string): Promise<number>
   evalsha(sha: string, keys: number, ...args: (string | number)[]): Promise<unknown>
   eval(script: string, keys: number, ...args: (string | number)[]): Promise<unknown>

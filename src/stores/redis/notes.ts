@@ -1,5 +1,6 @@
 // The notes of the Redis store: one string a note.
 import type { SessionNotes } from '../../record/notes.js'
+import { isYes, textOrNull } from './replies.js'
 import { type Script, script } from './scripts.js'
 
 /** What notes ask of their store. */
@@ -13,13 +14,13 @@ interface NoteCalls {
 export function redisNotes(keyOf: (purpose: string, key: string) => string, calls: NoteCalls): SessionNotes {
   return {
     async put(purpose, key, text, { ttlSeconds, ifAbsent = false }) {
-      return Number(await calls.run(PUT, keyOf(purpose, key), [text, ttlSeconds, ifAbsent ? 1 : 0])) === 1
+      return isYes(await calls.run(PUT, keyOf(purpose, key), [text, ttlSeconds, ifAbsent ? 1 : 0]), 'notes.put')
     },
     async get(purpose, key) {
-      return calls.get(keyOf(purpose, key))
+      return textOrNull(await calls.get(keyOf(purpose, key)), 'notes.get')
     },
     async take(purpose, key) {
-      return (await calls.run(TAKE, keyOf(purpose, key), [])) as string | null
+      return textOrNull(await calls.run(TAKE, keyOf(purpose, key), []), 'notes.take')
     },
     async delete(purpose, key) {
       await calls.delete(keyOf(purpose, key))

@@ -68,10 +68,10 @@ export class RecentRecords {
   readonly #records = new Recent<SessionData>()
 
   /** @throws {SessionError} `CORRUPT_RECORD` */
-  decode(id: string, text: string): SessionData {
+  decode(id: string, text: string, maxFields?: number): SessionData {
     const recent = this.#records.get(id)
     if (StoredData.layoutOf(recent)?.front === text) return recent as SessionData
-    const record = decodeRecord(id, text)
+    const record = decodeRecord(id, text, maxFields)
     this.add(record)
     return record
   }
@@ -228,11 +228,11 @@ export function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): st
   return JSON.stringify({ reason, at, by, detail, successor })
 }
 
-/** @throws {SessionError} `CORRUPT_RECORD` */
-export function decodeRecord(id: string, text: string): SessionData {
+/** @throws {SessionError} `CORRUPT_RECORD`, also for more than `maxFields` lines of fields. */
+export function decodeRecord(id: string, text: string, maxFields = Number.POSITIVE_INFINITY): SessionData {
   const metadata: Metadata = {}
   const fields = new Map<string, string>()
-  const { largeNames, largeAt, others, isPlain } = decodeLines(text, metadata, fields)
+  const { largeNames, largeAt, others, isPlain } = decodeLines(text, { metadata, fields, maxFields })
   const [generation, createdAt, updated, accessed, expires, absolute, , epoch] = decodeTimes(metadata.m)
   if (metadata.t === undefined) throw corrupt('metadata is missing')
   const init: SessionDataInit = {
@@ -275,7 +275,10 @@ interface Findings {
 }
 
 /** Takes lines apart. Of two of one name the later one counts. */
-function decodeLines(text: string, metadata: Metadata, fields: Map<string, string>): Findings {
+function decodeLines(
+  text: string,
+  { metadata, fields, maxFields }: { metadata: Metadata; fields: Map<string, string>; maxFields: number },
+): Findings {
   let largeNames: Set<string> | null = null
   let largeAt = 0
   let others = ''
@@ -297,6 +300,7 @@ function decodeLines(text: string, metadata: Metadata, fields: Map<string, strin
       fields.set(field, value)
       largeNames?.add(field)
       count++
+      if (count > maxFields) throw corrupt(`it has more than ${maxFields} fields`)
     } else if (LETTERS.has(name)) metadata[name as Letter] = value
     else others += text.slice(at, end + 1)
     at = end + 1

@@ -122,8 +122,10 @@ export class RedisReplication {
       // A primary that has become a replica says no to WAIT, and to the rest who is primary now: that is what counts.
     } else if (error ?? failure) reject(unconfirmed('they could not be asked', error ?? failure))
     else if (!isThere(reply)) reject(unconfirmed('it is not there any more: a failover may have undone it'))
-    else if (Number(acknowledged) < this.#replicas) {
-      reject(unconfirmed(`${Number(acknowledged)} of ${this.#replicas} replicas have it after ${this.#timeoutMs} ms`))
+    else if (!(Number(acknowledged) >= this.#replicas)) {
+      reject(
+        unconfirmed(`${Number(acknowledged) || 0} of ${this.#replicas} replicas have it after ${this.#timeoutMs} ms`),
+      )
     } else resolve()
   }
 }

@@ -1,5 +1,5 @@
 // What the Redis store does to a session in one step: scripts that run inside Redis. Each touches one slot. How a record
-// is written stands at the top of redis-records.ts.
+// is written stands at the top of records.ts.
 //
 // Redis refuses writes when it is out of memory, but not those that can only free some, and not what a script writes
 // after one of these. So a script that must work then, because it ends sessions, has a `DEL` before its other
@@ -18,9 +18,9 @@ export function script(lua: string): Script {
 }
 
 /**
- * `read(key)` takes the lines of a record apart: `names` in their order, `texts` by name. Of one with large fields it reads
- * what stands before them, in the first `largeAt` bytes; `readAll(key)` reads those as well. `store(key, lines, ttl)` writes
- * either back.
+ * `read(key, most)` takes the lines of a record apart: `names` in their order, `texts` by name. Of one with large fields it
+ * reads what stands before them, in the first `largeAt` bytes; `readAll(key)` reads those as well. `store(key, lines, ttl)`
+ * writes either back, the metadata before the fields. A record of more than `most` bytes is not looked at.
  *
  * `live(lines, now)` is the times of a record if it is alive at `now` (ms since the epoch), relative to its creation;
  * `setTimes(lines, times)` puts them back, as those of the next revision.
@@ -45,11 +45,15 @@ local function parse(text)
   return lines
 end
 local function readAll(key)
-  local lines = parse(redis.call('GET', key))
+  local text = redis.call('GET', key)
+  local lines = parse(text)
   lines.texts.b = nil
+  lines.length = #text
   return lines
 end
-local function read(key)
+local function read(key, most)
+  local length = most and redis.call('STRLEN', key)
+  if most and length > most then corrupt() end
   local text = redis.call('GETRANGE', key, 0, 4095)
   if text == '' then
     if redis.call('EXISTS', key) == 1 then corrupt() end
@@ -62,6 +66,7 @@ local function read(key)
   if largeAt and string.sub(text, -2) ~= '\n\n' then return readAll(key) end
   local lines = parse(text)
   lines.largeAt = largeAt
+  lines.length = length
   return lines
 end
 local function put(lines, name, text)
@@ -69,14 +74,14 @@ local function put(lines, name, text)
   lines.texts[name] = text
 end
 local function textOf(lines)
-  local text, seen = {}, {}
+  local text, fields, seen = {}, {}, {}
   for _, name in ipairs(lines.names) do
     if lines.texts[name] and not seen[name] then
       seen[name] = true
-      table.insert(text, name .. '\t' .. lines.texts[name] .. '\n')
+      table.insert(string.byte(name) == 46 and fields or text, name .. '\t' .. lines.texts[name] .. '\n')
     end
   end
-  return table.concat(text)
+  return table.concat(text) .. table.concat(fields)
 end
 local function store(key, lines, ttl)
   local text, largeAt = textOf(lines), lines.largeAt
@@ -139,6 +144,33 @@ local function setTimes(lines, r)
 end
 `
 
+/** `excess(after, before, maxBytes, maxFields)` compares texts by name. What escaping adds counts for nothing. */
+const SIZE = String.raw`
+local function bytesOf(text)
+  if not string.find(text, '\27', 1, true) then return #text end
+  local _, marks = string.gsub(text, '\27', '')
+  return #text - marks
+end
+local function sizeOf(texts)
+  local bytes, fields = 0, 0
+  for name, text in pairs(texts) do
+    if string.byte(name) == 46 then
+      bytes = bytes + bytesOf(name) - 1 + bytesOf(text)
+      fields = fields + 1
+    end
+  end
+  return bytes, fields
+end
+-- The reply that refuses a change, if it makes a session larger than its limits, and larger than it is.
+local function excess(after, before, maxBytes, maxFields)
+  local bytes, fields = sizeOf(after)
+  if bytes <= maxBytes and fields <= maxFields then return nil end
+  local bytesNow, fieldsNow = sizeOf(before)
+  if bytes <= math.max(maxBytes, bytesNow) and fields <= math.max(maxFields, fieldsNow) then return nil end
+  return {'too-large', string.format('%.0f', bytes), string.format('%.0f', fields)}
+end
+`
+
 /** `bury(key, lines, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. */
 const BURY = `
 local function bury(key, lines, ended, ttl)
@@ -176,18 +208,23 @@ return 1
 
 /** No line of times is as long, in bytes. */
 const LONGEST_LINE = 128
+/** No text of a large field is shorter, in bytes: see `records.ts`. */
+const LARGE_TEXT = 256
 
 /**
- * A change of whatever is stored. Its text, the last of ARGV, is a line "generation now end ttl flags"; with the flag `r` one of
+ * A change of whatever is stored. Its text, the last of ARGV, is a line "generation now end ttl flags limits", where limits are
+ * those of `limitsOf()`; with the flag `r` one of
  * seven that are rare, with tabs between: new absolute end or '', token to replace or '', token to set, 'p' to set,
  * expectation ('any', 'absent' or 'text'), its name, its text; then the lines to write, and the names of those to remove.
  * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
  */
-const MERGE_LUA = String.raw`${PRELUDE}
+const MERGE_LUA = String.raw`${PRELUDE}${SIZE}
 local change = ARGV[#ARGV]
 local head, at = string.match(change, '^([^\n]*)\n()')
-local generation, now, ends, ttl, flags = string.match(head, '^(%d+) (%S+) (%S+) (%d+) (%a*)$')
-local lines = read(KEYS[1])
+local generation, now, ends, ttl, flags, most, maxBytes, maxFields =
+  string.match(head, '^(%d+) (%S+) (%S+) (%d+) (%a*) (%d+) (%d+) (%d+)$')
+most, maxBytes, maxFields = tonumber(most), tonumber(maxBytes), tonumber(maxFields)
+local lines = read(KEYS[1], most)
 local r = lines and live(lines, now)
 if not r or r.generation ~= tonumber(generation) then return {'ended'} end
 local isAllRead = true
@@ -218,8 +255,20 @@ if absolute then
   end
   if absolute ~= '' then r.absolute = tonumber(absolute) - r.created end
 end
+if string.find(flags, 'f', 1, true) then
+  r.updated = r.now
+  -- No large field is as short as this.
+  local mostLarge = lines.largeAt and (lines.length - lines.largeAt) / ${LARGE_TEXT} or 0
+  if lines.length + #change > maxBytes or #lines.names + mostLarge + #names > maxFields then
+    if lines.largeAt then lines = readAll(KEYS[1]) end
+    local after = {}
+    for name, text in pairs(lines.texts) do after[name] = text end
+    for _, name in ipairs(names) do after[name] = texts[name] end
+    local refusal = excess(after, lines.texts, maxBytes, maxFields)
+    if refusal then return refusal end
+  end
+end
 for _, name in ipairs(names) do put(lines, name, texts[name]) end
-if string.find(flags, 'f', 1, true) then r.updated = r.now end
 local isPassive = string.find(flags, 'p', 1, true)
 if not isPassive then r.accessed = r.now end
 local expires = tonumber(ends) - r.created
@@ -258,16 +307,18 @@ export const REPLACE_FRONT = replacing(`redis.call('SETRANGE', KEYS[1], '0', ARG
   redis.call('EXPIRE', KEYS[1], ARGV[3])`)
 
 /**
- * KEYS: old, new. ARGV: generation, now, ttl in seconds, the end of the old one as JSON, ttl of its tombstone, 'all' or
+ * KEYS: old, new. ARGV: "generation limits", now, ttl in seconds, the end of the old one as JSON, ttl of its tombstone, 'all' or
  * 'some', number of fields to keep, their names, number of fields to leave behind, their names, then name and text of
  * every line of the new record.
  *
  * A client that lost the reply with its connection may send the same once more: no other end names this successor.
  */
-export const REGENERATE = script(`${PRELUDE}${BURY}
-local old = read(KEYS[1])
+export const REGENERATE = script(`${PRELUDE}${SIZE}${BURY}
+local generation, most, maxBytes, maxFields = string.match(ARGV[1], '^(%d+) (%d+) (%d+) (%d+)$')
+maxBytes, maxFields = tonumber(maxBytes), tonumber(maxFields)
+local old = read(KEYS[1], tonumber(most))
 local r = old and live(old, ARGV[2])
-if not r or r.generation ~= tonumber(ARGV[1]) then
+if not r or r.generation ~= tonumber(generation) then
   if old and old.texts.x == ARGV[4] and redis.call('EXISTS', KEYS[2]) == 1 then
     return {'regenerated', redis.call('GET', KEYS[2])}
   end
@@ -288,11 +339,19 @@ local at = 8 + kept
 local removed = tonumber(ARGV[at])
 for i = at + 1, at + removed do put(new, ARGV[i], nil) end
 for i = at + removed + 1, #ARGV, 2 do put(new, ARGV[i], ARGV[i + 1]) end
+local text = textOf(new)
+if #text > maxBytes or #new.names > maxFields then
+  local refusal = excess(new.texts, old.texts, maxBytes, maxFields)
+  if refusal then return refusal end
+end
 redis.call('DEL', KEYS[1])
 bury(KEYS[1], old, ARGV[4], ARGV[5])
-store(KEYS[2], new, ARGV[3])
-return {'regenerated', redis.call('GET', KEYS[2])}
+redis.call('SET', KEYS[2], text, 'EX', math.max(1, tonumber(ARGV[3])))
+return {'regenerated', text}
 `)
+
+/** The fields of a record above so many bytes are not looked at by what only ends it. */
+const LONG_RECORD = 128 * 1024
 
 /** ARGV: the end as JSON, ttl of the tombstone. Replies 'ended', 'removed' (unreadable) or 'over', perhaps with the end. */
 export const END = script(String.raw`${PRELUDE}${BURY}
@@ -306,7 +365,14 @@ local function removed()
   redis.call('DEL', KEYS[1])
   return {'removed'}
 end
-local isRead, lines = pcall(read, KEYS[1])
+-- Of a long one, as much as it takes: metadata comes before the fields.
+local function readMetadata(key)
+  if redis.call('STRLEN', key) <= ${LONG_RECORD} then return read(key) end
+  local text = redis.call('GETRANGE', key, 0, ${LONG_RECORD} - 1)
+  local stop = string.find(text, '\n.', 1, true)
+  return parse(string.sub(text, 1, stop or corrupt()))
+end
+local isRead, lines = pcall(readMetadata, KEYS[1])
 if not isRead then return removed() end
 if not lines then return {'over'} end
 local texts = lines.texts
