@@ -49,28 +49,29 @@ async function swollen(tail: string): Promise<string> {
 }
 
 const FIFTY_MB = (): string => `.big\t"${'x'.repeat(50_000_000)}"\n`
-const MILLION_FIELDS = (): string => Array.from({ length: 1_000_000 }, (_, n) => `.f${n}\t${n}\n`).join('')
-const MANY_SHORT_FIELDS = (): string => Array.from({ length: 400_000 }, (_, n) => `.${n.toString(36)}\t\n`).join('')
+const MILLION_FIELDS = (): string => '.field\t1\n'.repeat(1_000_000)
+const MANY_SHORT_FIELDS = (): string => '.f\t\n'.repeat(350_000)
 
 const SWELLINGS = [
   ['a value of 50 MB', FIFTY_MB],
   ['a million fields', MILLION_FIELDS],
-  ['400,000 fields in fewer bytes than a record may have', MANY_SHORT_FIELDS],
+  ['350,000 fields in fewer bytes than a record may have', MANY_SHORT_FIELDS],
 ] as const
 
-/** The least of a few: others use the processor as well. */
+/** The least of a few, if one does not do: others use the processor as well. */
 async function leastMs(measure: () => Promise<number>): Promise<number> {
-  const found: number[] = []
-  for (let run = 0; run < 5; run++) found.push(await measure())
-  return Math.min(...found)
+  let least = Number.POSITIVE_INFINITY
+  for (let run = 0; run < 5 && least >= 20; run++) least = Math.min(least, await measure())
+  return least
 }
 
-/** How long the event loop was busy with it. */
+/** How long the processor was busy with it: all of the event loop's share and more, and nothing of what others do meanwhile. */
 async function busyMs(task: () => Promise<unknown>): Promise<number> {
   await new Promise(setImmediate)
-  const before = performance.eventLoopUtilization()
+  const before = process.cpuUsage()
   await task()
-  return performance.eventLoopUtilization(before).active
+  const { user, system } = process.cpuUsage(before)
+  return (user + system) / 1_000
 }
 
 test.each(SWELLINGS)('%s: a read is refused within 20 ms of the event loop', async (_what, tail) => {
