@@ -1,4 +1,4 @@
-// The documentation: every code block of docs/ is a whole file that compiles, a run that a page shows goes as
+// The documentation: every code block of README.md and docs/ is a whole file that compiles, a run that a page shows goes as
 // shown, links lead somewhere, and the reference names all there is.
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
@@ -8,7 +8,7 @@ import { type Block, filesOf, pageNames, prose, readPage, runsOf, Workshop } fro
 import { declared, members, publicNames } from '../support/sources.js'
 
 const pages = pageNames().map(readPage)
-const programs = pages.filter(({ name }) => name.startsWith('docs/'))
+const programs = pages.filter(({ name }) => name === 'README.md' || name.startsWith('docs/'))
 const workshop = new Workshop()
 
 beforeAll(() => workshop.open(programs), 60_000)
@@ -68,6 +68,10 @@ describe('code', () => {
 })
 
 describe('pages', () => {
+  test('the README has at most 250 lines', () => {
+    expect(readFileSync('README.md', 'utf8').trimEnd().split('\n').length).toBeLessThanOrEqual(250)
+  })
+
   test('each page of docs/ has the question that it answers in its title', () => {
     const titles = programs
       .filter(({ name }) => name !== 'README.md')
