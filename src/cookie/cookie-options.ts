@@ -2,7 +2,7 @@
 // without a word (RFC 6265bis), so we refuse to build one. Secrets are checked here, too.
 import { createSecretKey, type KeyObject } from 'node:crypto'
 import { invalidOption, SessionError } from '../errors.js'
-import { type ResolvedCookie, writeCookie } from './cookie.js'
+import { type Priority, priorityOf, type ResolvedCookie, type SameSite, sameSiteOf, writeCookie } from './cookie.js'
 
 /** Name and attributes of the session cookie. */
 export interface CookieOptions {
@@ -26,10 +26,11 @@ export interface CookieOptions {
    */
   httpOnly?: boolean | undefined
   /**
-   * Whether other sites' requests carry the cookie. `'none'` needs Secure, and CSRF protection of your own.
+   * Whether other sites' requests carry the cookie, in any case. `true` is `'strict'`. `'none'` needs Secure, and CSRF
+   * protection of your own, and so does `false`, which leaves the attribute out: each browser does what it thinks best then.
    * @default 'lax'
    */
-  sameSite?: 'strict' | 'lax' | 'none' | undefined
+  sameSite?: SameSite | undefined
   /**
    * The path under which the middleware works and the cookie is sent, matched by whole segments.
    * @default '/'
@@ -49,7 +50,7 @@ export interface CookieOptions {
    * Which cookies a browser drops first when it has too many.
    * @default none
    */
-  priority?: 'low' | 'medium' | 'high' | undefined
+  priority?: Priority | undefined
   /**
    * `true`: the cookie outlives the browser window and ends with the session. `false`: it ends with the window.
    * @default false
@@ -82,17 +83,25 @@ export function resolveCookie(secret: string | readonly string[], options: Cooki
     plainName: name.replace(/^__(host|secure)-/i, ''),
     secure,
     httpOnly: options.httpOnly ?? true,
-    sameSite: options.sameSite ?? 'lax',
+    sameSite: known(sameSiteOf(options.sameSite ?? 'lax'), 'sameSite is not "strict", "lax", "none", true or false'),
     path,
     domain,
     partitioned: options.partitioned ?? false,
-    priority: options.priority,
+    priority:
+      options.priority === undefined
+        ? undefined
+        : known(priorityOf(options.priority), 'priority is not "low", "medium" or "high"'),
     persistent: options.persistent ?? false,
     onConflict: options.onConflict ?? 'new-session',
     keys: resolveSecrets(secret),
   })
   checkAttributes(resolved)
   return resolved
+}
+
+function known<T>(value: T | undefined, problem: string): T {
+  if (value === undefined) throw invalidOption(`cookie.${problem}.`)
+  return value
 }
 
 const MAX_COOKIE_BYTES = 4096
@@ -177,14 +186,8 @@ function checkAttributes(cookie: ResolvedCookie): void {
   if (![true, false, 'auto', 'when-https'].includes(cookie.secure)) {
     throw invalidOption('cookie.secure is not true, false, "auto" or "when-https".')
   }
-  if (!['strict', 'lax', 'none'].includes(cookie.sameSite)) {
-    throw invalidOption('cookie.sameSite is not "strict", "lax" or "none".')
-  }
   if (cookie.sameSite === 'none' && cookie.secure === false) {
     throw invalidOption('cookie.sameSite "none" needs Secure: browsers drop the cookie otherwise.')
-  }
-  if (cookie.priority !== undefined && !['low', 'medium', 'high'].includes(cookie.priority)) {
-    throw invalidOption('cookie.priority is not "low", "medium" or "high".')
   }
   if (!['new-session', 'first'].includes(cookie.onConflict)) {
     throw invalidOption('cookie.onConflict is not "new-session" or "first".')

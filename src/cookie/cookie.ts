@@ -6,9 +6,15 @@ import { sign, unsign } from 'cookie-signature'
 import { hashToken } from '../ids.js'
 import { Recent } from '../recent.js'
 
+/** `SameSite`, in any case; `true` is strict, `false` leaves the attribute out, as in express-session. */
+export type SameSite = 'strict' | 'lax' | 'none' | 'Strict' | 'Lax' | 'None' | boolean
+
+/** What browsers drop first, in any case. */
+export type Priority = 'low' | 'medium' | 'high' | 'Low' | 'Medium' | 'High'
+
 /** The attributes that one response may choose for itself, through `req.session.cookie`. */
 export interface CookieAttributes {
-  readonly sameSite?: 'strict' | 'lax' | 'none'
+  readonly sameSite?: 'strict' | 'lax' | 'none' | false
   readonly priority?: 'low' | 'medium' | 'high'
   readonly partitioned?: boolean
   readonly httpOnly?: boolean
@@ -37,7 +43,7 @@ export interface ResolvedCookie {
   readonly plainName: string
   readonly secure: boolean | 'auto' | 'when-https'
   readonly httpOnly: boolean
-  readonly sameSite: 'strict' | 'lax' | 'none'
+  readonly sameSite: 'strict' | 'lax' | 'none' | false
   readonly path: string
   readonly domain: string | undefined
   readonly partitioned: boolean
@@ -135,6 +141,22 @@ function isSameClaim(a: CookieClaim, b: CookieClaim): boolean {
  */
 export function believesFirst(cookie: ResolvedCookie, name: string): boolean {
   return cookie.onConflict === 'first' || name.startsWith('__Host-')
+}
+
+/** `SameSite` as it is written, or `undefined` for what is none. */
+export function sameSiteOf(value: unknown): 'strict' | 'lax' | 'none' | false | undefined {
+  if (value === true) return 'strict'
+  return value === false ? false : oneOfTexts(['strict', 'lax', 'none'], value)
+}
+
+/** `Priority` as it is written, or `undefined` for what is none. */
+export function priorityOf(value: unknown): 'low' | 'medium' | 'high' | undefined {
+  return oneOfTexts(['low', 'medium', 'high'], value)
+}
+
+function oneOfTexts<const T extends string>(texts: readonly T[], value: unknown): T | undefined {
+  const written = typeof value === 'string' ? value.toLowerCase() : undefined
+  return texts.find((text) => text === written)
 }
 
 /** Whether the header has any cookie of that name, of whatever content. */

@@ -72,7 +72,12 @@ export interface RegenerationParts {
   readonly logicalId?: string | undefined
   /** The client of a login. */
   readonly context?: SessionContext | undefined
+  /** What the request chose for the session that follows. Where fields go over, so do all settings of the one before. */
+  readonly settings?: SessionSettings | undefined
 }
+
+/** What a session has of its own instead of the options. */
+export type SessionSettings = Pick<MetadataChange, 'idleTimeoutMs' | 'persistent'>
 
 /** What became of a change; of one that was applied, the record that it made. */
 export type Update =
@@ -369,7 +374,7 @@ export class Lifecycle implements ActivitySource {
     const { token, tokenHash } = newToken()
     const startsAfresh = parts.isLogin || parts.isFresh === true
     const keepsSettings = parts.keep === 'all' || parts.keep.length > 0
-    const idleTimeoutMs = keepsSettings ? record.idleTimeoutMs : undefined
+    const { idleTimeoutMs, persistent }: SessionSettings = keepsSettings ? record : (parts.settings ?? {})
     // The age of a token is told by the one before it, and a new session's by its creation: this has neither.
     const isBornLater = !startsAfresh && this.times.renewsByAge
     const next = new SessionData({
@@ -385,7 +390,7 @@ export class Lifecycle implements ActivitySource {
         ? Math.max(this.times.absoluteEnd(now), now + (idleTimeoutMs ?? 0))
         : record.absoluteExpiresAt,
       idleTimeoutMs,
-      persistent: keepsSettings ? record.persistent : undefined,
+      persistent,
       userId: parts.userId,
       logicalId: parts.logicalId ?? (parts.isFresh || parts.keep === 'all' ? undefined : record.logicalId),
       context: parts.context ?? (parts.isFresh ? undefined : record.context),

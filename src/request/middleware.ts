@@ -235,6 +235,10 @@ class Exchange implements SessionHost, ResponseHooks {
     if (held.isHeadOut) this.#areHeadersDecided = true
   }
 
+  get isSecure(): boolean {
+    return this.#facts.isSecure
+  }
+
   cookieOutlook(): ReturnType<SessionHost['cookieOutlook']> {
     if (!this.#facts.mayUseCookie) {
       return trustsProxy(this.#req, this.#engine.options.trustProxy) ? 'insecure-by-proxy' : 'insecure'

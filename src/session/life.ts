@@ -17,7 +17,7 @@ import {
   turnLogicalId,
   unkeptLogicalId,
 } from './logical-id.js'
-import { chooseExpiry, takeIssued, takeRenewed } from './response-cookie.js'
+import { chooseExpiry, settingsOf, takeIssued, takeRenewed } from './response-cookie.js'
 import { NO_METADATA, SessionState } from './state.js'
 
 /** Stores what has changed, now. */
@@ -96,7 +96,9 @@ export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
     const { host, lifecycle, record } = state
     const next = new SessionState(lifecycle, host, 'new')
     if (state.standing !== 'ended') state.requireWritable()
+    const choice = state.expiryChoice
     if (record === null || state.standing === 'ended') {
+      if (choice !== null) chooseExpiry(next, choice.ms, choice.persistent)
       next.cookie = state.cookie
       handOver(state, next)
       return next
@@ -110,8 +112,10 @@ export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
       isFresh: true,
       logicalId: to,
       context: host.clientContext(),
+      settings: choice === null ? undefined : settingsOf(choice),
     })
     if (issued === null) throw state.ended()
+    next.expiryChoice = choice
     takeIssued(next, issued)
     next.fields.reset(issued.record.fields)
     lifecycle.events.emit('regenerated', { ...namesOf(next), previousId: state.id })
@@ -166,7 +170,14 @@ async function succeed(state: SessionState, parts: Omit<RegenerationParts, 'set'
   const set = keep === 'all' ? changes.set : new Map([...changes.set].filter(([name]) => keep.includes(name)))
   const record = (state.record as SessionData).with(state.metadata)
   const logicalId = unkeptLogicalId(state, record)
-  const issued = await state.lifecycle.regenerate(record, { ...parts, set, delete: changes.delete, logicalId })
+  const settings = state.expiryChoice === null ? undefined : settingsOf(state.expiryChoice)
+  const issued = await state.lifecycle.regenerate(record, {
+    ...parts,
+    set,
+    delete: changes.delete,
+    logicalId,
+    settings,
+  })
   if (issued === null) throw state.ended()
   state.metadata = NO_METADATA
   takeIssued(state, issued)

@@ -1,14 +1,15 @@
 // What a response tells the client of its session: which token, until when, and when the cookie must be sent again.
 import { invalidArgument } from '../errors.js'
-import type { IssuedSession } from '../lifecycle/lifecycle.js'
+import type { IssuedSession, SessionSettings } from '../lifecycle/lifecycle.js'
 import type { SessionData } from '../record/session-data.js'
-import type { SessionState } from './state.js'
+import type { ExpiryChoice, SessionState } from './state.js'
 
 /** What the cookie must hold, or `null` when this request does not know the token. */
 export function cookieContent(state: SessionState): { id: string; token: string; maxAgeSeconds?: number } | null {
   if (state.token === undefined) return null
   const content = { id: state.id, token: state.token }
   if (!isPersistent(state)) return content
+  if (endsNow(state)) return { ...content, maxAgeSeconds: 0 }
   const left = Math.ceil(((state.promisedEnd ?? expiresAt(state)) - state.lifecycle.now()) / 1000)
   return { ...content, maxAgeSeconds: Math.max(1, left) }
 }
@@ -56,14 +57,21 @@ export function idleTimeoutMs({ metadata, record, lifecycle }: SessionState): nu
 /** When the session ends if nothing more happens, in ms since the epoch. */
 export function expiresAt(state: SessionState): number {
   const { record, metadata, lifecycle } = state
+  if (endsNow(state)) return lifecycle.now()
   if (record !== null && !('idleTimeoutMs' in metadata)) return record.expiresAt
   const now = lifecycle.now()
   const absolute = metadata.absoluteExpiresAt ?? record?.absoluteExpiresAt ?? now + lifecycle.options.absoluteTimeoutMs
   return Math.min(now + idleTimeoutMs(state), absolute)
 }
 
+/** Whether this request chose that the session is over with its response. */
+function endsNow({ expiryChoice }: SessionState): boolean {
+  return expiryChoice?.ms === 0
+}
+
 /**
- * Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default.
+ * Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default; with 0 the session
+ * is over as soon as the response can be made.
  * @throws {SessionError} `INVALID_ARGUMENT`, and what a session that cannot be written throws.
  */
 export function chooseExpiry(state: SessionState, ms: number | null, persistent?: boolean): void {
@@ -75,15 +83,26 @@ export function chooseExpiry(state: SessionState, ms: number | null, persistent?
     )
   }
   const { createdAt, absoluteExpiresAt } = state.record ?? newTimes(state)
+  state.expiryChoice = { ms, persistent: persistent ?? state.expiryChoice?.persistent }
   // Counted from creation: asking for it in every request must not make a session that never ends.
   state.metadata = {
     ...state.metadata,
-    idleTimeoutMs: ms ?? undefined,
+    ...settingsOf(state.expiryChoice),
     ...(ms !== null && { absoluteExpiresAt: Math.max(absoluteExpiresAt, createdAt + ms) }),
-    ...(persistent !== undefined && { persistent }),
   }
   state.noticeLateChange()
 }
+
+/** What a choice makes of a session's own settings. */
+export function settingsOf({ ms, persistent }: ExpiryChoice): SessionSettings {
+  return {
+    idleTimeoutMs: ms === 0 ? LAST_MOMENT_MS : (ms ?? undefined),
+    ...(persistent !== undefined && { persistent }),
+  }
+}
+
+/** How long a session that is to end with its response stays good: until the response has been made. */
+const LAST_MOMENT_MS = 1_000
 
 function newTimes({ lifecycle }: SessionState): Pick<SessionData, 'createdAt' | 'absoluteExpiresAt'> {
   const now = lifecycle.now()

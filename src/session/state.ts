@@ -15,6 +15,8 @@ import { Fields } from './fields.js'
 export interface SessionHost {
   /** Whether a cookie can still reach the client, or why not. */
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'insecure-by-proxy' | 'no-response'
+  /** Whether a cookie of this response is Secure. */
+  readonly isSecure: boolean
   /** Whether the response is over and the commit with it. */
   isResponded(): boolean
   /** Whether the request is no activity of the session. */
@@ -33,6 +35,12 @@ export interface SessionHost {
 
 /** How `SessionState` begins: from a loaded session, anew, after one that is over, or with the store out of reach. */
 export type SessionOrigin = FoundSession | { readonly ended: EndedSession } | 'new' | 'unavailable'
+
+/** What a request chose of the idle timeout (`null`: the default; 0: the session is over) and of the cookie. */
+export interface ExpiryChoice {
+  readonly ms: number | null
+  readonly persistent: boolean | undefined
+}
 
 /** A logical ID that gives way to the next; see the event of that name. */
 export type Boundary = Pick<SessionEventMap['boundary'], 'from' | 'to' | 'cause'>
@@ -75,6 +83,8 @@ export class SessionState {
   cookie: 'keep' | 'set' | 'clear' = 'keep'
   /** Attributes that this response chose for the cookie. */
   cookieAttributes: CookieAttributes = {}
+  /** How long the session and its cookie live, when this request chose that: it goes over to a session that follows. */
+  expiryChoice: ExpiryChoice | null = null
   /** The secret of the cookie to set; unknown once another request has renewed it. */
   token: string | undefined
   /** What a response that does not wait has told the client: the token of a session to be created, and a session's end. */

@@ -1089,6 +1089,44 @@ describe('attributes', () => {
     expect(cookieOf(await client.post('/renew', undefined, HTTPS)).attributes).not.toMatchObject(expected)
   })
 
+  test.each([
+    ['Strict', 'strict', 'Strict'],
+    ['NONE', 'none', 'None'],
+    [true, 'strict', 'Strict'],
+    [false, false, undefined],
+  ])(
+    'sameSite can be chosen as express-session takes it, as %s, for one response or as an option',
+    async (value, read, written) => {
+      const chosen = await site({}, (app) => {
+        behindProxy(app)
+        route('/start', (req) => {
+          req.session.cookie.sameSite = value as 'Strict'
+          expect(req.session.cookie.sameSite).toBe(read)
+          req.session.set('a', 1)
+        })(app)
+      })
+      const option = await site({ cookie: { sameSite: value as 'Strict' } }, behindProxy)
+      for (const answer of [
+        await chosen.client.post('/start', undefined, HTTPS),
+        await option.client.post('/set?a=1', undefined, HTTPS),
+      ]) {
+        expect(cookieOf(answer).attributes['samesite']).toBe(written)
+      }
+    },
+  )
+
+  test('priority can be chosen in any case', async () => {
+    const { client } = await site(
+      { cookie: { priority: 'High' } },
+      route('/start', (req) => {
+        Object.assign(req.session.cookie, { priority: 'LOW' })
+        req.session.set('a', 1)
+      }),
+    )
+    expect(cookieOf(await client.post('/set?a=1')).attributes).toMatchObject({ priority: 'High' })
+    expect(cookieOf(await client.post('/start')).attributes).toMatchObject({ priority: 'Low' })
+  })
+
   test('httpOnly can be chosen for one response', async () => {
     const { client } = await site(
       {},
@@ -1111,7 +1149,8 @@ describe('attributes', () => {
     const { client } = await site({}, (app) => {
       for (const [name, value] of [
         ['sameSite', 'Lax; Domain=evil.example'],
-        ['sameSite', true],
+        ['sameSite', 1],
+        ['sameSite', null],
         ['priority', 'urgent'],
         ['httpOnly', 'no'],
         ['partitioned', 1],
@@ -1127,7 +1166,8 @@ describe('attributes', () => {
     await client.post('/set?a=1')
     for (const path of [
       'sameSite/string',
-      'sameSite/boolean',
+      'sameSite/number',
+      'sameSite/object',
       'priority/string',
       'httpOnly/string',
       'partitioned/number',
@@ -1137,17 +1177,43 @@ describe('attributes', () => {
     }
   })
 
-  test('that make the cookie another one cannot be assigned', async () => {
+  test('that make the cookie another one cannot be assigned, not even in code that is not strict', async () => {
     const { client } = await site(
       {},
       route('/', (req, res) => {
-        for (const name of ['path', 'domain', 'secure']) {
-          expect(() => Object.assign(req.session.cookie, { [name]: 'x' })).toThrow(TypeError)
+        for (const [name, value] of [
+          ['path', '/admin'],
+          ['domain', 'example.com'],
+          ['secure', true],
+          ['secure', 'yes'],
+        ] as const) {
+          // As an assignment there: no exception for a property that cannot be written.
+          expect(() => Reflect.set(req.session.cookie, name, value)).toThrow(
+            expect.objectContaining({
+              code: 'INVALID_ARGUMENT',
+              message: expect.stringContaining(`session({ cookie: { ${name} } })`),
+            }),
+          )
         }
+        // What it is anyway, applications may say.
+        Object.assign(req.session.cookie, { path: '/', domain: undefined, secure: false })
+        Object.assign(req.session.cookie, { domain: null, secure: 'auto' })
         res.json([req.session.cookie.path, req.session.cookie.domain ?? null, req.session.cookie.secure])
       }),
     )
     expect((await client.get('/')).json()).toEqual(['/', null, 'auto'])
+  })
+
+  test('secure: true may be assigned over HTTPS, where it is so', async () => {
+    const { client } = await site({}, (app) => {
+      behindProxy(app)
+      route('/start', (req) => {
+        req.session.cookie.secure = true
+        expect(() => Object.assign(req.session.cookie, { secure: false })).toThrow(SessionError)
+        req.session.set('a', 1)
+      })(app)
+    })
+    expect(cookieOf(await client.post('/start', undefined, HTTPS)).attributes).toMatchObject({ secure: true })
   })
 
   test('come from the options, never from what the store holds', async () => {
@@ -1219,8 +1285,8 @@ describe('options that browsers would drop in silence, or that an attacker could
     ['SameSite=None without Secure', { sameSite: 'none', secure: false }],
     ['Partitioned without Secure', { partitioned: true, secure: false }],
     ['an unknown sameSite', { sameSite: 'loose' }],
-    ['sameSite in another case', { sameSite: 'Lax' }],
-    ['sameSite: true', { sameSite: true }],
+    ['sameSite as a number', { sameSite: 1 }],
+    ['sameSite: None in another case without Secure', { sameSite: 'None', secure: false }],
     ['an unknown secure', { secure: 'yes' }],
     ['an unknown priority', { priority: 'urgent' }],
     ['an unknown onConflict', { onConflict: 'last' }],
@@ -1307,6 +1373,8 @@ describe('req.session.cookie, as express-session users write it:', () => {
   })
 
   for (const [what, assign] of [
+    ['maxAge as a Date', (req: Request) => Object.assign(req.session.cookie, { maxAge: new Date(START + 600_000) })],
+    ['originalMaxAge', (req: Request) => Object.assign(req.session.cookie, { originalMaxAge: 600_000 })],
     ['maxAge', (req: Request) => Object.assign(req.session.cookie, { maxAge: 600_000 })],
     ['expires', (req: Request) => Object.assign(req.session.cookie, { expires: new Date(START + 600_000) })],
   ] as const) {
@@ -1391,7 +1459,13 @@ describe('req.session.cookie, as express-session users write it:', () => {
   })
 
   test('maxAge goes back to the defaults with null, and so does the cookie', async () => {
-    for (const reset of [{ maxAge: null }, { maxAge: undefined }, { expires: null }, { expires: false }]) {
+    for (const reset of [
+      { maxAge: null },
+      { maxAge: undefined },
+      { maxAge: false },
+      { expires: null },
+      { expires: false },
+    ]) {
       const { client, clock, record } = await timed(
         {},
         {
@@ -1422,17 +1496,134 @@ describe('req.session.cookie, as express-session users write it:', () => {
     expect((await record()).expiresAt).toBe(START + 600_000)
   })
 
+  test.each([
+    ['maxAge of 0', { maxAge: 0 }],
+    ['a negative maxAge', { maxAge: -5_000 }],
+    ['a time that is past', { expires: new Date(START - 1) }],
+    ['a maxAge that is a Date of the past', { maxAge: new Date(0) }],
+  ])('%s ends cookie and session with the response', async (_what, choice) => {
+    const { client, clock, server } = await timed(
+      {},
+      {
+        '/end': (req) => {
+          Object.assign(req.session.cookie, choice)
+          req.session.set('b', 2)
+          return req.session.cookie.maxAge
+        },
+      },
+    )
+    for (const before of [() => client.post('/set?a=1'), () => client.post('/login?user=ann'), async () => {}]) {
+      await before()
+      const copy = client.clone()
+      const answer = await client.post('/end')
+      expect([answer.status, answer.json()]).toEqual([200, 0])
+      expect(cookieOf(answer).attributes).toMatchObject({ 'max-age': '0', expires: 'Thu, 01 Jan 1970 00:00:00 GMT' })
+      const sent = new Client(server, [['sid', cookieOf(answer).value]])
+      clock.advance(1_000)
+      for (const late of [copy, sent])
+        expect((await late.get('/peek')).json()).toMatchObject({ fields: {}, userId: null })
+    }
+  })
+
+  describe('a choice of this request goes over to the session that follows:', () => {
+    /** As Passport does it: with callbacks, and fields copied by hand. */
+    const regenerate = (req: Request): Promise<void> =>
+      new Promise((resolve, reject) => {
+        req.session.regenerate((error?: unknown) => {
+          if (error) return reject(error)
+          req.session.set('passport', { user: 'ann' })
+          req.session.save((failure?: unknown) => (failure ? reject(failure) : resolve()))
+        })
+      })
+    const successions: readonly (readonly [string, (req: Request) => Promise<unknown>])[] = [
+      ['regenerate() as Passport calls it', regenerate],
+      ['regenerate() twice', (req) => regenerate(req).then(() => regenerate(req))],
+      ['regenerate() that keeps no field', (req) => req.session.regenerate({ keep: [] })],
+      ['regenerate() that keeps a field', (req) => req.session.regenerate({ keep: ['a'] })],
+      ['regenerate() that keeps all', (req) => req.session.regenerate({ keep: true })],
+      ['login()', (req) => req.session.login('ann')],
+      ['save() and regenerate()', (req) => req.session.save().then(() => regenerate(req))],
+      ['destroy() and regenerate()', (req) => req.session.destroy().then(() => regenerate(req))],
+    ]
+    for (const [how, succeed] of successions) {
+      test(`a shorter maxAge, by ${how}`, async () => {
+        for (const isStored of [true, false]) {
+          const { client, record } = await timed(
+            { cookie: { persistent: true } },
+            {
+              '/act': async (req) => {
+                if (!isStored) req.session.set('a', 1)
+                req.session.cookie.maxAge = MINUTE
+                await succeed(req)
+                req.session.set('b', 1)
+                return req.session.cookie.maxAge
+              },
+            },
+          )
+          if (isStored) await client.post('/set?a=1')
+          const answer = await client.post('/act')
+          expect([answer.status, answer.json()]).toEqual([200, MINUTE])
+          expect(cookieOf(answer).attributes['max-age']).toBe('60')
+          expect(await record()).toMatchObject({ idleTimeoutMs: MINUTE, persistent: true, expiresAt: START + MINUTE })
+        }
+      })
+
+      test(`the end of the browser window, by ${how}`, async () => {
+        const { client, record } = await timed(
+          { cookie: { persistent: true } },
+          {
+            '/act': async (req) => {
+              req.session.cookie.maxAge = null
+              await succeed(req)
+              req.session.set('b', 1)
+            },
+          },
+        )
+        await client.post('/set?a=1')
+        const answer = await client.post('/act')
+        expect(answer.status).toBe(200)
+        expect(cookieOf(answer).attributes).not.toHaveProperty('max-age')
+        expect((await record()).persistent).toBe(false)
+      })
+    }
+
+    test('not one that an earlier request made', async () => {
+      const { client, record } = await timed(
+        {},
+        {
+          '/choose': (req) => Object.assign(req.session.cookie, { maxAge: MINUTE }),
+          '/act': regenerate,
+        },
+      )
+      await client.post('/set?a=1')
+      await client.post('/choose')
+      expect(cookieOf(await client.post('/act')).attributes).not.toHaveProperty('max-age')
+      expect(await record()).toMatchObject({ idleTimeoutMs: undefined, persistent: undefined })
+    })
+  })
+
   test('maxAge that is no duration is refused', async () => {
     const { client } = await timed(
       {},
       {
         '/bad': (req) => {
-          for (const maxAge of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1e15, Number.MAX_SAFE_INTEGER, '1h', {}]) {
+          for (const maxAge of [
+            Number.NaN,
+            Number.POSITIVE_INFINITY,
+            1e15,
+            Number.MAX_SAFE_INTEGER,
+            '1h',
+            '',
+            true,
+            {},
+          ]) {
             expect(() => Object.assign(req.session.cookie, { maxAge })).toThrow(
               expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
             )
           }
-          expect(() => Object.assign(req.session.cookie, { expires: new Date(Number.NaN) })).toThrow(SessionError)
+          for (const expires of [new Date(Number.NaN), 60_000, '2031-01-01', {}]) {
+            expect(() => Object.assign(req.session.cookie, { expires })).toThrow(SessionError)
+          }
           return 'refused'
         },
       },

@@ -63,6 +63,7 @@ class Bench {
       cookieOutlook: () => this.outlook,
       isResponded: () => false,
       isPassive: false,
+      isSecure: false,
       activityRequest: () => ({ method: 'GET', path: '/', ip: undefined }),
       clientContext: () => undefined,
       initialFields: () => new Map(),
