@@ -26,6 +26,7 @@ import { EPOCH_LEASE_MS, Epoch } from './epoch.js'
 import { GuardedStore, notSupported } from './guarded-store.js'
 import { LateWork } from './late-work.js'
 import { type Expiry, Times } from './times.js'
+import { Turns } from './turns.js'
 import { Users } from './users.js'
 
 /** A session that a cookie gave the right to. */
@@ -94,6 +95,7 @@ export class Lifecycle implements ActivitySource {
   readonly epoch: Epoch
   readonly users: Users
   readonly late = new LateWork()
+  readonly turns: Turns
   readonly #store: GuardedStore
   readonly #endings: Endings
   /**
@@ -108,6 +110,7 @@ export class Lifecycle implements ActivitySource {
     this.times = new Times(options)
     this.#store = new GuardedStore(options, this.events)
     this.epoch = new Epoch(this.#store)
+    this.turns = new Turns(options.storeTimeoutMs)
     const { events, times, epoch, late } = this
     const store = this.#store
     this.#endings = new Endings({ store, times, events, retentionSeconds: options.retentionSeconds })

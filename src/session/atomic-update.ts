@@ -1,6 +1,7 @@
 // One field, read, changed and written as one atomic step: when another request got in between, it is done again with what
 // that one wrote.
 import { SessionError } from '../errors.js'
+import { type Left, pauseAfter } from '../lifecycle/turns.js'
 import type { SessionData } from '../record/session-data.js'
 import { storeChanges, takeUpdated } from './commit.js'
 import { keepLogicalId } from './logical-id.js'
@@ -22,7 +23,8 @@ export function updateField(state: SessionState, name: string, modify: Modify): 
     if (state.fields.isChanged(name)) await storeChanges(state)
     await keepLogicalId(state)
     try {
-      return await race(state, name, modify)
+      const key = `${state.record.id} field ${name}`
+      return await state.lifecycle.turns.run(key, (left) => race(state, name, modify, left))
     } catch (error) {
       // What update() did not store, the commit must not store either: it would overwrite what others wrote.
       state.fields.refresh(name, state.record.fields)
@@ -31,9 +33,20 @@ export function updateField(state: SessionState, name: string, modify: Modify): 
   })
 }
 
-async function race(state: SessionState, name: string, modify: Modify): Promise<unknown> {
+async function race(
+  state: SessionState,
+  name: string,
+  modify: Modify,
+  left: Left | undefined,
+): Promise<{ value: unknown; left: Left }> {
   const { fields, lifecycle } = state
   let record = state.record as SessionData
+  const goOnWith = (text: string | undefined): void => {
+    record = record.withField(name, text)
+    state.record = record
+    fields.refresh(name, record.fields)
+  }
+  if (left !== undefined && left.text !== record.fields.get(name)) goOnWith(left.text)
   for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
     const value = await modify(fields.get(name))
     fields.set(name, value)
@@ -43,13 +56,12 @@ async function race(state: SessionState, name: string, modify: Modify): Promise<
     const result = await lifecycle.update(record, change)
     if (result.status === 'updated') {
       takeUpdated(state, change, result.record)
-      return value
+      return { value, left: { text: write.set.get(name) } }
     }
     if (result.status !== 'conflict') throw state.ended()
     lifecycle.events.emit('conflict', { id: record.id, userId: record.userId, field: name })
-    record = record.withField(name, result.text)
-    state.record = record
-    fields.refresh(name, record.fields)
+    goOnWith(result.text)
+    await pauseAfter(attempt)
   }
   throw new SessionError('UPDATE_CONFLICT', `update() lost ${MAX_RACES} races for one field in a row.`)
 }

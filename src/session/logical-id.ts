@@ -4,6 +4,7 @@
 // other. Nothing is noted in a request that does not ask.
 import { SessionError } from '../errors.js'
 import { derivedLogicalId, newLogicalId } from '../ids.js'
+import { type Left, pauseAfter } from '../lifecycle/turns.js'
 import type { SessionData } from '../record/session-data.js'
 import type { FieldChanges } from './fields.js'
 import { moveCookie } from './response-cookie.js'
@@ -89,14 +90,32 @@ export async function keepLogicalId(state: SessionState): Promise<void> {
  * Changes the logical ID of the stored session, and tells so. Does nothing when another request has left `from` already;
  * with `changes` to fields, it leaves the one that this request went to.
  */
-export async function crossBoundary(state: SessionState, boundary: Boundary, changes?: FieldChanges): Promise<void> {
+export function crossBoundary(state: SessionState, boundary: Boundary, changes?: FieldChanges): Promise<void> {
+  const key = `${state.id} logical ID`
+  return state.lifecycle.turns.run(key, async (left) => ({
+    value: undefined,
+    left: await cross(state, boundary, changes, left),
+  }))
+}
+
+async function cross(
+  state: SessionState,
+  boundary: Boundary,
+  changes: FieldChanges | undefined,
+  before: Left | undefined,
+): Promise<Left> {
   const { lifecycle } = state
   const { to, cause } = boundary
   let { from } = boundary
+  const goOnWith = (text: string | undefined): void => {
+    state.record = (state.record as SessionData).with({ logicalId: text })
+    if (changes !== undefined) from = text ?? from
+  }
+  if (before !== undefined) goOnWith(before.text)
   for (let race = 1; race <= MAX_RACES; race++) {
     const record = state.record as SessionData
     const { logicalId: stored } = record
-    if (changes === undefined && stored !== undefined && stored !== from) return
+    if (changes === undefined && stored !== undefined && stored !== from) return { text: stored }
     const parts = { ...changes, metadata: { logicalId: to }, expect: { logicalId: stored } }
     const change = lifecycle.change(record, { ...parts, isPassive: state.host.isPassive })
     const result = await lifecycle.update(record, change)
@@ -104,11 +123,11 @@ export async function crossBoundary(state: SessionState, boundary: Boundary, cha
       state.record = result.record
       if (lifecycle.times.movesCookie(record, result.record)) moveCookie(state)
       tellBoundary(state, { from, to, cause })
-      return
+      return { text: to }
     }
     if (result.status !== 'conflict') throw state.ended()
-    state.record = record.with({ logicalId: result.text })
-    if (changes !== undefined) from = result.text ?? from
+    goOnWith(result.text)
+    await pauseAfter(race)
   }
   throw new SessionError('UPDATE_CONFLICT', `The logical ID was changed ${MAX_RACES} times meanwhile.`)
 }
