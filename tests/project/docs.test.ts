@@ -1,6 +1,6 @@
 // The documentation: every code block of README.md and docs/ is a whole file that compiles, a run that a page shows goes as
 // shown, links lead somewhere, and the reference names all there is.
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { MemorySessionStore, SessionManager, session } from 'sojourn'
@@ -104,6 +104,25 @@ describe('pages', () => {
       .flatMap(({ text }) => linksOf(text))
       .filter((link) => /^https?:.*\/sojourn\/(blob|tree)\//.test(link))
     expect(ownHost).toEqual([])
+  })
+})
+
+describe('the architecture', () => {
+  const { text } = readPage('ARCHITECTURE.md')
+  const rows = new Map(
+    [...text.matchAll(/^\| `(\w+)\/` \| (.*) \|$/gm)].map(([, folder = '', row = '']) => [folder, row]),
+  )
+
+  test('has a row for each folder of src, and names files that are there', () => {
+    const folders = readdirSync('src', { withFileTypes: true }).filter((entry) => entry.isDirectory())
+    expect([...rows.keys()].toSorted()).toEqual(folders.map(({ name }) => name).toSorted())
+    const named = [...rows].flatMap(([folder, row]) =>
+      [...row.matchAll(/`([\w-]+\.ts)`/g)].map(([, file]) => `src/${folder}/${file}`),
+    )
+    const paths = pages.flatMap((page) =>
+      [...prose(page.text).matchAll(/`((?:src|tests)\/[\w./-]+)`/g)].map(([, path]) => path as string),
+    )
+    expect([...named, ...paths].filter((path) => !existsSync(path))).toEqual([])
   })
 })
 
