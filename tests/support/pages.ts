@@ -1,7 +1,7 @@
 // The documentation as a test sees it: pages, their code blocks, and the runs that they show.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
@@ -43,6 +43,10 @@ const ROOT = resolve('.')
 const FENCE = /^```(\w*).*\n([\s\S]*?)^```$/gm
 /** Node's way to packages leads up from here; the package itself is built into it. */
 const DIRECTORY = resolve('node_modules/.cache/sojourn-docs')
+/** What a page's programs get when they import a package: the version that the page is about. */
+const VERSIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  'docs/guides/express-4.md': { express: 'express4' },
+}
 const ENTRIES = {
   index: 'src/index.ts',
   redis: 'src/stores/redis.ts',
@@ -111,6 +115,11 @@ export class Workshop {
     for (const page of pages) {
       if (runsOf(page).length > 0) this.#ports.set(page.name, await freePort())
       for (const file of filesOf(page)) this.#write(file)
+      for (const [name, actual] of Object.entries(VERSIONS[page.name] ?? {})) {
+        const link = join(directoryOf(page.name, '.ts', 'run'), 'node_modules', name)
+        mkdirSync(dirname(link), { recursive: true })
+        symlinkSync(join(ROOT, 'node_modules', actual), link)
+      }
     }
     write(join(DIRECTORY, 'package.json'), JSON.stringify({ type: 'module' }))
     await buildPackage()
