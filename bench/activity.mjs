@@ -7,6 +7,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { load } from './contenders.mjs'
 import { startRedis } from './redis.mjs'
 import { median, quartiles } from './statistics.mjs'
 
@@ -17,8 +18,9 @@ const BATCH = 1_000
 const SAMPLES = 500
 const TYPES = ['session.request', 'page.viewed', 'form.sent', 'payment.failed']
 
-const { memorySink, redisStreamSink, sqlSink, migrateActivities, ActivityLog } = await import(
-  pathToFileURL(resolve(directory, 'dist/esm/features/activity/index.js')).href
+const { memorySink, redisStreamSink, sqlSink, migrateActivities, ActivityLog } = await load(
+  resolve(directory),
+  './activity',
 )
 // Kysely and its driver are development dependencies of the package.
 const require = createRequire(resolve(directory, 'package.json'))

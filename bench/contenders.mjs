@@ -1,5 +1,7 @@
 // The contenders: the same Express app around each, and nothing but the session differs.
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { sessionData } from './data.mjs'
 
@@ -15,7 +17,7 @@ const IDLE_SECONDS = 1_800
  * @property {Handlers} handlers
  * @property {(count: number) => Promise<void>} [fill] puts so many more sessions of 0.2 KB in the store
  * @typedef {Record<'read' | 'write' | 'all' | 'seed', import('express').Handler>} Handlers
- * @typedef {{ redisUrl: string, packageDirectory: string }} Setting
+ * @typedef {{ redisUrl: string, packageDirectory: string, againstDirectory?: string }} Setting
  */
 
 /** By name, in the order of the tables. @type {Record<string, { label: string, kind: string, create: (setting: Setting) => Promise<Contender> }>} */
@@ -26,7 +28,19 @@ export const CONTENDERS = {
   'sojourn-memory': { label: 'Sojourn, memory', kind: 'memory', create: (setting) => sojournMemory(setting) },
   'express-session': { label: 'express-session, MemoryStore', kind: 'memory', create: expressSessionMemory },
   memorystore: { label: 'express-session, memorystore', kind: 'memory', create: memorystore },
+  'against-memory': {
+    label: 'Sojourn before, memory',
+    kind: 'memory',
+    isAgainst: true,
+    create: (setting) => sojournMemory({ ...setting, packageDirectory: setting.againstDirectory }),
+  },
   'sojourn-redis': { label: 'Sojourn, Redis', kind: 'redis', create: sojournRedis },
+  'against-redis': {
+    label: 'Sojourn before, Redis',
+    kind: 'redis',
+    isAgainst: true,
+    create: (setting) => sojournRedis({ ...setting, packageDirectory: setting.againstDirectory }),
+  },
   'connect-redis': { label: 'express-session, connect-redis', kind: 'redis', create: connectRedis },
   raw: { label: 'raw ioredis GET / GET+SET', kind: 'raw', create: raw },
   'cookie-session': { label: 'cookie-session', kind: 'cookie', create: cookieSession },
@@ -43,8 +57,12 @@ export const CONTENDERS = {
   },
 }
 
-/** Those of the main table. */
-export const MAIN = Object.keys(CONTENDERS).filter((name) => CONTENDERS[name].kind !== 'extra')
+/** Those of the main table; with another commit of this project only when there is one to measure against. */
+export function mainContenders({ isAgainst }) {
+  return Object.keys(CONTENDERS).filter(
+    (name) => CONTENDERS[name].kind !== 'extra' && (isAgainst || !CONTENDERS[name].isAgainst),
+  )
+}
 
 /** Whether a contender can do a piece of work. */
 export function takesPart(name, { work, size }) {
@@ -95,7 +113,7 @@ async function bareDictionary() {
 }
 
 async function sojournMemory({ packageDirectory }, options = {}) {
-  const { session, MemorySessionStore } = await load(packageDirectory, 'dist/esm/index.js')
+  const { session, MemorySessionStore } = await load(packageDirectory)
   const store = new MemorySessionStore({ maxSessions: 2_000_000, warnInProduction: false })
   const { fill } = await import('./fill.mjs')
   return {
@@ -103,13 +121,13 @@ async function sojournMemory({ packageDirectory }, options = {}) {
     store,
     handlers: withSession,
     // Two sessions a user, as a computer and a phone make.
-    fill: async (count) => fill(store, await load(packageDirectory, 'dist/esm/index.js'), count, { perUser: 2 }),
+    fill: async (count) => fill(store, await load(packageDirectory), count, { perUser: 2 }),
   }
 }
 
 async function sojournRedis({ packageDirectory, redisUrl }) {
-  const { session } = await load(packageDirectory, 'dist/esm/index.js')
-  const { RedisSessionStore } = await load(packageDirectory, 'dist/esm/stores/redis.js')
+  const { session } = await load(packageDirectory)
+  const { RedisSessionStore } = await load(packageDirectory, './redis')
   const store = new RedisSessionStore({ url: redisUrl })
   return {
     middleware: session({ secret: SECRET, store, cookie: { secure: false } }),
@@ -188,7 +206,9 @@ function seedWith(keep) {
   }
 }
 
-/** A module of the package under test. */
-export function load(packageDirectory, path) {
-  return import(pathToFileURL(`${packageDirectory}/${path}`).href)
+/** An entry point of a built package, wherever that commit keeps the file. */
+export function load(packageDirectory, entry = '.') {
+  const { exports } = JSON.parse(readFileSync(join(packageDirectory, 'package.json'), 'utf8'))
+  const { default: file } = exports[entry].import
+  return import(pathToFileURL(join(packageDirectory, file)).href)
 }

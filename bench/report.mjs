@@ -3,11 +3,11 @@ import { CONTENDERS } from './contenders.mjs'
 
 /** @param {object} results what run.mjs collected @param {object[]} goals from checkGoals() */
 export function report(results, goals) {
-  const parts = [environment(results.environment)]
+  const parts = [`# Node ${results.node}`, environment(results.environment)]
   if (results.matrix)
     parts.push('## Cost of a request', METHOD, ...results.matrix.map((task) => costs(task, results.trips)))
   if (results.context) parts.push('## Cost of `context`', contextTable(results.context))
-  if (results.micro) parts.push('## Steps, in process, without HTTP', microTable(results.micro))
+  if (results.micro) parts.push('## Requests in process, without HTTP', microTable(results.micro))
   if (results.space) parts.push('## Space', spaceTable(results.space))
   if (results.growth) parts.push('## Growth', growthTable(results.growth))
   if (results.users) parts.push('## The sessions of one user, among many', usersTable(results.users))
@@ -29,11 +29,12 @@ const WORK = {
   all: (size) => `Read every field, session of ${size} KB`,
 }
 
-function environment({ command, date, cpu, cores, node, versions, load, redis, rounds, processes, sliceMs, seconds }) {
+function environment(facts) {
+  const { command, date, cpu, cores, node, versions, load, redis, rounds, processes, sliceMs, seconds, against } = facts
   const list = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
     `\`${command}\`, ${date}, ${seconds} s: ${processes} times new processes, ${rounds} rounds of ${sliceMs} ms slices in each, 32 connections.`,
-    `${cpu}, ${cores} cores; Node ${node}; Redis ${redis}; ${load}; ${list.join(', ')}.`,
+    `${cpu}, ${cores} cores; Node ${node}; Redis ${redis}; ${load}; ${list.join(', ')}${against ? `; before: commit ${against}` : ''}.`,
   ].join('\n')
 }
 
@@ -55,21 +56,20 @@ function added({ addedUs, addedRange: [low, high] }) {
 }
 
 function contextTable(tasks) {
-  const lines = tasks.map(({ node, work, rows }) => [
-    `Node ${node}`,
+  const lines = tasks.map(({ work, rows }) => [
     WORK[work]('0.2'),
     added(rows['sojourn-memory']),
     added(rows['sojourn-no-context']),
     (rows['sojourn-memory'].addedUs - rows['sojourn-no-context'].addedUs).toFixed(1),
   ])
-  return table(['', 'work', 'context: true, added µs', 'context: false', 'difference'], lines)
+  return table(['work', 'context: true, added µs', 'context: false', 'difference'], lines)
 }
 
 function microTable(micro) {
   const sizes = Object.keys(micro).sort((a, b) => a - b)
   const steps = Object.keys(micro[sizes[0]])
   const lines = steps.map((step) => [step, ...sizes.map((size) => (micro[size][step] / 1000).toFixed(2))])
-  return table(['step, µs', ...sizes.map((size) => `${size} KB`)], lines)
+  return table(['a request, µs', ...sizes.map((size) => `${size} KB`)], lines)
 }
 
 function spaceTable({ redis = [], heap, sweep }) {
@@ -102,7 +102,8 @@ function usersTable(users) {
 
 function goalTable(goals) {
   const lines = goals.map(({ what, goal, found, isMet }) => [what, goal, found, isMet ? 'yes' : '**no**'])
-  return table(['what', 'goal', 'found', 'met'], lines)
+  const met = goals.filter(({ isMet }) => isMet).length
+  return `${met} met, ${goals.length - met} missed.\n\n${table(['what', 'goal', 'found', 'met'], lines)}`
 }
 
 function table(head, lines) {

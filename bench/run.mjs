@@ -4,7 +4,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { CONTENDERS, MAIN, takesPart } from './contenders.mjs'
+import { buildCommit, nodeBinaries, removeBuilds } from './builds.mjs'
+import { CONTENDERS, mainContenders, takesPart } from './contenders.mjs'
 import { copyInRedis } from './fill.mjs'
 import { checkGoals } from './goals.mjs'
 import { findLoad, outputOf } from './load.mjs'
@@ -17,6 +18,8 @@ const HELP = `Measures what a session costs, beside bare Express and the peers. 
 
 npm run bench -- [options]       (needs a built package: npm run bench builds it)
 
+Everything runs on each version of Node, one after another, and the goals met and missed are told for each.
+
   --quick              a first look in about a minute, with more noise
   --only a,b           parts: matrix, trips, micro, space, growth, users, context   (default: all)
   --contenders a,b     of the matrix: ${Object.keys(CONTENDERS).join(', ')}
@@ -24,7 +27,8 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
   --processes n        how often every contender is started afresh           (default: 3)
   --rounds n           slices of each contender in each process              (default: 3)
   --slice ms           length of a slice                                     (default: 350)
-  --nodes a,b          more Node binaries to measure \`context\` on       (default: the one that runs this)
+  --nodes a,b          versions of Node, or paths of binaries          (default: 20,24,26)
+  --against ref        another commit of this project as contenders: its own build, in a temporary folder
   --load wrk|autocannon
   --package directory  the built package to measure                          (default: the one around bench/)
   --out file           write the report there as well;  --json file: the numbers
@@ -40,7 +44,8 @@ const { values: flags } = parseArgs({
     processes: { type: 'string' },
     rounds: { type: 'string' },
     slice: { type: 'string' },
-    nodes: { type: 'string' },
+    nodes: { type: 'string', default: '20,24,26' },
+    against: { type: 'string' },
     load: { type: 'string' },
     package: { type: 'string', default: fileURLToPath(new URL('..', import.meta.url)) },
     out: { type: 'string' },
@@ -68,33 +73,50 @@ const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
 const PARTS = { matrix, trips, micro, space, growth, users, context }
 
 const started = Date.now()
+const parts = flags.only?.split(',') ?? Object.keys(PARTS)
+for (const part of parts) if (!PARTS[part]) throw new Error(`There is no part "${part}". See --help.`)
+/** The binary that the servers and scripts run on now. */
+let execPath
+let againstDirectory
 const redis = await startRedis()
-const results = {}
+const runs = []
 try {
-  for (const part of flags.only?.split(',') ?? Object.keys(PARTS)) {
-    if (!PARTS[part]) throw new Error(`There is no part "${part}". See --help.`)
+  const binaries = nodeBinaries(flags.nodes.split(','))
+  if (flags.against) againstDirectory = buildCommit(flags.against)
+  for (const binary of binaries) {
+    execPath = binary
+    runs.push(await runOn(execFileSync(binary, ['--version'], { encoding: 'utf8' }).trim().slice(1)))
+  }
+} finally {
+  await redis.stop()
+  removeBuilds()
+}
+const text = runs.map((results) => report(results, checkGoals(results))).join('\n')
+console.log(text)
+if (flags.out) writeFileSync(flags.out, text)
+if (flags.json) writeFileSync(flags.json, JSON.stringify(runs))
+
+async function runOn(version) {
+  const begun = Date.now()
+  const results = { node: version }
+  for (const part of parts) {
     try {
       results[part] = await PARTS[part]()
-      say(`${part}: done after ${secondsSince(started)} s`)
+      say(`Node ${version}, ${part}: done after ${secondsSince(started)} s`)
     } catch (error) {
       // What the other parts found is still worth its minutes.
       process.exitCode = 1
-      console.error(`${part}: failed`, error)
+      console.error(`Node ${version}, ${part}: failed`, error)
       endServers()
     }
   }
-  results.environment = await environment()
-} finally {
-  await redis.stop()
+  results.environment = await environment(version, secondsSince(begun))
+  return results
 }
-const text = report(results, checkGoals(results))
-console.log(text)
-if (flags.out) writeFileSync(flags.out, text)
-if (flags.json) writeFileSync(flags.json, JSON.stringify(results))
 
 /** Every contender at every piece of work, each in several processes: one process can be lucky for all of its life. */
 async function matrix() {
-  const names = flags.contenders?.split(',') ?? MAIN
+  const names = flags.contenders?.split(',') ?? mainContenders({ isAgainst: flags.against !== undefined })
   const tasks = (flags.tasks?.split(',') ?? (quick ? QUICK_TASKS : TASKS)).map((text) => {
     const [work, size = '0.2'] = text.split(':')
     return { work, size }
@@ -140,8 +162,8 @@ async function inGenerations({ what, tasks, start, takesPart = () => true, proce
 
 async function trips() {
   const counted = {}
-  for (const name of flags.contenders?.split(',') ?? MAIN) {
-    if (CONTENDERS[name].kind !== 'bare') counted[name] = await countTrips(name, { redis, packageDirectory })
+  for (const name of flags.contenders?.split(',') ?? mainContenders({ isAgainst: flags.against !== undefined })) {
+    if (CONTENDERS[name].kind !== 'bare') counted[name] = await countTrips(name, { redis, setting: setting() })
   }
   return counted
 }
@@ -167,7 +189,7 @@ async function bytesInRedis(size, count) {
   const bytes = {}
   for (const name of ['sojourn-redis', 'connect-redis', 'connect-redis-max-age']) {
     const own = await startRedis()
-    const server = await Server.start(name, { redisUrl: own.url, packageDirectory })
+    const server = await Server.start(name, setting(own.url))
     try {
       await server.seed(size, count)
       const keys = await own.client.keys('*')
@@ -199,9 +221,9 @@ async function growthOf(kind, many) {
   const tasks = ['read', 'write'].map((work) => ({ work, size: '0.2' }))
   const start = async () => {
     const name = `sojourn-${kind}`
-    const bare = await Server.start('bare', { packageDirectory })
-    const small = await Server.start(name, { redisUrl: redis.url, packageDirectory }, 'small')
-    const large = await Server.start(name, { redisUrl: crowded.url, packageDirectory }, 'large')
+    const bare = await Server.start('bare', setting())
+    const small = await Server.start(name, setting(), 'small')
+    const large = await Server.start(name, setting(crowded.url), 'large')
     await Promise.all([bare.seed('0.2', few), small.seed('0.2', few)])
     // The sessions in use lie scattered among the others.
     const CHUNKS = 20
@@ -256,23 +278,21 @@ async function fillRedis(client, count) {
 }
 
 /** The price of `getSession()` without a request: Node carries the context, and each version does it in its own way. */
-async function context() {
-  const measured = []
-  for (const execPath of [process.execPath, ...(flags.nodes?.split(',') ?? [])]) {
-    const node = execFileSync(execPath, ['--version'], { encoding: 'utf8' }).trim().slice(1)
-    const tasks = await inGenerations({
-      what: `context on Node ${node}`,
-      tasks: ['read', 'write'].map((work) => ({ node, work, size: '0.2' })),
-      start: () => startAll(['bare', 'sojourn-memory', 'sojourn-no-context'], ['0.2'], execPath),
-    })
-    measured.push(...tasks)
-  }
-  return measured
+function context() {
+  return inGenerations({
+    what: 'context',
+    tasks: ['read', 'write'].map((work) => ({ work, size: '0.2' })),
+    start: () => startAll(['bare', 'sojourn-memory', 'sojourn-no-context'], ['0.2']),
+  })
 }
 
-async function startAll(names, sizes, execPath) {
-  const setting = { redisUrl: redis.url, packageDirectory, execPath }
-  const servers = await Promise.all(names.map((name) => Server.start(name, setting)))
+/** What a server is started with. */
+function setting(redisUrl = redis.url) {
+  return { redisUrl, packageDirectory, againstDirectory, execPath }
+}
+
+async function startAll(names, sizes) {
+  const servers = await Promise.all(names.map((name) => Server.start(name, setting())))
   for (const server of servers) {
     for (const size of sizes) if (takesPart(server.name, { work: 'read', size })) await server.seed(size, SESSIONS)
   }
@@ -282,10 +302,10 @@ async function startAll(names, sizes, execPath) {
 function node(file, args, ...nodeArgs) {
   const script = fileURLToPath(new URL(file, import.meta.url))
   const all = ['--max-old-space-size=8192', ...nodeArgs, script, ...args.map(String)]
-  return outputOf(spawn(process.execPath, all, { env: { ...process.env, NODE_ENV: 'production' } }))
+  return outputOf(spawn(execPath, all, { env: { ...process.env, NODE_ENV: 'production' } }))
 }
 
-async function environment() {
+async function environment(node, seconds) {
   const peers = ['express', 'express-session', 'memorystore', 'connect-redis', 'redis', 'cookie-session', 'ioredis']
   const versions = { sojourn: versionIn(`${packageDirectory}/package.json`) }
   for (const name of peers) {
@@ -294,10 +314,11 @@ async function environment() {
   return {
     command: ['npm run bench', ...(process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : [])].join(' '),
     date: new Date().toISOString().slice(0, 10),
-    seconds: secondsSince(started),
+    seconds,
+    against: flags.against,
     cpu: cpus()[0]?.model ?? 'unknown CPU',
     cores: cpus().length,
-    node: process.version.slice(1),
+    node,
     versions,
     load: load.version,
     redis: /redis_version:(\S+)/.exec(await redis.client.info('server'))[1],

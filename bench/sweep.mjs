@@ -4,7 +4,7 @@ import { load } from './contenders.mjs'
 import { fill } from './fill.mjs'
 
 const [, , packageDirectory, count] = process.argv
-const library = await load(packageDirectory, 'dist/esm/index.js')
+const library = await load(packageDirectory)
 let now = Date.now()
 const store = new library.MemorySessionStore({ maxSessions: Number(count), cleanupInterval: 0, clock: () => now })
 await fill(store, library, Number(count), { now })

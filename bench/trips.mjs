@@ -5,9 +5,9 @@ import { Server, urlAndCookies } from './measure.mjs'
 const REQUESTS = 50
 
 /** Round trips per request of one contender, by work: Redis is asked what it received, other stores count their calls. */
-export async function countTrips(name, { redis, packageDirectory }) {
+export async function countTrips(name, { redis, setting }) {
   const usesRedis = ['redis', 'raw'].includes(CONTENDERS[name].kind)
-  const server = await Server.start(name, { redisUrl: redis.url, packageDirectory, isCounted: true })
+  const server = await Server.start(name, { ...setting, isCounted: true })
   try {
     await server.seed('0.2', 1)
     const counts = {}

@@ -9,7 +9,7 @@ const ROUNDS = 200
 const SESSIONS_OF_ONE = 5
 
 const [, , packageDirectory, kind, count, redisUrl] = process.argv
-const library = await load(packageDirectory, 'dist/esm/index.js')
+const library = await load(packageDirectory)
 const store = kind === 'memory' ? new library.MemorySessionStore({ maxSessions: 3_000_000 }) : await redisStore()
 const options = { secret: 'a secret of the benchmark, long enough', store, cleanupInterval: 0 }
 const sessions = new library.SessionManager(options)
@@ -38,7 +38,7 @@ async function time(what, task) {
 }
 
 async function redisStore() {
-  const { RedisSessionStore } = await load(packageDirectory, 'dist/esm/stores/redis.js')
+  const { RedisSessionStore } = await load(packageDirectory, './redis')
   return new RedisSessionStore({ url: redisUrl })
 }
 
