@@ -130,7 +130,8 @@ async function sojournRedis({ packageDirectory, redisUrl }) {
   const { RedisSessionStore } = await load(packageDirectory, './redis')
   const store = new RedisSessionStore({ url: redisUrl })
   return {
-    middleware: session({ secret: SECRET, store, cookie: { secure: false } }),
+    // The deadline is not what is measured, and a machine may be busy.
+    middleware: session({ secret: SECRET, store, cookie: { secure: false }, storeTimeout: '10s' }),
     store,
     handlers: withSession,
   }

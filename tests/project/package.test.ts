@@ -1,6 +1,6 @@
 // The package as users get it: packed, unpacked into fresh projects, loaded as ESM, as CommonJS, and under Jest.
 import { execFileSync } from 'node:child_process'
-import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { PLAIN_ENV as env, type PackedPackage, packPackage, ROOT } from '../support/package.js'
@@ -48,11 +48,20 @@ const server = http.createServer((req, res) => app(req, res, (error) => {
 `
 
 describe('the packed package', () => {
-  test('holds the build, the licence and the documents, and nothing else', () => {
-    const top = readdirSync(unpacked).sort()
-    expect(top).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'package.json'])
-    const files = readdirSync(unpacked, { recursive: true }) as string[]
-    expect(files.filter((file) => /test\.|\.ts$/.test(file) && !file.endsWith('.d.ts'))).toEqual([])
+  test('holds the build, the licence, the documents and the examples, and nothing else', () => {
+    const always = ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'examples', 'package.json']
+    const documents = ['SECURITY.md', 'docs'].filter((name) => existsSync(name))
+    expect(readdirSync(unpacked).sort()).toEqual([...always, ...documents].sort())
+    const built = readdirSync(join(unpacked, 'dist'), { recursive: true }) as string[]
+    expect(built.filter((file) => /test\.|\.ts$/.test(file) && !file.endsWith('.d.ts'))).toEqual([])
+  })
+
+  test('has what its README links to, but for what is for who works on it', () => {
+    const readme = readFileSync(join(unpacked, 'README.md'), 'utf8')
+    const links = [...readme.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)].map(([, link]) => link as string)
+    const forDevelopers = /^(?:ARCHITECTURE|CONTRIBUTING)\.md$|^(?:decisions|src|tests|bench|findings)\//
+    const missing = links.filter((link) => !forDevelopers.test(link) && !existsSync(join(unpacked, link)))
+    expect(missing).toEqual([])
   })
 
   test('works in a fresh ESM project', () => {
