@@ -350,7 +350,7 @@ export class SessionManager {
   ): { set?: ReadonlyMap<string, string>; delete?: readonly string[] } {
     const { codec, limits } = this.#engine.options
     const fields = new Fields({ codec, limits, stored: record?.fields, onCorrupt: () => {} })
-    for (const [name, value] of Object.entries(values)) fields.set(name, value)
+    fields.setAll(values)
     return fields.changes() ?? {}
   }
 }

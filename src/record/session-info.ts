@@ -1,5 +1,6 @@
 // What is told of a session to those who do not hold it: lists, pages and jobs. Nothing here opens a session.
 import type { SessionCodec } from './codec.js'
+import { isHiddenField } from './hidden-fields.js'
 import type { SessionContext, SessionData, SessionEnd } from './session-data.js'
 
 /** A session that is over, as far as it is remembered. */
@@ -71,6 +72,7 @@ export function storedSessionOf(
 ): StoredSession {
   const fields: [string, unknown][] = []
   for (const [name, text] of record.fields) {
+    if (isHiddenField(name)) continue
     try {
       fields.push([name, codec.decode(text, name)])
     } catch (cause) {

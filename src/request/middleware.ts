@@ -265,7 +265,7 @@ class Exchange implements SessionHost, ResponseHooks {
     const { initialFields, codec, limits } = this.#engine.options
     if (initialFields === undefined) return NO_FIELDS
     const fields = new Fields({ codec, limits, onCorrupt: () => {} })
-    for (const [name, value] of Object.entries(initialFields(this.#req))) fields.set(name, value)
+    fields.setAll(initialFields(this.#req))
     return fields.changes()?.set ?? NO_FIELDS
   }
 

@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { SessionError } from '../errors.js'
 import type { SessionCodec } from '../record/codec.js'
+import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
 import { type SessionLimits, sizeError } from '../record/limits.js'
 
 /** The fields that a commit writes and removes. */
@@ -105,7 +106,21 @@ export class Fields {
     for (const name of this.names()) this.delete(name)
   }
 
+  /** Takes each property of an object as a field. */
+  setAll(values: Record<string, unknown>): void {
+    for (const [name, value] of Object.entries(values)) {
+      requireOwnField(name)
+      this.set(name, value)
+    }
+  }
+
+  /** The names of the application's fields. */
   names(): string[] {
+    return this.allNames().filter((name) => !isHiddenField(name))
+  }
+
+  /** With those that features keep. */
+  allNames(): string[] {
     const names: string[] = []
     for (const name of this.#stored.keys()) if (this.has(name)) names.push(name)
     for (const [name, field] of this.#touched) {
@@ -272,7 +287,7 @@ export class Fields {
   #checkLimits(name: string, text: string): void {
     const bytes = Buffer.byteLength(name) + Buffer.byteLength(text)
     if (bytes > this.#limits.maxBytes) throw sizeError(`Field ${name.slice(0, 80)} takes ${bytes} bytes`, this.#limits)
-    if (!this.has(name) && this.names().length >= this.#limits.maxFields) {
+    if (!this.has(name) && this.allNames().length >= this.#limits.maxFields) {
       throw sizeError(`Field ${name.slice(0, 80)} would be one too many`, this.#limits)
     }
   }

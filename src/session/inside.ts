@@ -1,24 +1,83 @@
-// What features do with a session that applications do not.
-import { type Activity, checkActivity, recordActivity } from '../events/activity-hook.js'
-import { askLogicalId, showLogicalId } from './logical-id.js'
-import type { SessionState } from './state.js'
+// What features may do with a session that applications do not: `inside(req.session)`.
+//
+// For code that extends sessions, in this package or another. An application has no use for it: what it keeps is fields.
 
-/** Tells the activity hook. Without `keepsLogicalId`, nothing is stored for it. */
-export function recordActivityOf(
-  state: SessionState,
-  type: string,
-  details: Record<string, unknown> | undefined,
-  { keepsLogicalId } = { keepsLogicalId: true },
-): Activity | undefined {
-  checkActivity(type, details)
-  const { lifecycle, host, record } = state
-  if (lifecycle.options.activity === undefined) return undefined
-  return recordActivity(lifecycle, {
-    type,
-    sessionId: state.id,
-    logicalId: keepsLogicalId ? askLogicalId(state) : showLogicalId(state),
-    userId: record?.userId,
-    details,
-    request: host.activityRequest(),
-  })
+import type { KeyObject } from 'node:crypto'
+import { invalidArgument } from '../errors.js'
+import type { Activity } from '../events/activity-hook.js'
+
+/**
+ * Where a session has its inside. The same symbol in every copy of this package, since a program may load both builds: a
+ * feature need not come from the copy that made the session.
+ */
+export const INSIDE: unique symbol = Symbol.for('sojourn.inside')
+
+/** The inside of one session in one request, as `inside()` gives it. */
+export interface Inside {
+  /**
+   * A value that this feature keeps in the session, under its own name, beside the application's fields: stored, merged and
+   * ended as a field is, and counted by `limits`, but seen by nobody else. `Object.keys`, spread, JSON, `keys()`, lists
+   * and archives do not show it, and `clear()` and `restart()` leave it. It goes where all fields go: with
+   * `regenerate({ keep: true })`, `login()` and `reauthenticate()`, but not with a `regenerate()` that keeps none or some,
+   * and it ends with the session.
+   * @param name of the feature and what it keeps, such as `'acme.flash'`: text of 1 to 100 characters
+   * @throws {SessionError} `INVALID_ARGUMENT`
+   */
+  drawer<T = unknown>(name: string): Drawer<T>
+
+  /** The application's fields as they are now, each in the text that the codec makes of it. No drawers. */
+  texts(): ReadonlyMap<string, string>
+
+  /**
+   * Sets fields to what `texts()` gave, of this session or another; other fields stay. Nothing is set when one of them
+   * cannot be decoded.
+   * @throws {SessionError} `CORRUPT_RECORD` or what the codec throws; and as `session.set()`.
+   */
+  restore(texts: ReadonlyMap<string, string>): void
+
+  /**
+   * Keys for a purpose of this feature, one for each cookie secret, newest first: sign with the first, verify with any.
+   * 256 bits each, derived from the secret by HKDF-SHA-256 (RFC 5869) for this purpose and this session ID. So what one
+   * session was given is worth nothing in another, and nothing after `login()`, `reauthenticate()` or `regenerate()`.
+   * Deriving takes some microseconds.
+   * @param purpose of the feature and what the keys are for, such as `'acme.form-token'`: text of 1 to 100 characters
+   * @throws {SessionError} `INVALID_ARGUMENT`
+   */
+  keys(purpose: string): readonly KeyObject[]
+
+  /** The logical ID, for logs and answers: the same as `session.logicalId`, but no session is stored for it. */
+  showLogicalId(): string
+
+  /**
+   * Tells the activity hook of something that happened in this session. Returns `undefined` when there is no hook.
+   * `keepsLogicalId: false`: no session is stored for it (default `true`).
+   * @throws {SessionError} `INVALID_ARGUMENT` when the type is not text of 1 to 200 characters, or the details are no object.
+   */
+  recordActivity(
+    type: string,
+    details?: Record<string, unknown>,
+    options?: { keepsLogicalId: boolean },
+  ): Activity | undefined
+}
+
+/** One value that a feature keeps in a session. Reading and writing it work as with a field. */
+export interface Drawer<T> {
+  /** The value, `undefined` when there is none. A change inside of it is noticed. */
+  get(): T | undefined
+  /** @throws {SessionError} as `session.set()`. */
+  set(value: T | undefined): void
+  /** Returns whether there was a value. */
+  delete(): boolean
+  /** Reads, changes and writes the value as one atomic step, at once: see `session.update()`. */
+  update<U extends T | undefined>(modify: (value: T | undefined) => U | Promise<U>): Promise<U>
+}
+
+/**
+ * The inside of a session, for features.
+ * @throws {SessionError} `INVALID_ARGUMENT` for what is no session of this package.
+ */
+export function inside(session: object): Inside {
+  const found = (session as { [INSIDE]?: Inside } | null | undefined)?.[INSIDE]
+  if (found === undefined) throw invalidArgument('inside() needs a session, such as req.session.')
+  return found
 }

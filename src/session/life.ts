@@ -80,7 +80,7 @@ export function regenerate(state: SessionState, keep: 'all' | readonly string[])
     state.requireWritable()
     const { fields, id: previousId, lifecycle, record } = state
     if (record === null) {
-      if (keep !== 'all') for (const name of fields.names()) if (!keep.includes(name)) fields.delete(name)
+      if (keep !== 'all') for (const name of fields.allNames()) if (!keep.includes(name)) fields.delete(name)
       state.id = lifecycle.newId()
       return
     }

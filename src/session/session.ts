@@ -2,13 +2,14 @@
 
 import type { Duration } from '../duration.js'
 import { SessionError } from '../errors.js'
-import type { Activity } from '../events/activity-hook.js'
+import { hiddenFieldError, isHiddenField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
 import { NO_CONTEXT } from '../record/session-info.js'
 import { updateField } from './atomic-update.js'
-import { recordActivityOf } from './inside.js'
+import { INSIDE, type Inside } from './inside.js'
+import { Insider } from './insider.js'
 import * as life from './life.js'
-import { askLogicalId, showLogicalId } from './logical-id.js'
+import { askLogicalId } from './logical-id.js'
 import { expiresAt } from './response-cookie.js'
 import { SessionCookie } from './session-cookie.js'
 import type { SessionState } from './state.js'
@@ -64,10 +65,6 @@ export interface SessionMetadata {
 /** On the prototype of sessions, shared by all copies of this package. */
 const BRAND: unique symbol = Symbol.for('sojourn.session')
 
-/** What features call on a session, of this copy of the package or another. Not exported from the package. */
-export const RECORD_ACTIVITY: unique symbol = Symbol.for('sojourn.recordActivity')
-export const PEEK_LOGICAL_ID: unique symbol = Symbol.for('sojourn.peekLogicalId')
-
 /** Where the state of a session is found behind its proxy. Not exported from the package. */
 const STATE: unique symbol = Symbol('sojourn.state')
 
@@ -103,7 +100,7 @@ export class Session {
   get<K extends FieldName>(name: K, fallback: FieldValue<K>): FieldValue<K>
   get<K extends FieldName, D>(name: K, fallback: D): FieldValue<K> | D
   get(name: string, fallback?: unknown): unknown {
-    return this[STATE].fields.get(name) ?? (this[STATE].fields.has(name) ? null : fallback)
+    return this[STATE].get(name) ?? (this[STATE].has(name) ? null : fallback)
   }
 
   /**
@@ -123,7 +120,7 @@ export class Session {
 
   /** Whether there is a field of that name. */
   has(name: FieldName): boolean {
-    return this[STATE].fields.has(name)
+    return this[STATE].has(name)
   }
 
   /** Removes every field that this request knows of. Ends nothing: ID, token and login stay. */
@@ -160,6 +157,7 @@ export class Session {
     name: K,
     modify: (value: FieldValue<K> | undefined) => T | Promise<T>,
   ): Promise<T> {
+    if (isHiddenField(name)) return unlessIgnored(Promise.reject(hiddenFieldError()))
     return updateField(this[STATE], name, modify as (value: unknown) => unknown) as Promise<T>
   }
 
@@ -359,18 +357,9 @@ export class Session {
     return unlessIgnored(life.completeWorkflow(this[STATE]))
   }
 
-  /** For `logActivity()`, which may be of another copy of this package. */
-  [RECORD_ACTIVITY](
-    type: string,
-    details: Record<string, unknown> | undefined,
-    options?: { keepsLogicalId: boolean },
-  ): Activity | undefined {
-    return recordActivityOf(this[STATE], type, details, options)
-  }
-
-  /** For loggers: the logical ID, without making the session be stored or the response depend on it. */
-  [PEEK_LOGICAL_ID](): string {
-    return showLogicalId(this[STATE])
+  /** For features, which may be of another copy of this package. */
+  get [INSIDE](): Inside {
+    return new Insider(this[STATE])
   }
 
   /** What `console.log` shows: the ID and the names of the fields, no values. */
@@ -418,7 +407,7 @@ const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
     if (typeof name === 'symbol') return Reflect.get(target, name, receiver)
     state.use()
     if (MEMBERS.has(name)) return Reflect.get(target, name, receiver)
-    const value = state.fields.get(name)
+    const value = state.get(name)
     // toString and its like, unless a field has that name.
     return value === undefined ? Reflect.get(Object.prototype, name, receiver) : value
   },
@@ -430,7 +419,7 @@ const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
   },
   has(target, name) {
     target[STATE].use()
-    return typeof name === 'string' && target[STATE].fields.has(name)
+    return typeof name === 'string' && target[STATE].has(name)
   },
   deleteProperty(target, name) {
     requireFieldName(name)
@@ -444,8 +433,8 @@ const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
   },
   getOwnPropertyDescriptor(target, name) {
     target[STATE].use()
-    if (typeof name !== 'string' || !target[STATE].fields.has(name)) return undefined
-    return { value: target[STATE].fields.get(name), writable: true, enumerable: true, configurable: true }
+    if (typeof name !== 'string' || !target[STATE].has(name)) return undefined
+    return { value: target[STATE].get(name), writable: true, enumerable: true, configurable: true }
   },
   defineProperty(target, name, descriptor) {
     requireFieldName(name)

@@ -7,6 +7,7 @@ import type { ActivityRequest } from '../events/activity-hook.js'
 import type { SessionEventMap } from '../events/events.js'
 import { derivedLogicalId, type newToken } from '../ids.js'
 import type { FoundSession, Lifecycle } from '../lifecycle/lifecycle.js'
+import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
 import type { MetadataChange, SessionContext, SessionData } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
 import { Fields } from './fields.js'
@@ -151,15 +152,34 @@ export class SessionState {
     return this.logical
   }
 
-  // --- Fields ---
+  // --- Fields of the application ---
+
+  get(name: string): unknown {
+    return isHiddenField(name) ? undefined : this.fields.get(name)
+  }
+
+  has(name: string): boolean {
+    return !isHiddenField(name) && this.fields.has(name)
+  }
 
   set(name: string, value: unknown): void {
+    requireOwnField(name)
+    this.setAny(name, value)
+  }
+
+  delete(name: string): boolean {
+    requireOwnField(name)
+    return this.deleteAny(name)
+  }
+
+  /** Of a field of the application's or of a feature. */
+  setAny(name: string, value: unknown): void {
     this.requireWritable()
     this.fields.set(name, value)
     this.noticeLateChange()
   }
 
-  delete(name: string): boolean {
+  deleteAny(name: string): boolean {
     this.requireWritable()
     const existed = this.fields.delete(name)
     if (existed) this.noticeLateChange()

@@ -250,6 +250,7 @@ describe('what is exported', () => {
     'stores/redis.ts',
     'features/activity/index.ts',
     'features/metrics.ts',
+    'session/inside.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))

@@ -21,6 +21,7 @@ import { createServer, type IncomingMessage } from 'node:http'
 import { createServer as createHttp2Server } from 'node:http2'
 import sessionByDefault, { session, type Session, SessionData, SessionStore } from 'sojourn'
 import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
+import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { RedisSessionStore } from 'sojourn/redis'
 import { checkStore } from 'sojourn/testing'
@@ -40,6 +41,7 @@ export const same: typeof session = sessionByDefault
 express().use(middleware).get('/', (req, res) => {
   const current: Session = req.session
   req.session.cart?.push(current.id)
+  inside(current).drawer<number>('x').set(1)
   res.end()
 })
 createServer((req, res) => middleware(req, res, () => res.end(req.session.cart?.join())))

@@ -9,6 +9,7 @@ import {
   type SessionOptions,
   session,
 } from 'sojourn'
+import { inside } from 'sojourn/inside'
 import { FakeClock } from 'sojourn/testing'
 import { SECRET } from './http.js'
 
@@ -116,8 +117,6 @@ export function logicalApp(options: Partial<SessionOptions> = {}): LogicalApp {
 
 /** What a logger sees: the logical ID of the current request, without anything being done for it. */
 export function peek(): string | undefined {
-  const session = getSession() as { [PEEK]?: () => string } | undefined
-  return session?.[PEEK]?.()
+  const current = getSession()
+  return current && inside(current).showLogicalId()
 }
-
-const PEEK: unique symbol = Symbol.for('sojourn.peekLogicalId')

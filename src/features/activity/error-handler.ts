@@ -2,7 +2,7 @@
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import { invalidOption } from '../../errors.js'
 import { getSession } from '../../request/current-session.js'
-import { RECORD_ACTIVITY } from '../../session/session.js'
+import { inside } from '../../session/inside.js'
 import { warnOfFailure } from '../../warn.js'
 import { peekLogicalId, plainLogger } from './logging.js'
 
@@ -90,11 +90,12 @@ export function sessionErrorHandler(options: SessionErrorHandlerOptions = {}): S
     } catch (failure) {
       warnOfFailure('The logger of sessionErrorHandler()', failure)
     }
-    session?.[RECORD_ACTIVITY](
-      'error',
-      { status, name: facts.name, message: facts.message, ...(facts.code !== undefined && { code: facts.code }) },
-      { keepsLogicalId: false },
-    )
+    if (session)
+      inside(session).recordActivity(
+        'error',
+        { status, name: facts.name, message: facts.message, ...(facts.code !== undefined && { code: facts.code }) },
+        { keepsLogicalId: false },
+      )
     if (res.headersSent) {
       next(error)
       return

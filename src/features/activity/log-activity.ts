@@ -1,7 +1,7 @@
 // `logActivity()`: says from anywhere in a request that something happened.
 
 import { getSession } from '../../request/current-session.js'
-import { RECORD_ACTIVITY } from '../../session/session.js'
+import { inside } from '../../session/inside.js'
 import { warn } from '../../warn.js'
 import { type RecordedActivity, recorded, takeNote } from './log.js'
 
@@ -31,7 +31,7 @@ export function logActivity(
     warnOnce()
     return undefined
   }
-  const given = session[RECORD_ACTIVITY](type, details)
+  const given = inside(session).recordActivity(type, details)
   if (given === undefined) return undefined
   const note = takeNote(given)
   return recorded(note?.kept ?? given, note?.room ?? null)

@@ -2,7 +2,8 @@
 
 import { SessionError } from '../../errors.js'
 import { getSession } from '../../request/current-session.js'
-import { isSession, PEEK_LOGICAL_ID, type Session } from '../../session/session.js'
+import { inside } from '../../session/inside.js'
+import { isSession, type Session } from '../../session/session.js'
 
 /** What `sessionMixin()` adds to a log line. */
 export interface SessionLogFields {
@@ -83,7 +84,7 @@ export function plainLogger<L extends object>(logger: L): L {
 
 /** The logical ID of a session for logs and error answers, if there is a session. Changes nothing. */
 export function peekLogicalId(session: Session | undefined): string | undefined {
-  return session?.[PEEK_LOGICAL_ID]()
+  return session && inside(session).showLogicalId()
 }
 
 type Writers = Record<string, ((...args: unknown[]) => unknown) | undefined>

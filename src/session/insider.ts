@@ -1,0 +1,108 @@
+// Makes the inside of a session, for features: see inside.ts for what it promises.
+import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
+import { invalidArgument } from '../errors.js'
+import { type Activity, checkActivity, recordActivity } from '../events/activity-hook.js'
+import { hiddenField, isHiddenField } from '../record/hidden-fields.js'
+import { updateField } from './atomic-update.js'
+import { NO_CHANGES } from './commit.js'
+import type { Drawer, Inside } from './inside.js'
+import { askLogicalId, showLogicalId } from './logical-id.js'
+import type { SessionState } from './state.js'
+
+const MAX_NAME_LENGTH = 100
+const KEY_BYTES = 32
+/** Room for changes of how keys are derived, without two purposes ever having the same key. */
+const KEY_VERSION = 'sojourn keys 1'
+
+export class Insider implements Inside {
+  readonly #state: SessionState
+
+  constructor(state: SessionState) {
+    this.#state = state
+  }
+
+  drawer<T>(name: string): Drawer<T> {
+    return new FieldDrawer<T>(this.#state, hiddenField(checked(name, 'The name of a drawer')))
+  }
+
+  texts(): ReadonlyMap<string, string> {
+    this.#state.use()
+    const { fields } = this.#state
+    const all = fields.all(fields.changes() ?? NO_CHANGES)
+    return new Map([...all].filter(([name]) => !isHiddenField(name)))
+  }
+
+  restore(texts: ReadonlyMap<string, string>): void {
+    const { codec } = this.#state.lifecycle.options
+    const values = [...texts].map(([name, text]) => [name, codec.decode(text, name)] as const)
+    this.#state.use()
+    for (const [name, value] of values) this.#state.set(name, value)
+  }
+
+  keys(purpose: string): readonly KeyObject[] {
+    const { id, lifecycle } = this.#state
+    const info = JSON.stringify([checked(purpose, 'The purpose of a key'), id])
+    // What is made with them holds for this session: the response depends on the cookie.
+    this.#state.use()
+    return lifecycle.options.cookie.keys.map((secret) =>
+      createSecretKey(Buffer.from(hkdfSync('sha256', secret, KEY_VERSION, info, KEY_BYTES))),
+    )
+  }
+
+  showLogicalId(): string {
+    return showLogicalId(this.#state)
+  }
+
+  recordActivity(
+    type: string,
+    details?: Record<string, unknown>,
+    { keepsLogicalId } = { keepsLogicalId: true },
+  ): Activity | undefined {
+    checkActivity(type, details)
+    const { lifecycle, host, record, id } = this.#state
+    if (lifecycle.options.activity === undefined) return undefined
+    return recordActivity(lifecycle, {
+      type,
+      sessionId: id,
+      logicalId: keepsLogicalId ? askLogicalId(this.#state) : showLogicalId(this.#state),
+      userId: record?.userId,
+      details,
+      request: host.activityRequest(),
+    })
+  }
+}
+
+class FieldDrawer<T> implements Drawer<T> {
+  readonly #state: SessionState
+  readonly #field: string
+
+  constructor(state: SessionState, field: string) {
+    this.#state = state
+    this.#field = field
+  }
+
+  get(): T | undefined {
+    this.#state.use()
+    return this.#state.fields.get(this.#field) as T | undefined
+  }
+
+  set(value: T | undefined): void {
+    this.#state.use()
+    this.#state.setAny(this.#field, value)
+  }
+
+  delete(): boolean {
+    this.#state.use()
+    return this.#state.deleteAny(this.#field)
+  }
+
+  update<U extends T | undefined>(modify: (value: T | undefined) => U | Promise<U>): Promise<U> {
+    this.#state.use()
+    return updateField(this.#state, this.#field, modify as (value: unknown) => unknown) as Promise<U>
+  }
+}
+
+function checked(name: unknown, what: string): string {
+  if (typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH && name.isWellFormed()) return name
+  throw invalidArgument(`${what} is text of 1 to ${MAX_NAME_LENGTH} characters.`)
+}
