@@ -43,6 +43,18 @@ describe('code', () => {
     expect(workshop.compile()).toBe('')
   }, 60_000)
 
+  test('loads, where no run starts it and no database is needed', async () => {
+    const started = programs
+      .flatMap(runsOf)
+      .flatMap(({ page, steps }) => steps.map(({ command }) => `${page} ${command}`))
+    const rest = programs
+      .flatMap(filesOf)
+      .filter(({ page, name }) => !started.some((step) => step.startsWith(`${page} `) && step.includes(` ${name}`)))
+      .filter(({ source }) => !source.includes('DATABASE_URL'))
+    expect(rest.length).toBeGreaterThan(10)
+    expect(await workshop.load(rest)).toBe('')
+  }, 60_000)
+
   test('declares on its own page the fields that it uses', () => {
     const known = new Set(publicNames(Object.getPrototypeOf(newSession())))
     const missing = programs.flatMap((page) => {

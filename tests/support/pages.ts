@@ -157,6 +157,18 @@ export class Workshop {
     }
   }
 
+  /** Loads files in one process, and tells what that prints: nothing, when all is well. */
+  async load(files: readonly PageFile[]): Promise<string> {
+    const paths = files.map(({ page, name }) => join(directoryOf(page, name, 'run'), name.replace(/ts$/, 'js')))
+    const code = `for (const path of ${JSON.stringify(paths)}) {
+      try { await import(path) } catch (error) { console.log(path, error) }
+    }
+    process.exit()`
+    const child = start(DIRECTORY, ['--input-type=module', '--eval', code])
+    await child.ended
+    return child.stdout()
+  }
+
   /** Goes through the commands of a run as a reader would, and tells what each has printed. */
   async run({ page, steps }: Run): Promise<{ command: string; shown: string; printed: string }[]> {
     const port = this.#ports.get(page) as number
@@ -188,7 +200,7 @@ export class Workshop {
   #write({ page, name, source }: PageFile): void {
     const text = source
       .replaceAll('redis://localhost:6379', this.#redis?.url as string)
-      .replace(/\b3000\b/g, String(this.#ports.get(page) ?? 3000))
+      .replace(/\b3000\b/g, String(this.#ports.get(page) ?? 0))
     write(join(directoryOf(page, name, 'pages'), name), text)
     const { code } = transformSync(text, {
       loader: name.endsWith('ts') ? 'ts' : 'js',
