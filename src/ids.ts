@@ -1,5 +1,5 @@
 // The names and secrets of sessions: where they come from and what shape they have.
-import { createHash, hash, randomBytes, randomInt, timingSafeEqual } from 'node:crypto'
+import { createHash, createHmac, hash, randomBytes, randomInt, timingSafeEqual } from 'node:crypto'
 import { v4 as uuid, v7 as uuidOfTime } from 'uuid'
 
 const SLOT_DIGITS = 4
@@ -65,6 +65,23 @@ export function newToken(): { token: string; tokenHash: string } {
 /** SHA-256 of a token in base64url, 43 characters. A plain hash is enough for a 256-bit random secret (ASVS 6.5.2). */
 export function hashToken(token: string): string {
   return hash('sha256', token, 'base64url')
+}
+
+/** A token as only who has the one before it can read it: a store that keeps this can still log nobody in. */
+export function sealToken(token: string, previous: string): string {
+  return xored(Buffer.from(token, 'base64url'), previous).toString('base64url')
+}
+
+/** What `sealToken()` sealed, when it was under this token: `tokenHash` says so. */
+export function openToken(sealed: string, previous: string, tokenHash: string): string | undefined {
+  const token = xored(Buffer.from(sealed, 'base64url'), previous).toString('base64url')
+  return sameHash(hashToken(token), tokenHash) ? token : undefined
+}
+
+/** With a pad of its own: a token is sealed under another one once, since it can be renewed but once. */
+function xored(bytes: Buffer, previous: string): Buffer {
+  const pad = createHmac('sha256', previous).update('the token after this one').digest()
+  return Buffer.from(bytes.map((byte, index) => byte ^ (pad[index % pad.length] as number)))
 }
 
 /**

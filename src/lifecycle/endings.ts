@@ -17,7 +17,7 @@ export interface Ended {
 }
 
 /** Sessions that one end leads to through regenerations, until it gives up. */
-const MAX_SUCCESSORS = 20
+export const MAX_SUCCESSORS = 20
 
 /** Ends sessions in the store, and tells so. */
 export class Endings {

@@ -5,13 +5,14 @@ import type { CookieClaim } from '../cookie/cookie.js'
 import { SessionError } from '../errors.js'
 import { type ActivitySource, recordEvents } from '../events/activity-hook.js'
 import { SessionEvents } from '../events/events.js'
-import { newSessionId, newToken, sameHash } from '../ids.js'
+import { newSessionId, newToken, openToken, sameHash, sealToken } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
 import { tooLarge } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
   type MetadataChange,
+  type RegenerateResult,
   type Regeneration,
   type SessionChange,
   type SessionContext,
@@ -21,7 +22,7 @@ import {
 } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
 import { secondsLeft } from '../record/store.js'
-import { type Ending, Endings, nameOf } from './endings.js'
+import { type Ending, Endings, MAX_SUCCESSORS, nameOf } from './endings.js'
 import { EPOCH_LEASE_MS, Epoch } from './epoch.js'
 import { GuardedStore, notSupported } from './guarded-store.js'
 import { LateWork } from './late-work.js'
@@ -33,8 +34,10 @@ import { Users } from './users.js'
 export interface FoundSession {
   readonly record: SessionData
   readonly claim: CookieClaim
-  /** `false` when the cookie holds the token before the last renewal, during its grace. */
+  /** `false` when the cookie holds the token before the last renewal. */
   readonly isCurrentToken: boolean
+  /** The present token, when the cookie holds the one before it and the client has not shown yet that it has this one. */
+  readonly nextToken?: string | undefined
 }
 
 /** What the claims of a request led to: a live session, or at least the end of one. */
@@ -173,7 +176,7 @@ export class Lifecycle implements ActivitySource {
           this.events.emit('cookieConflict', { ids: [found.record.id, record.id], ip: ip() })
           return null
         }
-        if (found === null || match === 'current') found = { record, claim, isCurrentToken: match === 'current' }
+        if (found === null || match === 'current') found = foundSession(record, claim, match)
         if (believesFirst) break
         continue
       }
@@ -199,6 +202,18 @@ export class Lifecycle implements ActivitySource {
   async reload(id: string): Promise<SessionData | null> {
     const record = await this.peek(id)
     return record !== null && record !== 'corrupt' && this.endOf(record) === null ? record : null
+  }
+
+  /** The live session that a session became through regenerations, or `null`. */
+  async successorOf(id: string): Promise<SessionData | null> {
+    let record = await this.peek(id)
+    for (let step = 0; step < MAX_SUCCESSORS && record !== null && record !== 'corrupt'; step++) {
+      const end = this.endOf(record)
+      if (end === null) return record.id === id ? null : record
+      if (end.reason !== 'regenerated' || end.successor === undefined) return null
+      record = await this.peek(end.successor)
+    }
+    return null
   }
 
   /** How a session has ended, or `null` while it is alive: also by the timeouts in force now, and by `revokeAll()`. */
@@ -319,23 +334,39 @@ export class Lifecycle implements ActivitySource {
     return isTouched ? record.with({ lastAccessedAt: at, expiresAt: Math.max(record.expiresAt, expiresAt) }) : null
   }
 
-  /** A new token, and the part of a change that puts it in the place of the present one. */
-  renewal(record: SessionData): { readonly token: string; readonly renew: NonNullable<SessionChange['renew']> } {
-    const { token, tokenHash } = newToken()
-    return {
-      token,
-      renew: { from: record.tokenHash, to: tokenHash, graceUntil: this.times.graceUntil(this.now()) },
+  /**
+   * Gives the session a new token in the place of `token`, which stays good until the client has shown that it has the new
+   * one, and for the grace after that: whoever loses the response is not logged out. Resolves to `null` when another request
+   * has just done so.
+   */
+  async renew(record: SessionData, token: string, isPassive: boolean): Promise<IssuedSession | 'ended' | null> {
+    const next = newToken()
+    const renew = {
+      from: record.tokenHash,
+      to: next.tokenHash,
+      graceUntil: record.absoluteExpiresAt,
+      sealed: sealToken(next.token, token),
     }
-  }
-
-  /** Gives the session a new token. Resolves to `null` when another request has just done so. */
-  async renew(record: SessionData, isPassive: boolean): Promise<IssuedSession | 'ended' | null> {
-    const { token, renew } = this.renewal(record)
-    const change = this.change(record, { renew, isPassive })
+    const change = this.change(record, { renew, metadata: { tokenSince: this.now() }, isPassive })
     const result = await this.update(record, change)
     if (result.status !== 'updated') return result.status === 'ended' ? 'ended' : null
     this.events.emit('renewed', nameOf(record))
-    return { record: result.record, token }
+    return { record: result.record, token: next.token }
+  }
+
+  /**
+   * The client has shown that it has the present token: the one before is good for the grace and no longer. Resolves to the
+   * record as it then is; to the same one when the token has been renewed in the meantime.
+   */
+  async confirmToken(record: SessionData, isPassive: boolean): Promise<SessionData | 'ended'> {
+    const { previousToken, tokenHash } = record
+    if (previousToken === undefined) return record
+    const confirmed = { hash: previousToken.hash, until: this.times.graceUntil(this.now()) }
+    const metadata = { previousToken: confirmed }
+    const change = this.change(record, { expect: { tokenHash }, metadata, isPassive })
+    const result = await this.update(record, change)
+    if (result.status === 'ended') return 'ended'
+    return result.status === 'updated' ? result.record : record
   }
 
   /** Ends `record` and begins a session in its place, in one step. Resolves to `null` when it had ended already. */
@@ -357,7 +388,7 @@ export class Lifecycle implements ActivitySource {
       const { limits } = this.options
       const regeneration = { generation, at: now, next: candidate, keep, delete: remove, tombstoneSeconds, limits }
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
-        const result = await this.#store.regenerate(record.id, regeneration, ttl)
+        const result = await this.#regenerateOnce(record.id, regeneration, ttl)
         if (result.status === 'too-large') throw tooLarge(result, limits)
         if (result.status === 'regenerated') this.#endings.tell(record.id, 'regenerated')
         return { isStored: result.status === 'regenerated', value: result }
@@ -372,18 +403,28 @@ export class Lifecycle implements ActivitySource {
     return null
   }
 
+  /** Of a call whose answer was lost, what is stored tells whether it was done: then nobody must lose the session for it. */
+  async #regenerateOnce(id: string, regeneration: Regeneration, ttl: number): Promise<RegenerateResult> {
+    try {
+      return await this.#store.regenerate(id, regeneration, ttl)
+    } catch (error) {
+      const { next } = regeneration
+      const found = await this.#store.get(next.id).catch(() => null)
+      if (found === null || found === 'corrupt' || !sameHash(found.tokenHash, next.tokenHash)) throw error
+      return { status: 'regenerated', record: found }
+    }
+  }
+
   /** The session that takes the place of `record`, as far as that can be said before the store has merged the fields. */
   #successor(record: SessionData, parts: RegenerationParts, now: number): { token: string; next: SessionData } {
     const { token, tokenHash } = newToken()
     const startsAfresh = parts.isLogin || parts.isFresh === true
     const keepsSettings = parts.keep === 'all' || parts.keep.length > 0
     const { idleTimeoutMs, persistent }: SessionSettings = keepsSettings ? record : (parts.settings ?? {})
-    // The age of a token is told by the one before it, and a new session's by its creation: this has neither.
-    const isBornLater = !startsAfresh && this.times.renewsByAge
     const next = new SessionData({
       id: newSessionId(record.id),
       tokenHash,
-      previousToken: isBornLater ? { hash: tokenHash, until: this.times.graceUntil(now) } : undefined,
+      tokenSince: startsAfresh ? undefined : now,
       generation: record.generation + 1,
       createdAt: startsAfresh ? now : record.createdAt,
       updatedAt: now,
@@ -468,7 +509,14 @@ function evicted(): SessionError {
   )
 }
 
-/** Compares in constant time; the previous token counts only during its grace. */
+function foundSession(record: SessionData, claim: CookieClaim, match: 'current' | 'previous'): FoundSession {
+  if (match === 'current') return { record, claim, isCurrentToken: true }
+  const sealed = record.previousToken?.sealed
+  const nextToken = sealed === undefined ? undefined : openToken(sealed, claim.token, record.tokenHash)
+  return { record, claim, isCurrentToken: false, nextToken }
+}
+
+/** Compares in constant time; the previous token counts until the client has the present one, and during its grace. */
 function matchToken(record: SessionData, tokenHash: string, now: number): 'current' | 'previous' | null {
   if (sameHash(record.tokenHash, tokenHash)) return 'current'
   const previous = record.previousToken

@@ -83,21 +83,13 @@ export class Times {
   }
 
   /** Whether the token has reached the age at which it is replaced. */
-  isRenewalDue({ previousToken, createdAt }: SessionData): boolean {
-    const { renewAfterMs, renewGraceMs } = this.#options
-    // The grace of the last renewal began with the token of now.
-    const since = previousToken === undefined ? createdAt : previousToken.until - renewGraceMs
-    return this.now() - since >= renewAfterMs
+  isRenewalDue({ tokenSince, createdAt }: SessionData): boolean {
+    return this.now() - (tokenSince ?? createdAt) >= this.#options.renewAfterMs
   }
 
-  /** Until when the token that gives way at `at` stays good. */
+  /** Until when a token that has given way stays good, once the client has shown at `at` that it has the next one. */
   graceUntil(at: number): number {
     return at + this.#options.renewGraceMs
-  }
-
-  /** Whether tokens are replaced by age, so that the age of each has to be known. */
-  get renewsByAge(): boolean {
-    return Number.isFinite(this.#options.renewAfterMs)
   }
 
   /** A session with a short timeout of its own or of its logical ID is touched more often, or activity would not count. */

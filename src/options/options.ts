@@ -50,14 +50,15 @@ export interface SessionOptions {
    */
   touchInterval?: Duration | undefined
   /**
-   * How long the token before a `renew()` stays good, for requests that were under way. Never applies to `login()` or
-   * `regenerate()`.
+   * How long the token before a renewal stays good once the client has shown that it has the new one, for requests that were
+   * under way. Until then it stays good as well, and each response to it carries the new one again: a client that lost the
+   * response is not logged out. Never applies to `login()` or `regenerate()`.
    * @default '10s'
    */
   renewGrace?: Duration | undefined
   /**
    * A token older than this is replaced with the next response that can carry a cookie; `renewGrace` says how long the old
-   * one stays good. A client that loses that response and comes back after the grace is logged out.
+   * one stays good. Costs one write, and one more with the first use of the new token.
    * @default none: tokens change at login and on `renew()`
    */
   renewAfter?: Duration | undefined

@@ -8,8 +8,10 @@ export interface SessionDataInit {
   readonly id: string
   /** SHA-256 of the token, base64url. The token itself is never stored. */
   readonly tokenHash: string
-  /** The token before the last `renew()`, good until `until` for requests that were already under way. */
-  readonly previousToken?: { readonly hash: string; readonly until: number } | undefined
+  /** The token before the last `renew()`, still good until `until`. */
+  readonly previousToken?: PreviousToken | undefined
+  /** When the present token was issued, if that was after the session began. */
+  readonly tokenSince?: number | undefined
   /** Counts regenerations, from 1. A change made on another generation is not applied. */
   readonly generation: number
   readonly createdAt: number
@@ -37,6 +39,18 @@ export interface SessionDataInit {
   readonly ended?: SessionEnd | undefined
   /** The application's fields, each already encoded to text. */
   readonly fields: Iterable<readonly [string, string]>
+}
+
+/** A token that has been replaced. */
+export interface PreviousToken {
+  /** SHA-256, base64url. */
+  readonly hash: string
+  readonly until: number
+  /**
+   * The present token as only who has this one can read it, until the client has shown that it has the present one. A client
+   * that lost the response with it is given it again.
+   */
+  readonly sealed?: string | undefined
 }
 
 /** What was known of the client when a session began. */
@@ -74,6 +88,8 @@ export interface MetadataChange {
   readonly persistent?: boolean | undefined
   readonly userId?: string | number | undefined
   readonly logicalId?: string
+  readonly previousToken?: PreviousToken | undefined
+  readonly tokenSince?: number
 }
 
 /** What `SessionStore.update()` applies to a record, all of it or nothing. */
@@ -88,10 +104,15 @@ export interface SessionChange {
   readonly set?: ReadonlyMap<string, string> | undefined
   /** Fields to remove. */
   readonly delete?: readonly string[] | undefined
-  /** Apply only if this field, or the logical ID, still holds this text (`undefined`: is still absent). */
+  /** Apply only if this field, the logical ID or the token hash still holds this text (`undefined`: is still absent). */
   readonly expect?: Expectation
-  /** Replace the token, if it is still `from`; the old one stays good until `graceUntil`. */
-  readonly renew?: { readonly from: string; readonly to: string; readonly graceUntil: number }
+  /** Replace the token, if it is still `from`; the old one becomes the `previousToken`, good until `graceUntil`. */
+  readonly renew?: {
+    readonly from: string
+    readonly to: string
+    readonly graceUntil: number
+    readonly sealed?: string | undefined
+  }
   readonly metadata?: MetadataChange | undefined
   /** The change is no activity: last access and end stay, except for what `metadata` sets. */
   readonly isPassive?: boolean | undefined
@@ -105,6 +126,7 @@ export interface SessionChange {
 export type Expectation =
   | { readonly field: string; readonly text: string | undefined }
   | { readonly logicalId: string | undefined }
+  | { readonly tokenHash: string }
 
 /** What became of a change. */
 export type UpdateResult =
@@ -112,7 +134,7 @@ export type UpdateResult =
   | { readonly status: 'updated'; readonly record?: SessionData }
   /** Not applied: there is no live record of that ID and generation. */
   | { readonly status: 'ended' }
-  /** Not applied: `expect` did not hold; `text` is what the field or the logical ID is now. */
+  /** Not applied: `expect` did not hold; `text` is what the field, the logical ID or the token hash is now. */
   | { readonly status: 'conflict'; readonly text: string | undefined }
   /** Not applied: the token was renewed by another request. */
   | { readonly status: 'renewed' }
@@ -160,7 +182,8 @@ export interface Regeneration {
 export interface SessionDataJSON {
   id: string
   tokenHash: string
-  previousToken?: { hash: string; until: string }
+  previousToken?: { hash: string; until: string; sealed?: string | undefined }
+  tokenSince?: string
   generation: number
   createdAt: string
   updatedAt: string
@@ -185,7 +208,8 @@ export interface SessionDataJSON {
 export class SessionData {
   readonly id: string
   readonly tokenHash: string
-  readonly previousToken: { readonly hash: string; readonly until: number } | undefined
+  readonly previousToken: PreviousToken | undefined
+  readonly tokenSince: number | undefined
   readonly generation: number
   readonly createdAt: number
   readonly updatedAt: number
@@ -205,6 +229,7 @@ export class SessionData {
     this.id = init.id
     this.tokenHash = init.tokenHash
     this.previousToken = frozen(init.previousToken)
+    this.tokenSince = init.tokenSince
     this.generation = init.generation
     this.createdAt = init.createdAt
     this.updatedAt = init.updatedAt
@@ -259,8 +284,9 @@ export class SessionData {
       id: this.id,
       tokenHash: this.tokenHash,
       ...(this.previousToken && {
-        previousToken: { hash: this.previousToken.hash, until: iso(this.previousToken.until) },
+        previousToken: { ...this.previousToken, until: iso(this.previousToken.until) },
       }),
+      ...(this.tokenSince !== undefined && { tokenSince: iso(this.tokenSince) }),
       generation: this.generation,
       createdAt: iso(this.createdAt),
       updatedAt: iso(this.updatedAt),
@@ -285,7 +311,8 @@ export class SessionData {
   static fromJSON(json: unknown): SessionData {
     const record = typeof json === 'string' ? parse(json) : json
     if (!isObject(record)) throw corrupt('it is not an object')
-    const { previousToken, fields, idleTimeoutMs, persistent, userId, logicalId, context, epoch, ended } = record
+    const { previousToken, tokenSince, fields, idleTimeoutMs, persistent, userId, logicalId, context, epoch, ended } =
+      record
     if (!isObject(fields)) throw corrupt('fields is not an object')
     const entries = Object.entries(fields)
     for (const [, text] of entries) if (typeof text !== 'string') throw corrupt('a field is not a string')
@@ -296,7 +323,12 @@ export class SessionData {
     return new SessionData({
       id: text(record, 'id'),
       tokenHash: text(record, 'tokenHash'),
-      previousToken: previousToken && { hash: text(previousToken, 'hash'), until: time(previousToken, 'until') },
+      previousToken: previousToken && {
+        hash: text(previousToken, 'hash'),
+        until: time(previousToken, 'until'),
+        ...(previousToken['sealed'] !== undefined && { sealed: text(previousToken, 'sealed') }),
+      },
+      tokenSince: tokenSince === undefined ? undefined : time(record, 'tokenSince'),
       generation: count(record, 'generation'),
       createdAt: time(record, 'createdAt'),
       updatedAt: time(record, 'updatedAt'),
@@ -363,8 +395,7 @@ export function applyChange(
   }
   const { expect, renew, metadata } = change
   if (expect) {
-    const [wanted, held] =
-      'field' in expect ? [expect.text, record.fields.get(expect.field)] : [expect.logicalId, record.logicalId]
+    const [wanted, held] = expectation(expect, record)
     if (held !== wanted) return { result: { status: 'conflict', text: held }, record }
   }
   if (renew && record.tokenHash !== renew.from) return { result: { status: 'renewed' }, record }
@@ -377,12 +408,24 @@ export function applyChange(
   }
   const changed = record.with({
     ...metadata,
-    ...(renew && { tokenHash: renew.to, previousToken: { hash: renew.from, until: renew.graceUntil } }),
+    ...(renew && { tokenHash: renew.to, previousToken: replacedToken(renew) }),
     ...timesAfter(record, change),
     fields,
   })
   const isAsRead = record === change.madeOn
   return { result: { status: 'updated', ...(isAsRead && { record: changed }) }, record: changed }
+}
+
+/** What a change stands on, and what the record has there. */
+function expectation(expect: Expectation, record: SessionData): [wanted: string | undefined, held: string | undefined] {
+  if ('field' in expect) return [expect.text, record.fields.get(expect.field)]
+  if ('tokenHash' in expect) return [expect.tokenHash, record.tokenHash]
+  return [expect.logicalId, record.logicalId]
+}
+
+/** The token that a renewal replaces, as the record keeps it. */
+export function replacedToken({ from, graceUntil, sealed }: NonNullable<SessionChange['renew']>): PreviousToken {
+  return sealed === undefined ? { hash: from, until: graceUntil } : { hash: from, until: graceUntil, sealed }
 }
 
 /** The times of a live record after a change. */
@@ -434,7 +477,7 @@ export function applyRegeneration(
 
 /** The tombstone of a session: what it was, without its fields and without what only a live session needs. */
 export function applyEnd(record: SessionData, ended: SessionEnd): SessionData {
-  return record.with({ ended, previousToken: undefined, context: undefined, fields: [] })
+  return record.with({ ended, previousToken: undefined, tokenSince: undefined, context: undefined, fields: [] })
 }
 
 /** The end of a session that `regeneration` puts another one in the place of. */

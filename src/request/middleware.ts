@@ -362,6 +362,8 @@ class Exchange implements SessionHost, ResponseHooks {
 
   #answer(error: unknown): void {
     if (isResponse(this.#res) && !this.#res.headersSent) {
+      // What the store has confirmed is true however the request ends: nobody is logged out by a fault after it.
+      if (this.#held) this.#decideHeaders()
       // An error handler that chooses no status must not turn this into a success.
       this.#res.statusCode = isSessionError(error) ? error.status : 500
       if (isStoreError(error)) this.#res.setHeader('Retry-After', '1')

@@ -10,13 +10,14 @@ import { NO_METADATA, type SessionState } from './state.js'
 
 /** What the commit does next; `nextStep()` has the table. */
 export type Step =
-  | { readonly name: 'nothing' | 'too-late' | 'keep-logical-id' | 'renew' | 'touch' }
+  | { readonly name: 'nothing' | 'too-late' | 'keep-logical-id' | 'renew' | 'confirm-token' | 'touch' }
   | { readonly name: 'create' | 'update'; readonly changes: FieldChanges | null }
 
 const NOTHING: Step = { name: 'nothing' }
 const TOO_LATE: Step = { name: 'too-late' }
 const KEEP_LOGICAL_ID: Step = { name: 'keep-logical-id' }
 const RENEW: Step = { name: 'renew' }
+const CONFIRM_TOKEN: Step = { name: 'confirm-token' }
 const TOUCH: Step = { name: 'touch' }
 
 /** Of a set of fields that did not change. */
@@ -33,6 +34,7 @@ export const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
  * | changed | `update` | `update` with the changed fields | when it must move |
  * | unchanged, but its logical ID begins | `keep-logical-id` | `update` | when it must move |
  * | unchanged, but due to be renewed | `renew` | `update` | set |
+ * | unchanged, but the first to use a renewed token | `confirm-token` | `update` | when it must move |
  * | unchanged, but a touch is due | `touch` | `touch` | when it must move |
  * | unchanged | `nothing` | nothing | when it must move |
  * | renewed, regenerated or logged in by the handler | `nothing` | one atomic step, at the call | set |
@@ -54,6 +56,7 @@ export function nextStep(state: SessionState): Step {
   if (changes !== null || state.metadata !== NO_METADATA) return { name: 'update', changes }
   if (isLogicalIdDue(state)) return KEEP_LOGICAL_ID
   if (isRenewalDue(state)) return RENEW
+  if (state.confirmsToken) return CONFIRM_TOKEN
   if (isTouchDue(state)) return TOUCH
   return NOTHING
 }
@@ -76,6 +79,9 @@ export function takeNextStep(state: SessionState): Promise<void> | undefined {
       return state.inTurn(() => keepLogicalId(state)).catch(forgiveInPassing)
     case 'renew':
       return state.inTurn(() => renewNow(state)).catch(forgiveInPassing)
+    case 'confirm-token':
+      state.confirmsToken = false
+      return state.inTurn(() => confirmTokenNow(state)).catch(forgiveInPassing)
     case 'touch':
       state.hasTouched = true
       return state.inTurn(() => touchNow(state)).catch(forgiveInPassing)
@@ -84,7 +90,9 @@ export function takeNextStep(state: SessionState): Promise<void> | undefined {
 
 /** Whether the response has something to do even if the handler never looks at the session. */
 export function mayCommit(state: SessionState): boolean {
-  return state.cookie !== 'keep' || isLogicalIdDue(state) || isTouchDue(state) || isRenewalDue(state)
+  return (
+    state.cookie !== 'keep' || isLogicalIdDue(state) || isTouchDue(state) || isRenewalDue(state) || state.confirmsToken
+  )
 }
 
 // --- For a response that will not wait ---
@@ -172,9 +180,18 @@ export function takeUpdated(state: SessionState, change: SessionChange, after: S
 /** Gives the session a new token, because its time has come. Does nothing when another request has just done so. */
 async function renewNow(state: SessionState): Promise<void> {
   state.mayRenew = false
-  const renewed = await state.lifecycle.renew(state.record as SessionData, state.host.isPassive)
+  const renewed = await state.lifecycle.renew(state.record as SessionData, state.token as string, state.host.isPassive)
   if (renewed === 'ended') throw state.ended()
   takeRenewed(state, renewed)
+}
+
+/** The client has the token of the last renewal: the one before is good for a short while only. */
+async function confirmTokenNow(state: SessionState): Promise<void> {
+  const before = state.record as SessionData
+  const confirmed = await state.lifecycle.confirmToken(before, state.host.isPassive)
+  if (confirmed === 'ended') throw state.ended()
+  state.record = confirmed
+  if (state.lifecycle.times.movesCookie(before, confirmed)) moveCookie(state)
 }
 
 /** To be called in turn. */

@@ -2,7 +2,7 @@
 // resolves, the store has confirmed it.
 
 import { type Duration, milliseconds } from '../duration.js'
-import { invalidArgument } from '../errors.js'
+import { invalidArgument, isSessionError } from '../errors.js'
 import { newLogicalId } from '../ids.js'
 import type { RegenerationParts } from '../lifecycle/lifecycle.js'
 import type { SessionData } from '../record/session-data.js'
@@ -18,7 +18,7 @@ import {
   unkeptLogicalId,
 } from './logical-id.js'
 import { chooseExpiry, settingsOf, takeIssued, takeRenewed } from './response-cookie.js'
-import { NO_METADATA, SessionState } from './state.js'
+import { MAX_RACES, NO_METADATA, SessionState } from './state.js'
 
 /** Stores what has changed, now. */
 export function save(state: SessionState): Promise<void> {
@@ -65,7 +65,7 @@ export function renew(state: SessionState): Promise<void> {
     if (state.record === null || state.token === undefined) return
     state.requireCookie()
     await storeChanges(state)
-    const renewed = await state.lifecycle.renew(state.record, state.host.isPassive)
+    const renewed = await state.lifecycle.renew(state.record, state.token, state.host.isPassive)
     if (renewed === 'ended') throw state.ended()
     takeRenewed(state, renewed)
   })
@@ -142,9 +142,43 @@ export function login(state: SessionState, userId: string | number): Promise<voi
         state.metadata = before
         throw error
       }
-    } else await succeed(state, { keep: 'all', userId, isLogin: true, context: state.host.clientContext() })
+    } else await loginOver(state, userId)
     state.lifecycle.events.emit('login', { ...namesOf(state), previousId, userId })
   })
+}
+
+/**
+ * A login over a session that went on in the meantime, by another login or a regeneration, is one over what it became: of two
+ * that are sent at once, whichever answer comes last leaves the user logged in. What became another user's is left alone.
+ */
+async function loginOver(state: SessionState, userId: string | number): Promise<void> {
+  const { host, lifecycle } = state
+  const parts = { keep: 'all', userId, isLogin: true, context: host.clientContext() } as const
+  for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
+    if (await trySucceed(state, parts)) return
+    const successor = await lifecycle.successorOf(state.id)
+    if (successor === null) throw state.ended()
+    if (successor.userId !== undefined && successor.userId !== userId) return loginAfresh(state, userId)
+    state.record = successor
+    state.id = successor.id
+  }
+  throw state.ended()
+}
+
+/** A login that takes nothing along but what this request has set. */
+async function loginAfresh(state: SessionState, userId: string | number): Promise<void> {
+  const { host, lifecycle, fields } = state
+  const set = fields.changes()?.set ?? NO_CHANGES.set
+  const issued = await lifecycle.create({
+    id: lifecycle.newId(),
+    fields: new Map([...host.initialFields(), ...set]),
+    metadata: { userId },
+    context: host.clientContext(),
+  })
+  state.metadata = NO_METADATA
+  state.logical = null
+  takeIssued(state, issued)
+  fields.reset(issued.record.fields)
 }
 
 /** The user has proved again who they are. */
@@ -164,7 +198,18 @@ export function reauthenticate(state: SessionState): Promise<void> {
 
 /** Ends this session and begins its successor, under a new ID and token, in one step. */
 async function succeed(state: SessionState, parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<void> {
-  await keepLogicalId(state)
+  if (!(await trySucceed(state, parts))) throw state.ended()
+}
+
+/** Resolves to `false` when the session was over already. */
+async function trySucceed(state: SessionState, parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<boolean> {
+  try {
+    await keepLogicalId(state)
+  } catch (error) {
+    if (!isSessionError(error, 'SESSION_ENDED')) throw error
+    state.standing = 'live'
+    return false
+  }
   const changes = state.fields.changes() ?? NO_CHANGES
   const { keep } = parts
   const set = keep === 'all' ? changes.set : new Map([...changes.set].filter(([name]) => keep.includes(name)))
@@ -178,12 +223,13 @@ async function succeed(state: SessionState, parts: Omit<RegenerationParts, 'set'
     logicalId,
     settings,
   })
-  if (issued === null) throw state.ended()
+  if (issued === null) return false
   state.metadata = NO_METADATA
   takeIssued(state, issued)
   if (logicalId !== undefined) tellBoundary(state, { from: state.logical?.previous, to: logicalId, cause: 'start' })
   if (keep === 'all') state.fields.committed(changes, issued.record.fields)
   else state.fields.reset(issued.record.fields)
+  return true
 }
 
 // --- The end ---

@@ -35,6 +35,7 @@ export function takeIssued(state: SessionState, { record, token }: IssuedSession
   state.id = record.id
   state.token = token
   state.mayRenew = false
+  state.confirmsToken = false
   state.cookie = 'set'
   if (state.logical !== null) state.logical.derived = undefined
 }

@@ -102,6 +102,8 @@ export class SessionState {
   hasTouched = false
   /** Once in a request: not a token that has just been issued, nor again when another request was quicker. */
   mayRenew = true
+  /** Whether this request is the first to show that the client has the token of the last renewal. */
+  confirmsToken = false
   /** An operation that is under way, whether or not the handler waits for it. */
   running: Promise<unknown> | null = null
   /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
@@ -124,7 +126,13 @@ export class SessionState {
       this.record = origin.record
       if (origin.isCurrentToken) {
         this.token = origin.claim.token
+        this.confirmsToken = origin.record.previousToken?.sealed !== undefined
         if (!origin.claim.isCurrent) this.cookie = 'set'
+      } else if (origin.nextToken !== undefined) {
+        // The response with the new cookie was lost, or is still on its way: either way this is the same one again.
+        this.token = origin.nextToken
+        this.mayRenew = false
+        this.cookie = 'set'
       }
       if (lifecycle.times.isLogicalIdOver(origin.record) && !host.isPassive) {
         const from = origin.record.logicalId ?? derivedLogicalId(this.id)

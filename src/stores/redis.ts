@@ -17,6 +17,7 @@ import {
   type MetadataChange,
   type RegenerateResult,
   type Regeneration,
+  replacedToken,
   type SessionChange,
   type SessionData,
   type SessionEnd,
@@ -37,6 +38,7 @@ import {
   decodeEnd,
   decodeRecord,
   encodeEnd,
+  encodePrevious,
   escaped,
   type LargeFields,
   layOut,
@@ -477,7 +479,7 @@ function encodeChange(change: SessionChange, ttlSeconds: number): string {
   let flags = ''
   let rare = ''
   if (expect !== undefined || renew !== undefined || metadata.absoluteExpiresAt !== undefined) {
-    const tokens = renew ? [renew.from, renew.to, `${renew.from} ${renew.graceUntil}`].map(escaped) : ['', '', '']
+    const tokens = renew ? [renew.from, renew.to, encodePrevious(replacedToken(renew))].map(escaped) : ['', '', '']
     flags += 'r'
     rare = `${[metadata.absoluteExpiresAt ?? '', ...tokens, ...encodeExpectation(expect)].join('\t')}\n`
   }
@@ -501,23 +503,38 @@ function encodeLimits(limits = UNBOUNDED): string {
 
 function encodeExpectation(expect: Expectation | undefined): string[] {
   if (expect === undefined) return ['any', '', '']
-  const [name, text] = 'field' in expect ? [lineName(expect.field), expect.text] : ['l', expect.logicalId]
+  const [name, text] = expectedLine(expect)
   return text === undefined ? ['absent', name, ''] : ['text', name, escaped(text)]
 }
 
+/** The name of the line that a change stands on, and the text that it must have. */
+function expectedLine(expect: Expectation): [name: string, text: string | undefined] {
+  if ('field' in expect) return [lineName(expect.field), expect.text]
+  return 'tokenHash' in expect ? ['t', expect.tokenHash] : ['l', expect.logicalId]
+}
+
 const NO_METADATA: MetadataChange = {}
-const METADATA_OF = { u: 'userId', i: 'idleTimeoutMs', s: 'persistent', l: 'logicalId' } as const
+const METADATA_OF = {
+  u: 'userId',
+  i: 'idleTimeoutMs',
+  s: 'persistent',
+  l: 'logicalId',
+  p: 'previousToken',
+  k: 'tokenSince',
+} as const
 
 function encodeMetadata(metadata: MetadataChange): string {
-  const { userId, idleTimeoutMs, persistent, logicalId } = metadata
+  const { userId, idleTimeoutMs, persistent, logicalId, previousToken, tokenSince } = metadata
   const texts = {
     u: userId === undefined ? undefined : JSON.stringify(userId),
     i: idleTimeoutMs === undefined ? undefined : String(idleTimeoutMs),
     s: persistent === undefined ? undefined : persistent ? '1' : '0',
     l: logicalId === undefined ? undefined : escaped(logicalId),
+    p: previousToken === undefined ? undefined : escaped(encodePrevious(previousToken)),
+    k: tokenSince === undefined ? undefined : String(tokenSince),
   }
   let lines = ''
-  for (const key of ['u', 'i', 's', 'l'] as const) {
+  for (const key of ['u', 'i', 's', 'l', 'p', 'k'] as const) {
     const text = texts[key]
     if (text !== undefined) lines += `${key}\t${text}\n`
     else if (METADATA_OF[key] in metadata) lines += `${key}\n`

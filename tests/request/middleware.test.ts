@@ -442,6 +442,8 @@ describe('the commit table', () => {
       expect(client.cookieHeader).not.toBe(before.cookieHeader)
       expect(idIn(client)).toBe(idIn(before))
       newCalls()
+      expect(await client.get('/')).toMatchObject({ body: '{"begun":true}', setCookies: [] })
+      expect(newCalls()).toEqual({ get: 1, update: 1 })
       expect(await before.get('/')).toMatchObject({ body: '{"begun":true}', setCookies: [] })
       expect(await client.get('/')).toMatchObject({ body: '{"begun":true}', setCookies: [] })
       expect(newCalls()).toEqual({ get: 2 })
@@ -490,7 +492,7 @@ describe('the commit table', () => {
       const others = Array.from({ length: 10 }, () => client.clone())
       const answers = await Promise.all(others.map((other) => other.get('/')))
       expect(answers.map(({ body }) => body)).toEqual(answers.map(() => '{"begun":true}'))
-      expect(answers.flatMap(({ setCookies }) => setCookies)).toHaveLength(1)
+      expect(new Set(answers.flatMap(({ setCookies }) => setCookies)).size).toBe(1)
     })
 
     test('a store that fails at it does not spoil the response, and the old token stays the good one', async () => {
@@ -535,6 +537,7 @@ describe('the commit table', () => {
       clock.advance(5 * MINUTE)
       const before = client.clone()
       expect((await client.get('/stream')).setCookies).toHaveLength(1)
+      expect((await client.get('/')).json()).toEqual({ begun: true })
       clock.advance(MINUTE)
       expect((await client.get('/')).json()).toEqual({ begun: true })
       expect((await before.get('/')).json()).toEqual({})

@@ -168,6 +168,20 @@ const SCENARIOS: Record<string, readonly ((moves: boolean) => Promise<Bench>)[]>
         bench.clock.advance(10 * MINUTE)
       }),
   ],
+  'unchanged, but the first to use a renewed token': [
+    async (moves) =>
+      benchOf(
+        async (bench) => {
+          await life.renew(await bench.stored())
+          const { record, token } = bench.state
+          if (record === null || token === undefined) throw new Error('nothing was renewed')
+          bench.clock.advance(MINUTE)
+          const claim = { id: record.id, token, tokenHash: record.tokenHash, isCurrent: true }
+          bench.begin({ record, claim, isCurrentToken: true })
+        },
+        { cookie: { persistent: moves } },
+      ),
+  ],
   'unchanged, but a touch is due': [
     async (moves) =>
       benchOf(

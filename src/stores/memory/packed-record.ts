@@ -18,13 +18,22 @@ type PackedHead = [
 type PackedRest = Partial<
   Pick<
     SessionDataInit,
-    'previousToken' | 'idleTimeoutMs' | 'persistent' | 'userId' | 'logicalId' | 'context' | 'epoch' | 'ended'
+    | 'previousToken'
+    | 'tokenSince'
+    | 'idleTimeoutMs'
+    | 'persistent'
+    | 'userId'
+    | 'logicalId'
+    | 'context'
+    | 'epoch'
+    | 'ended'
   >
 >
 
 /** A record as one string: a JSON head, a line feed, and the fields. `null` when it is too large for that, or endless. */
 export function pack(record: SessionData): string | null {
-  const { tokenHash, generation, createdAt, previousToken, idleTimeoutMs, persistent, userId, ended } = record
+  const { tokenHash, generation, createdAt, previousToken, tokenSince, idleTimeoutMs, persistent, userId, ended } =
+    record
   const { logicalId, context } = record
   const parts: string[] = ['', '\n']
   const lengths: number[] = []
@@ -40,7 +49,17 @@ export function pack(record: SessionData): string | null {
   if (!times.every(Number.isFinite)) return null
   const head: unknown[] = [tokenHash, generation, createdAt, times.map((time) => time - createdAt), lengths]
   const epoch = record.epoch === 0 ? undefined : record.epoch
-  const rest: PackedRest = { previousToken, idleTimeoutMs, persistent, userId, logicalId, context, epoch, ended }
+  const rest: PackedRest = {
+    previousToken,
+    tokenSince,
+    idleTimeoutMs,
+    persistent,
+    userId,
+    logicalId,
+    context,
+    epoch,
+    ended,
+  }
   if (Object.values(rest).some((member) => member !== undefined)) head.push(rest)
   parts[0] = JSON.stringify(head)
   // join() makes one flat string; what is added up stays a tree of strings.

@@ -2,7 +2,9 @@
 // application's field `x` the name `.x`. What would break a line is escaped, which no JSON needs.
 //   m  "generation createdAt updatedAt lastAccessedAt expiresAt absoluteExpiresAt revision", in base 36, the four in the
 //      middle relative to createdAt; behind them the epoch when it is not 0. The first line of a live record
-//   t  token hash                                            p  "hash until" of the token before the last renewal
+//   t  token hash                                            p  "hash until" of the token before the last renewal,
+//                                                             and the present one sealed until the client has shown it
+//   k  when the present token was issued, in ms, if later than the session
 //   u  user ID as JSON                                       l  logical ID
 //   i  this session's own idle timeout in ms                 s  this session's own persistence, 0 or 1
 //   c  context as JSON                                       x  the end as JSON: a tombstone, and its first line
@@ -16,6 +18,7 @@
 import { SessionError } from '../../errors.js'
 import { Recent } from '../../recent.js'
 import {
+  type PreviousToken,
   readContext,
   readEnd,
   type SessionChange,
@@ -164,7 +167,8 @@ function sizeOf({ fields }: SessionData): number {
 /** Names and texts of the metadata, but for the times and the end. */
 function metadataLines(data: SessionData): [string, string][] {
   const lines: [string, string][] = [['t', escaped(data.tokenHash)]]
-  if (data.previousToken) lines.push(['p', escaped(`${data.previousToken.hash} ${data.previousToken.until}`)])
+  if (data.previousToken) lines.push(['p', escaped(encodePrevious(data.previousToken))])
+  if (data.tokenSince !== undefined) lines.push(['k', String(data.tokenSince)])
   if (data.userId !== undefined) lines.push(['u', JSON.stringify(data.userId)])
   if (data.idleTimeoutMs !== undefined) lines.push(['i', String(data.idleTimeoutMs)])
   if (data.persistent !== undefined) lines.push(['s', data.persistent ? '1' : '0'])
@@ -245,6 +249,7 @@ export function decodeRecord(id: string, text: string, maxFields = Number.POSITI
     expiresAt: createdAt + expires,
     absoluteExpiresAt: createdAt + absolute,
     previousToken: decodePrevious(metadata.p),
+    tokenSince: metadata.k === undefined ? undefined : Number(metadata.k),
     userId: decodeUser(metadata.u),
     idleTimeoutMs: metadata.i === undefined ? undefined : Number(metadata.i),
     persistent: metadata.s === undefined ? undefined : metadata.s === '1',
@@ -260,8 +265,8 @@ export function decodeRecord(id: string, text: string, maxFields = Number.POSITI
 }
 
 type Metadata = { [name in Letter]?: string }
-type Letter = 'm' | 't' | 'p' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
-const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'u', 'i', 's', 'l', 'c', 'b', 'x'])
+type Letter = 'm' | 't' | 'p' | 'k' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
+const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'k', 'u', 'i', 's', 'l', 'c', 'b', 'x'])
 
 /** What `decodeLines()` finds besides metadata and fields. */
 interface Findings {
@@ -317,9 +322,15 @@ function decodeTimes(text: string | undefined): Times {
   return text.split(' ').map((digits) => Number.parseInt(digits, 36)) as Times
 }
 
-function decodePrevious(text: string | undefined): { hash: string; until: number } | undefined {
-  const [hash, until] = text?.split(' ') ?? []
-  return hash !== undefined && until !== undefined ? { hash, until: Number(until) } : undefined
+/** What stands under `p`. */
+export function encodePrevious({ hash, until, sealed }: PreviousToken): string {
+  return sealed === undefined ? `${hash} ${until}` : `${hash} ${until} ${sealed}`
+}
+
+function decodePrevious(text: string | undefined): PreviousToken | undefined {
+  const [hash, until, sealed] = text?.split(' ') ?? []
+  if (hash === undefined || until === undefined) return undefined
+  return sealed === undefined ? { hash, until: Number(until) } : { hash, until: Number(until), sealed }
 }
 
 function decodeUser(text: string | undefined): string | number | undefined {
