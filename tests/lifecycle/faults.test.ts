@@ -308,7 +308,7 @@ describe('a client that sends again what it got no reply to', () => {
 test('what goes through a Redis that hangs ends at the deadline', async () => {
   const frozen = await RedisServer.start()
   const store = new RedisSessionStore({ url: frozen.url })
-  const app = await startApp('', { store, archive: () => {} })
+  const app = await startApp('', { store, archive: () => {}, storeTimeout: '2s' })
   const { manager } = app
   try {
     await until(async () => (await manager.create().catch(() => null)) !== null)

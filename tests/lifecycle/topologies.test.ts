@@ -1,5 +1,6 @@
 // What the manager and the middleware do, on each kind of Redis: one server, a primary behind Sentinel, a cluster. And
 // what is left of it after a failover, while slots move, and when a primary is lost: under load, with `wait`.
+import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import type { SessionManager, SessionOptions, StoredSession } from 'sojourn'
@@ -107,7 +108,16 @@ async function startSite(
   const loads: Load[] = []
   const start = async (): Promise<Process> => {
     const store = new RedisSessionStore({ ...connection(), prefix })
-    const { app, middleware } = testApp({ store, ...options })
+    // A client connects when it can, and a call waits half a second for it.
+    await until(
+      () =>
+        store.get(randomUUID()).then(
+          () => true,
+          () => false,
+        ),
+      20_000,
+    )
+    const { app, middleware } = testApp({ store, storeTimeout: undefined, ...options })
     const { manager } = middleware
     // What fails is seen in the answers.
     manager.events.on('storeError', () => {})
@@ -413,7 +423,7 @@ type Login = Parameters<Topology['connection']>[0]
 async function grant(servers: readonly RedisServer[], features: Topology['rights']): Promise<NonNullable<Login>> {
   const page = readFileSync(new URL('../../docs/operations/redis.md', import.meta.url), 'utf8')
   const rightsFor = (use: string): string[] => {
-    const [, cell = ''] = new RegExp(`^\\| ${use} \\| (.*) \\|$`, 'm').exec(page) ?? []
+    const [, cell = ''] = new RegExp(`^\\| ${use} \\| (\`\\+.*) \\|$`, 'm').exec(page) ?? []
     return cell.replaceAll('\\|', '|').match(/\+[a-z|]+/g) ?? []
   }
   const rights = { wait: rightsFor('`wait`'), Cluster: rightsFor('a Cluster') }

@@ -1,5 +1,6 @@
 // `testApp` as a process of its own, on the Redis that argv[2] names, with the key prefix argv[3]. Prints its URL; SIGTERM
-// ends it. argv[4] is JSON: options of the middleware, and `maxPending` and `ownClient` for the store.
+// ends it. argv[4] is JSON: options of the middleware, with our own default of `storeTimeout`, and `maxPending` and `ownClient`
+// for the store.
 // "release" on standard input lets the requests in its /slow routes go on.
 import { Redis } from 'ioredis'
 import type { SessionOptions } from 'sojourn'
@@ -26,7 +27,7 @@ const store = new RedisSessionStore({
   prefix,
   ...(maxPending !== undefined && { maxPending }),
 })
-const { app, middleware, release } = testApp({ store, ...options }, () => ({
+const { app, middleware, release } = testApp({ store, storeTimeout: undefined, ...options }, () => ({
   ...storeErrors,
   ...limits,
   ...(client && { queued: queueLength(client, 'commandQueue') + queueLength(client, 'offlineQueue') }),

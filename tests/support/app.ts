@@ -24,7 +24,7 @@ export function testApp(
 } {
   const app = express()
   app.set('env', 'test')
-  // A machine under load must not look like a store that fails.
+  // A machine under load must not look like a store that fails. `storeTimeout: undefined` is our own default.
   const middleware = session({ secret: SECRET, storeTimeout: '10s', ...options })
   let held: (() => void)[] = []
   const released = (): Promise<void> => new Promise((resolve) => held.push(resolve))

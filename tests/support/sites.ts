@@ -95,9 +95,12 @@ async function redisProcessesSite(count: number): Promise<Site> {
   )
 }
 
+/** Nothing here is about deadlines, and the machine may be busy. */
+const PATIENCE = JSON.stringify({ storeTimeout: '10s' })
+
 /** So many processes with the test app. */
 export function startApps(count: number, redisUrl: string, prefix: string): Promise<Program[]> {
-  const start = (): Promise<Program> => startProgram('tests/support/app-process.ts', [redisUrl, prefix])
+  const start = (): Promise<Program> => startProgram('tests/support/app-process.ts', [redisUrl, prefix, PATIENCE])
   return Promise.all(Array.from({ length: count }, start))
 }
 
