@@ -41,6 +41,10 @@ export class SessionError extends Error {
    * must prove who they are, 500 otherwise.
    */
   readonly status: number
+  /** The same as `status`, for NestJS and what else goes by the name of http-errors. */
+  readonly statusCode: number
+  /** Whether the message is for the client: below 500 only, as http-errors has it. */
+  readonly expose: boolean
   /** Only for `VALIDATION_FAILED`: what the schema said. */
   readonly issues?: readonly ValidationIssue[]
 
@@ -52,6 +56,8 @@ export class SessionError extends Error {
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
     this.code = code
     this.status = statusOf(code)
+    this.statusCode = this.status
+    this.expose = this.status < 500
     if (options.issues) this.issues = options.issues
   }
 }

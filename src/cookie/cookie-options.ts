@@ -1,6 +1,7 @@
 // What can be chosen of the session cookie, checked before the first request: a browser drops a cookie that breaks its rules
 // without a word (RFC 6265bis), so we refuse to build one. Secrets are checked here, too.
 import { createSecretKey, type KeyObject } from 'node:crypto'
+import { didYouMean } from '../did-you-mean.js'
 import { invalidOption, SessionError } from '../errors.js'
 import { type Priority, priorityOf, type ResolvedCookie, type SameSite, sameSiteOf, writeCookie } from './cookie.js'
 
@@ -160,7 +161,9 @@ function checkTypes(options: CookieOptions): void {
     const type = Object.hasOwn(TYPES, name) ? TYPES[name as keyof CookieOptions] : undefined
     if (type === undefined) {
       const instead =
-        name === 'maxAge' || name === 'expires' ? ' Use idleTimeout and cookie: { persistent: true }.' : ''
+        name === 'maxAge' || name === 'expires'
+          ? ' Use idleTimeout and cookie: { persistent: true }.'
+          : didYouMean(name, Object.keys(TYPES))
       throw invalidOption(`There is no option cookie.${name}.${instead}`)
     }
     if (type !== 'any' && value !== undefined && typeof value !== type)

@@ -129,7 +129,7 @@ export class SessionEvents {
   readonly #warned = new Set<SessionEventName>()
 
   /** @param clock the time of events, in milliseconds since the epoch; default `Date.now` */
-  constructor(clock: () => number = Date.now) {
+  constructor(clock: () => number = () => Date.now()) {
     this.#clock = clock
     // Listeners are the application's business; a leak of them shows elsewhere.
     this.#emitter.setMaxListeners(0)

@@ -1,6 +1,6 @@
 // `SessionManager`: sessions without a request, for scripts, jobs and admin pages, and the middleware made of the same.
 
-import { SessionError } from '../errors.js'
+import { invalidOption, SessionError } from '../errors.js'
 import type { SessionEvents } from '../events/events.js'
 import { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { SessionOptions } from '../options/options.js'
@@ -128,6 +128,10 @@ export class SessionManager {
 
   /** The middleware: gives every request a `req.session`. Always the same one; mounting it twice is harmless. */
   middleware(): SessionMiddleware {
+    // Mounted without being called, it has no `this`.
+    if (!(this instanceof SessionManager)) {
+      throw invalidOption('middleware was called without its manager: write app.use(manager.middleware()).')
+    }
     return this.#middleware
   }
 

@@ -194,7 +194,7 @@ export interface SessionOptions {
   context?: boolean | undefined
   /**
    * The time in milliseconds since the epoch, for tests.
-   * @default Date.now
+   * @default `Date.now()`, looked up each time, so that fake timers count
    */
   clock?: (() => number) | undefined
 }

@@ -1,7 +1,8 @@
 // The options of session() when the middleware is built: their checks and defaults. What they mean stands in `options.ts`.
 import { isUnder } from '../cookie/cookie.js'
 import { resolveCookie } from '../cookie/cookie-options.js'
-import { type Duration, milliseconds } from '../duration.js'
+import { didYouMean } from '../did-you-mean.js'
+import { type Duration, milliseconds, textOfMs } from '../duration.js'
 import { invalidOption } from '../errors.js'
 import type { ActivityHook, ActivityRecorder } from '../events/activity-hook.js'
 import { jsonCodec } from '../record/codec.js'
@@ -68,7 +69,7 @@ const KNOWN = new Set<string>([
   'clock',
 ] satisfies (keyof SessionOptions)[])
 
-/** Options of express-session, and what to write instead. */
+/** Options of express-session, cookie-session and their like, and what to write instead. */
 const FOREIGN: Record<string, string> = {
   name: 'cookie: { name }',
   rolling: 'nothing: activity always moves the idle timeout, and a persistent cookie with it',
@@ -78,6 +79,15 @@ const FOREIGN: Record<string, string> = {
   genid: 'nothing: session IDs are UUIDs',
   proxy: "app.set('trust proxy', …), or trustProxy: true without Express",
   maxAge: 'idleTimeout and absoluteTimeout',
+  ttl: 'idleTimeout and absoluteTimeout',
+  key: 'cookie: { name }',
+  keys: 'secret: [newest, older]',
+  secrets: 'secret: [newest, older]',
+  secure: 'cookie: { secure }',
+  sameSite: 'cookie: { sameSite }',
+  httpOnly: 'cookie: { httpOnly }',
+  domain: 'cookie: { domain }',
+  path: 'cookie: { path }',
 }
 
 /**
@@ -92,15 +102,20 @@ export function resolveOptions(
   if (typeof options !== 'object' || options === null) {
     throw invalidOption('session() needs an options object: session({ secret }).')
   }
+  if (isRequest(options)) {
+    throw invalidOption('session was called with a request: write app.use(session({ secret })), not app.use(session).')
+  }
   for (const name of Object.keys(options)) {
     if (KNOWN.has(name)) continue
     const instead = FOREIGN[name]
-    throw invalidOption(`There is no option "${name}".${instead === undefined ? '' : ` Use ${instead}.`}`)
+    throw invalidOption(
+      `There is no option "${name}".${instead === undefined ? didYouMean(name, KNOWN) : ` Use ${instead}.`}`,
+    )
   }
   const { idleTimeoutMs, absoluteTimeoutMs } = resolveTimeouts(options)
   const { store, archive } = options
   if (store !== undefined) checkStore(store, options)
-  const clock = withFunctions(options.clock ?? Date.now, [], 'clock')
+  const clock = withFunctions(options.clock ?? presentTime, [], 'clock')
   const resolved = {
     cookie: resolveCookie(options.secret, options.cookie ?? {}),
     idleTimeoutMs,
@@ -138,7 +153,7 @@ export function resolveOptions(
       'cleanupInterval',
       0,
     ),
-    storeTimeoutMs: timerMs(options.storeTimeout ?? DEFAULTS.storeTimeout, 'storeTimeout'),
+    storeTimeoutMs: resolveStoreTimeout(options.storeTimeout ?? DEFAULTS.storeTimeout),
     onStoreError: oneOf(options.onStoreError ?? DEFAULTS.onStoreError, ['fail', 'anonymous'], 'onStoreError'),
     commit: oneOf(options.commit ?? DEFAULTS.commit, ['before-response', 'after-response'], 'commit'),
     codec: withFunctions(options.codec ?? jsonCodec(), ['encode', 'decode'], 'codec'),
@@ -161,8 +176,12 @@ function resolveTimeouts(options: SessionOptions): { idleTimeoutMs: number; abso
   const { preset } = options
   if (preset !== undefined) oneOf(preset, ['aal1', 'aal2', 'aal3'], 'preset')
   const defaults = preset === undefined ? DEFAULTS : PRESETS[preset]
-  const idleTimeoutMs = milliseconds(options.idleTimeout ?? defaults.idleTimeout, 'idleTimeout')
   const absoluteTimeoutMs = milliseconds(options.absoluteTimeout ?? defaults.absoluteTimeout, 'absoluteTimeout')
+  // A default gives way to a shorter absolute timeout; who says both gets both, or is told.
+  const idleTimeoutMs =
+    options.idleTimeout === undefined
+      ? Math.min(milliseconds(defaults.idleTimeout, 'idleTimeout'), absoluteTimeoutMs)
+      : milliseconds(options.idleTimeout, 'idleTimeout')
   if (preset === 'aal3') {
     for (const [name, ms] of [
       ['idleTimeout', idleTimeoutMs],
@@ -176,7 +195,23 @@ function resolveTimeouts(options: SessionOptions): { idleTimeoutMs: number; abso
       }
     }
   }
+  if (idleTimeoutMs > absoluteTimeoutMs) {
+    throw invalidOption(
+      `idleTimeout (${textOfMs(idleTimeoutMs)}) is longer than absoluteTimeout (${textOfMs(absoluteTimeoutMs)}), which ` +
+        'ends a session whatever happens: choose a shorter idleTimeout, or an absoluteTimeout that is as long.',
+    )
+  }
   return { idleTimeoutMs, absoluteTimeoutMs }
+}
+
+/** A number beyond a minute was meant as milliseconds. */
+function resolveStoreTimeout(timeout: Duration): number {
+  const ms = timerMs(timeout, 'storeTimeout')
+  if (typeof timeout !== 'number' || timeout <= 60) return ms
+  throw invalidOption(
+    `storeTimeout is ${timeout}, and numbers are seconds: write ${timeout / 1000} for ${timeout} milliseconds, or text ` +
+      "such as '2m' for a deadline that is so long.",
+  )
 }
 
 function resolvePassive(paths: SessionOptions['passivePaths']): ResolvedSessionOptions['isPassive'] {
@@ -208,7 +243,9 @@ function resolveContext(
   if (wanted === false) return Object.freeze({ ip: false, userAgent: false, referrer: false, locale: false })
   if (wanted === true) return Object.freeze(facts)
   for (const [name, isWanted] of Object.entries(wanted)) {
-    if (!Object.hasOwn(facts, name)) throw invalidOption(`There is no option clientContext.${name}.`)
+    if (!Object.hasOwn(facts, name)) {
+      throw invalidOption(`There is no option clientContext.${name}.${didYouMean(name, Object.keys(facts))}`)
+    }
     if (isWanted === undefined) continue
     facts[name as keyof SessionContext] = oneOf(isWanted, [true, false], `clientContext.${name}`)
   }
@@ -261,6 +298,16 @@ function checkStore(store: unknown, options: SessionOptions): void {
   if (options.archive !== undefined && scan === undefined) {
     throw invalidOption('archive needs a store that can be gone through; this one has no "scan".')
   }
+}
+
+/** Asked for each time: tests put another function in its place. */
+function presentTime(): number {
+  return Date.now()
+}
+
+/** What Express hands to `app.use(session)`, where `app.use(session({ … }))` was meant. */
+function isRequest(options: object): boolean {
+  return 'headers' in options && 'socket' in options
 }
 
 /** A function, or an object with these methods. */

@@ -1,5 +1,5 @@
 // The request path, from top to bottom: read the cookie, load, attach, let the handler run, commit, set the cookie.
-import { type IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http'
 import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import {
   believesFirst,
@@ -368,7 +368,21 @@ class Exchange implements SessionHost, ResponseHooks {
       this.#res.statusCode = isSessionError(error) ? error.status : 500
       if (isStoreError(error)) this.#res.setHeader('Retry-After', '1')
     }
-    this.#next(error)
+    try {
+      this.#next(error)
+    } catch (failure) {
+      this.#answerInstead(failure)
+    }
+  }
+
+  /** Who had to answer an error threw: Polka 0.5 takes `code` for the status, whatever it is. */
+  #answerInstead(failure: unknown): void {
+    const res = this.#res
+    if (!isResponse(res) || res.headersSent) throw failure
+    warnOfFailure('What answers errors', failure)
+    const { statusCode } = res
+    if (!Number.isInteger(statusCode) || statusCode < 400) res.statusCode = 503
+    res.end(`${STATUS_CODES[res.statusCode] ?? 'Error'}\n`)
   }
 }
 

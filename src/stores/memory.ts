@@ -46,7 +46,7 @@ export interface MemorySessionStoreOptions {
   warnInProduction?: boolean | undefined
   /**
    * The time in milliseconds since the epoch, for tests.
-   * @default Date.now
+   * @default `Date.now()`, looked up each time
    */
   clock?: (() => number) | undefined
 }
@@ -101,7 +101,7 @@ export class MemorySessionStore extends SessionStore {
   /** @throws {SessionError} `INVALID_OPTION` when an option is not a number in its range. */
   constructor(options: MemorySessionStoreOptions = {}) {
     super()
-    const { maxSessions = 100_000, cleanupInterval = 60, warnInProduction = true, clock = Date.now } = options
+    const { maxSessions = 100_000, cleanupInterval = 60, warnInProduction = true, clock = () => Date.now() } = options
     if (!Number.isSafeInteger(maxSessions) || maxSessions < 1) {
       throw new SessionError(
         'INVALID_OPTION',

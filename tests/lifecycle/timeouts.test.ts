@@ -108,7 +108,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
     })
 
     test('is the end of a session without an idle timeout before it', async () => {
-      const rig = await begin({ idleTimeout: '2d', absoluteTimeout: '1d' })
+      const rig = await begin({ idleTimeout: '1d', absoluteTimeout: '1d' })
       expect((await recordOf(rig)).expiresAt).toBe(rig.clock.now() + DAY)
       rig.clock.advance(DAY)
       expect(await rig.ask((session) => session.metadata.previousEnd?.reason)).toBe('absolute')

@@ -147,6 +147,8 @@ function isErrorStatus(status: unknown): status is number {
 }
 
 function exposeOf(error: unknown): boolean | undefined {
+  // Ours go by their status, too; what they say of the inside is for development.
+  if (read(error, 'name') === 'SessionError') return undefined
   const expose = read(error, 'expose')
   return typeof expose === 'boolean' ? expose : undefined
 }

@@ -1,6 +1,7 @@
 // `ActivityLog`: takes activities, makes them safe to keep, and hands them to its sinks. What reads them back is in
 // reports.ts; how a sink is written to, in queue.ts.
 
+import { didYouMean } from '../../did-you-mean.js'
 import { type Duration, milliseconds } from '../../duration.js'
 import { invalidArgument, invalidOption, SessionError } from '../../errors.js'
 import {
@@ -122,7 +123,7 @@ export interface ActivityLogOptions {
   onDropped?: ((drop: ActivityDrop) => void) | undefined
   /**
    * The time in milliseconds since the epoch, for tests.
-   * @default Date.now
+   * @default `Date.now()`, looked up each time
    */
   clock?: (() => number) | undefined
 }
@@ -570,8 +571,10 @@ interface ResolvedOptions {
 
 function resolveOptions(options: ActivityLogOptions): ResolvedOptions {
   if (typeof options !== 'object' || options === null) throw invalidOption('ActivityLog needs options: { sinks: […] }.')
-  for (const name of Object.keys(options)) if (!KNOWN.has(name)) throw invalidOption(`There is no option "${name}".`)
-  const { requests = false, requestFacts = true, onFull = DEFAULTS.onFull, clock = Date.now } = options
+  for (const name of Object.keys(options)) {
+    if (!KNOWN.has(name)) throw invalidOption(`There is no option "${name}".${didYouMean(name, KNOWN)}`)
+  }
+  const { requests = false, requestFacts = true, onFull = DEFAULTS.onFull, clock = () => Date.now() } = options
   for (const [name, value] of Object.entries({ requests, requestFacts })) {
     if (typeof value !== 'boolean') throw invalidOption(`${name} is neither true nor false.`)
   }
