@@ -65,6 +65,7 @@ import {
   SET,
   TOUCH,
 } from './redis/scripts.js'
+import { warnOfEviction, warnOfPlainText } from './redis/setup.js'
 import { redisUserIndex } from './redis/users.js'
 
 export type {
@@ -100,6 +101,12 @@ export interface RedisSessionStoreOptions {
    * @default no waiting
    */
   wait?: RedisWaitOptions | undefined
+  /**
+   * Print a warning when NODE_ENV is "production" and a `url` leads to another host without TLS, or to a Redis whose
+   * `maxmemory-policy` drops sessions. Asked once, in the background, with `INFO memory`.
+   * @default true
+   */
+  warnInProduction?: boolean | undefined
 }
 
 /** A connection that owes answers and gives none for so long is replaced. */
@@ -133,7 +140,7 @@ export class RedisSessionStore extends SessionStore {
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
   constructor(options: RedisSessionStoreOptions) {
     super()
-    const { url, client, prefix = 'soj:', maxPending = 10_000, wait } = options ?? {}
+    const { url, client, prefix = 'soj:', maxPending = 10_000, wait, warnInProduction = true } = options ?? {}
     if ((url === undefined) === (client === undefined)) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore needs either url or client.')
     }
@@ -179,7 +186,9 @@ export class RedisSessionStore extends SessionStore {
     this.#prefix = prefix
     this.#maxPending = maxPending
     const open = url === undefined ? undefined : () => openClient(url)
-    this.#connection = new RedisConnection({ client, open, maxPending })
+    const warns = warnInProduction && process.env['NODE_ENV'] === 'production'
+    if (warns && url !== undefined) warnOfPlainText(url)
+    this.#connection = new RedisConnection({ client, open, maxPending, onReady: warns ? warnOfEviction : undefined })
     const openSecond = open ?? (async () => (client as Required<RedisClient>).duplicate())
     this.#replication =
       wait === undefined

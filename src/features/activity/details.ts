@@ -18,12 +18,17 @@ export const REDACTED = '[redacted]'
 export const MIN_DETAILS_BYTES = 256
 
 /** Names in lower case without what is neither letter nor digit: secret when they contain, end in, or are one of these. */
-const SECRET_PARTS = /password|passwd|passphrase|secret|authorization|cookie|apikey|privatekey|credential|jwt/
+const SECRET_PARTS =
+  /password|passwd|passphrase|passcode|secret|authorization|cookie|apikey|accesskey|privatekey|credential|cardnumber|jwt/
 const SECRET_ENDS = /tokens?$/
-const SECRET_NAMES = new Set(['pwd', 'pin', 'otp', 'totp', 'cvv', 'cvc', 'csrf', 'xsrf', 'bearer', 'ssn'])
+const SECRET_NAMES = new Set(
+  'pass pwd pin otp totp cvv cvc csrf xsrf bearer auth sid sessid sessionkey connectsid ssn'.split(' '),
+)
 
 const MAX_DEPTH = 12
 const MAX_KEY_LENGTH = 200
+/** Longer lists are no headers. */
+const MAX_PAIRS = 4_000
 /** No text takes more than this share of the limit, so that what stands beside it is kept. */
 const TEXT_SHARE = 0.5
 /** What it takes to say that something was cut: `,"[cut]":"4294967295 more"`, or behind a text. */
@@ -83,7 +88,30 @@ class Redaction {
     const name = key.toLowerCase().replace(/[^a-z0-9]/g, '')
     return SECRET_PARTS.test(name) || SECRET_ENDS.test(name) || SECRET_NAMES.has(name)
   }
+
+  /**
+   * The places of secrets in a list of names, each with its value behind it: a pair, or Node's `rawHeaders`. Words that merely
+   * follow one another may be taken for that, and lose the one behind `password`.
+   */
+  secretsOfPairs(list: readonly unknown[]): ReadonlySet<number> {
+    if (list.length % 2 !== 0 || list.length > MAX_PAIRS) return NONE_HIDDEN
+    const hidden = new Set<number>()
+    for (let index = 0; index < list.length; index += 2) {
+      const name = list[index]
+      if (typeof name !== 'string' || name.length > MAX_KEY_LENGTH) return NONE_HIDDEN
+      if (this.hasName(name) || this.isSecret(name, list[index + 1])) hidden.add(index + 1)
+    }
+    return hidden
+  }
+
+  /** `{ name, value }` or `{ key, value }`, as lists of headers, fields and cookies are made of. */
+  isSecretEntry({ name, key, value }: Readonly<Record<string, unknown>>): boolean {
+    const called = typeof name === 'string' ? name : key
+    return typeof called === 'string' && (this.hasName(called) || this.isSecret(called, value))
+  }
 }
+
+const NONE_HIDDEN: ReadonlySet<number> = new Set()
 
 /** There was no room for it. */
 const OMITTED: unique symbol = Symbol('omitted')
@@ -175,7 +203,10 @@ class Cleaning {
   }
 
   #readable(value: object, paths: readonly PathRest[]): unknown {
-    if (Array.isArray(value)) return this.#list(value.length, (index) => value[index], paths)
+    if (Array.isArray(value)) {
+      const hidden = this.#redaction?.secretsOfPairs(value) ?? NONE_HIDDEN
+      return this.#list(value.length, (index) => (hidden.has(index) ? REDACTED : value[index]), paths)
+    }
     if (types.isDate(value)) {
       const isValid = !Number.isNaN(Date.prototype.getTime.call(value))
       return this.#text(isValid ? Date.prototype.toISOString.call(value) : '[invalid date]')
@@ -207,7 +238,10 @@ class Cleaning {
 
   /** Its own enumerable properties. What is named by a symbol is not data. */
   #plainObject(value: object, paths: readonly PathRest[]): unknown {
-    return this.#members(Object.keys(value), (key) => (value as Record<string, unknown>)[key], paths)
+    const members = value as Record<string, unknown>
+    const isHidden = this.#redaction?.isSecretEntry(members) ?? false
+    const read = (key: string): unknown => (isHidden && key === 'value' ? REDACTED : members[key])
+    return this.#members(Object.keys(value), read, paths)
   }
 
   #members(keys: readonly string[], read: (key: string) => unknown, paths: readonly PathRest[]): unknown {

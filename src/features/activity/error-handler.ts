@@ -198,12 +198,21 @@ function send(req: IncomingMessage, res: ServerResponse, status: number, answer:
   res.end(req.method === 'HEAD' ? undefined : body)
 }
 
+/** Of the connection (RFC 9110 7.6.1) or of the body that we send; a cookie is set by who holds the session. */
+const NOT_OF_AN_ERROR = new Set(
+  (
+    'connection keep-alive proxy-connection te trailer transfer-encoding upgrade proxy-authenticate ' +
+    'proxy-authorization set-cookie set-cookie2 content-length content-type content-encoding content-range'
+  ).split(' '),
+)
+
 /** As http-errors has them, such as `Retry-After`. Those that Node refuses are left out. */
 function setHeadersOf(error: unknown, res: ServerResponse): void {
   const headers = read(error, 'headers')
   if (typeof headers !== 'object' || headers === null) return
   for (const [name, value] of Object.entries(headers)) {
     if (typeof value !== 'string' && typeof value !== 'number') continue
+    if (NOT_OF_AN_ERROR.has(name.toLowerCase())) continue
     try {
       res.setHeader(name, value)
     } catch {

@@ -2,6 +2,7 @@
 // knows nothing of sessions.
 import { isSessionError, SessionError } from '../../errors.js'
 import type { Script } from './scripts.js'
+import { reasonOf } from './setup.js'
 
 /** The members of an ioredis `Redis` or `Cluster` that are called. */
 export interface RedisClient {
@@ -36,6 +37,8 @@ export interface RedisScanner {
 /** A client that the store opened itself. */
 export interface OwnClient extends RedisClient {
   on(event: 'error', listener: (error: Error) => void): unknown
+  /** Called once, for warnings at start. */
+  info?(section: string): Promise<string>
   quit(): Promise<unknown>
   disconnect(): void
 }
@@ -72,6 +75,8 @@ export interface RedisConnectionOptions<Client extends RedisClient> {
   readonly client?: Client | undefined
   readonly open?: (() => Promise<Client & OwnClient>) | undefined
   readonly maxPending: number
+  /** Called when a connection of our own is ready for the first time. */
+  readonly onReady?: ((client: Client & OwnClient) => void) | undefined
 }
 
 /** What is done with a client. It never throws, but may reject. */
@@ -91,10 +96,10 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
   #isCorked = false
   #isClosed = false
 
-  constructor({ client, open, maxPending }: RedisConnectionOptions<Client>) {
+  constructor({ client, open, maxPending, onReady }: RedisConnectionOptions<Client>) {
     this.#maxPending = maxPending
     this.#client = client ?? null
-    this.#opening = open === undefined ? null : this.#open(open)
+    this.#opening = open === undefined ? null : this.#open(open, onReady)
     // A failure is told to every call; here it must only not count as unhandled.
     this.#opening?.catch(() => {})
   }
@@ -161,7 +166,7 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
     try {
       return await rescue(error, client)
     } catch (failure) {
-      throw withoutArguments(failure)
+      throw explained(failure)
     } finally {
       this.#pending--
     }
@@ -193,8 +198,12 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
     client.disconnect()
   }
 
-  async #open(open: () => Promise<Client & OwnClient>): Promise<Client & OwnClient> {
+  async #open(
+    open: () => Promise<Client & OwnClient>,
+    onReady: RedisConnectionOptions<Client>['onReady'],
+  ): Promise<Client & OwnClient> {
     const client = await open()
+    if (onReady !== undefined) client.once('ready', () => onReady(client))
     client.on('error', (error) => {
       this.#lastError = withoutArguments(error)
     })
@@ -241,7 +250,16 @@ function withoutArguments<T>(error: T): T {
   return error
 }
 
+/** What is known to be wrong with the server or its set-up is said in words; all else stays as it is. */
+function explained(error: unknown): unknown {
+  const cleaned = withoutArguments(error)
+  const reason = isSessionError(cleaned) ? null : reasonOf(cleaned)
+  return reason === null ? cleaned : unavailable(reason, cleaned)
+}
+
 export function unavailable(reason: string, cause?: unknown): SessionError {
   if (isSessionError(cause)) return cause
-  return new SessionError('STORE_UNAVAILABLE', `Redis cannot be used: ${reason}`, { cause })
+  const known = reasonOf(cause)
+  const why = known === null || known === reason ? reason : `${reason} ${known}`
+  return new SessionError('STORE_UNAVAILABLE', `Redis cannot be used: ${why}${why.endsWith('.') ? '' : '.'}`, { cause })
 }

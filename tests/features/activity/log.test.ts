@@ -568,6 +568,51 @@ describe('details', () => {
     expect(reads).toBe(0)
   })
 
+  test('names that people write for passwords, keys and cards, and lists of headers, are blanked, too', async () => {
+    const names = [
+      'pass',
+      'auth',
+      'sid',
+      'accessKey',
+      'AWS_ACCESS_KEY',
+      'passcode',
+      'cardNumber',
+      'card_number',
+      'connect.sid',
+    ]
+    const named = Object.fromEntries(names.map((name) => [name, 'hunter2']))
+    const details = {
+      named,
+      rawHeaders: ['Host', 'example.org', 'Cookie', 'sid=hunter2', 'Authorization', 'Basic hunter2'],
+      pairs: [
+        ['accept', '*/*'],
+        ['set-cookie', ['sid=hunter2']],
+      ],
+      har: [
+        { name: 'Cookie', value: 'sid=hunter2' },
+        { key: 'host', value: 'example.org' },
+      ],
+      compass: 'north',
+      author: 'ann',
+      considered: 'yes',
+    }
+    expect(await kept(details)).toEqual({
+      named: Object.fromEntries(names.map((name) => [name, '[redacted]'])),
+      rawHeaders: ['Host', 'example.org', 'Cookie', '[redacted]', 'Authorization', '[redacted]'],
+      pairs: [
+        ['accept', '*/*'],
+        ['set-cookie', '[redacted]'],
+      ],
+      har: [
+        { name: 'Cookie', value: '[redacted]' },
+        { key: 'host', value: 'example.org' },
+      ],
+      compass: 'north',
+      author: 'ann',
+      considered: 'yes',
+    })
+  })
+
   test('redact: false blanks nothing', async () => {
     const details = { password: 'x', nested: { token: 'y' } }
     expect(await kept(details, { redact: false })).toEqual(details)
