@@ -23,6 +23,7 @@ export {
   session as default,
   type Validation,
 } from './manager/manager.js'
+export type { ExpiryOptions } from './options/expiry-options.js'
 export type { SessionOptions } from './options/options.js'
 export { jsonCodec, type SessionCodec } from './record/codec.js'
 export type { SessionLimits, SessionSize } from './record/limits.js'

@@ -81,7 +81,10 @@ export interface RegenerationParts {
 }
 
 /** What a session has of its own instead of the options. */
-export type SessionSettings = Pick<MetadataChange, 'idleTimeoutMs' | 'persistent'>
+export type SessionSettings = Pick<MetadataChange, 'idleTimeoutMs' | 'persistent'> & {
+  /** Counted from creation or login. */
+  readonly absoluteTimeoutMs?: number | undefined
+}
 
 /** What became of a change; of one that was applied, the record that it made. */
 export type Update =
@@ -420,7 +423,9 @@ export class Lifecycle implements ActivitySource {
     const { token, tokenHash } = newToken()
     const startsAfresh = parts.isLogin || parts.isFresh === true
     const keepsSettings = parts.keep === 'all' || parts.keep.length > 0
-    const { idleTimeoutMs, persistent }: SessionSettings = keepsSettings ? record : (parts.settings ?? {})
+    const { idleTimeoutMs, persistent, absoluteTimeoutMs }: SessionSettings = keepsSettings
+      ? record
+      : (parts.settings ?? {})
     const next = new SessionData({
       id: newSessionId(record.id),
       tokenHash,
@@ -430,9 +435,11 @@ export class Lifecycle implements ActivitySource {
       updatedAt: now,
       lastAccessedAt: now,
       expiresAt: 0,
-      absoluteExpiresAt: startsAfresh
-        ? Math.max(this.times.absoluteEnd(now), now + (idleTimeoutMs ?? 0))
-        : record.absoluteExpiresAt,
+      absoluteExpiresAt: !startsAfresh
+        ? record.absoluteExpiresAt
+        : keepsSettings
+          ? this.times.absoluteEndLike(record, now)
+          : this.times.absoluteEnd(now, absoluteTimeoutMs),
       idleTimeoutMs,
       persistent,
       userId: parts.userId,

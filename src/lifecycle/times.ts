@@ -1,7 +1,9 @@
 // All arithmetic of time: idle and absolute end, touch, renewal, what the store is told to keep. Nobody else adds
 // milliseconds to a session.
+import { textOfMs } from '../duration.js'
+import { invalidArgument, type SessionError } from '../errors.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
-import type { ExpiryReason, SessionData, SessionEnd } from '../record/session-data.js'
+import type { ExpiryReason, MetadataChange, SessionData, SessionEnd } from '../record/session-data.js'
 import { secondsLeft } from '../record/store.js'
 
 /** How a session ran out. */
@@ -13,6 +15,8 @@ type TimeOptions = Pick<
   | 'clock'
   | 'idleTimeoutMs'
   | 'absoluteTimeoutMs'
+  | 'longestIdleMs'
+  | 'longestAbsoluteMs'
   | 'touchIntervalMs'
   | 'logicalIdTimeoutMs'
   | 'renewAfterMs'
@@ -43,8 +47,42 @@ export class Times {
   }
 
   /** When a session that began at `start` is over whatever happens. */
-  absoluteEnd(start: number): number {
-    return start + this.#options.absoluteTimeoutMs
+  absoluteEnd(start: number, ownMs?: number): number {
+    return start + (ownMs ?? this.#options.absoluteTimeoutMs)
+  }
+
+  /** The same for a session that begins again at `start` with the settings of `before`: timeouts of its own go over. */
+  absoluteEndLike(before: SessionData, start: number): number {
+    if (before.idleTimeoutMs === undefined) return this.absoluteEnd(start)
+    return start + Math.min(before.absoluteExpiresAt - before.createdAt, this.#options.longestAbsoluteMs)
+  }
+
+  /**
+   * What gives one session timeouts of its own. `null` goes back to the idle timeout of all. The absolute timeout counts from
+   * creation or login: choosing it in every request makes no session that never ends. Nothing else moves it.
+   * @throws {SessionError} `INVALID_ARGUMENT` for what a preset forbids, and an idle timeout beyond the absolute one.
+   */
+  ownTimeouts(
+    { createdAt, absoluteExpiresAt }: Pick<SessionData, 'createdAt' | 'absoluteExpiresAt'>,
+    idleMs: number | null,
+    absoluteMs?: number,
+  ): Pick<MetadataChange, 'idleTimeoutMs' | 'absoluteExpiresAt'> {
+    const { longestIdleMs, longestAbsoluteMs } = this.#options
+    if (absoluteMs !== undefined && absoluteMs > longestAbsoluteMs) throw forbidden('absolute', longestAbsoluteMs)
+    if (idleMs !== null && idleMs > longestIdleMs) throw forbidden('idle', longestIdleMs)
+    const wholeMs = absoluteMs ?? absoluteExpiresAt - createdAt
+    if (idleMs !== null && idleMs > wholeMs) {
+      const [idle, whole] = [textOfMs(idleMs), textOfMs(wholeMs)]
+      throw invalidArgument(
+        `setExpiry() and cookie.maxAge: ${idle} is longer than the absolute timeout, ${whole}, which ends a session whatever ` +
+          `happens. For a session that lives so long, write setExpiry('${idle}', { absoluteTimeout: '${idle}' }); with ` +
+          'persistent: true, its cookie outlives the browser window. For all sessions, set the option absoluteTimeout.',
+      )
+    }
+    return {
+      idleTimeoutMs: idleMs ?? undefined,
+      ...(absoluteMs !== undefined && { absoluteExpiresAt: createdAt + absoluteMs }),
+    }
   }
 
   /** When a session that was active at `at` ends if nothing more happens. */
@@ -98,4 +136,10 @@ export class Times {
     const shortestMs = Math.min(record.idleTimeoutMs ?? Number.POSITIVE_INFINITY, logicalIdTimeoutMs)
     return Math.min(touchIntervalMs, shortestMs / 10)
   }
+}
+
+function forbidden(which: 'idle' | 'absolute', longestMs: number): SessionError {
+  return invalidArgument(
+    `setExpiry() and cookie.maxAge: the preset allows an ${which} timeout of ${textOfMs(longestMs)} at most.`,
+  )
 }

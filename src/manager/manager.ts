@@ -1,8 +1,10 @@
 // `SessionManager`: sessions without a request, for scripts, jobs and admin pages, and the middleware made of the same.
 
+import type { Duration } from '../duration.js'
 import { invalidOption, SessionError } from '../errors.js'
 import type { SessionEvents } from '../events/events.js'
 import { Lifecycle } from '../lifecycle/lifecycle.js'
+import { type ExpiryOptions, resolveExpiry } from '../options/expiry-options.js'
 import type { SessionOptions } from '../options/options.js'
 import { resolveOptions } from '../options/resolve-options.js'
 import type { SessionNotes } from '../record/notes.js'
@@ -215,6 +217,21 @@ export class SessionManager {
   async refresh(id: string): Promise<boolean> {
     const record = await this.#engine.reload(checkId(id))
     return record !== null && (await this.#engine.touch(record)) !== null
+  }
+
+  /**
+   * Gives a live session its own idle timeout, and with `absoluteTimeout` its own absolute one, as `session.setExpiry()` does.
+   * Resolves to whether it was alive. A persistent cookie follows with a later response.
+   * @throws {SessionError} `INVALID_ARGUMENT` for an idle timeout beyond the absolute one, and for what the preset forbids.
+   */
+  async setExpiry(id: string, idleTimeout: Duration, options: ExpiryOptions = {}): Promise<boolean> {
+    const { idleMs, absoluteMs, persistent } = resolveExpiry(idleTimeout, options)
+    const record = await this.#engine.reload(checkId(id))
+    if (record === null) return false
+    const timeouts = this.#engine.times.ownTimeouts(record, idleMs, absoluteMs)
+    const metadata = persistent === undefined ? timeouts : { ...timeouts, persistent }
+    const change = this.#engine.change(record, { metadata, isPassive: true })
+    return (await this.#engine.update(record, change)).status === 'updated'
   }
 
   /**

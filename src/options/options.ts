@@ -39,7 +39,8 @@ export interface SessionOptions {
    */
   idleTimeout?: Duration | undefined
   /**
-   * A session ends this long after its creation or login, whatever its activity.
+   * A session ends this long after its creation or login, whatever its activity. Only `setExpiry()` with an
+   * `absoluteTimeout` of its own gives one session another.
    * @default '12h', or by the preset
    */
   absoluteTimeout?: Duration | undefined
@@ -205,8 +206,9 @@ export interface ResolvedSessionOptions {
   readonly cookie: ResolvedCookie
   readonly idleTimeoutMs: number
   readonly absoluteTimeoutMs: number
-  /** The longest idle timeout that a session may choose for itself; `Infinity` when there is none. */
-  readonly longestExpiryMs: number
+  /** The longest timeouts that a session may choose for itself; `Infinity` when there is no preset that says so. */
+  readonly longestIdleMs: number
+  readonly longestAbsoluteMs: number
   readonly touchIntervalMs: number
   readonly renewGraceMs: number
   readonly renewAfterMs: number

@@ -120,8 +120,7 @@ export function resolveOptions(
     cookie: resolveCookie(options.secret, options.cookie ?? {}),
     idleTimeoutMs,
     absoluteTimeoutMs,
-    longestExpiryMs:
-      options.preset === 'aal3' ? milliseconds(PRESETS.aal3.idleTimeout, 'preset') : Number.POSITIVE_INFINITY,
+    ...longestOf(options.preset, idleTimeoutMs, absoluteTimeoutMs),
     touchIntervalMs:
       options.touchInterval === undefined
         ? Math.min(DEFAULTS.longestTouchIntervalMs, idleTimeoutMs / 10)
@@ -202,6 +201,23 @@ function resolveTimeouts(options: SessionOptions): { idleTimeoutMs: number; abso
     )
   }
   return { idleTimeoutMs, absoluteTimeoutMs }
+}
+
+/** A session may choose no more than its preset has, or than the options that go before it. */
+function longestOf(
+  preset: SessionOptions['preset'],
+  idleTimeoutMs: number,
+  absoluteTimeoutMs: number,
+): Pick<ResolvedSessionOptions, 'longestIdleMs' | 'longestAbsoluteMs'> {
+  if (preset === undefined)
+    return { longestIdleMs: Number.POSITIVE_INFINITY, longestAbsoluteMs: Number.POSITIVE_INFINITY }
+  const { idleTimeout, absoluteTimeout } = PRESETS[preset]
+  return {
+    // The standard has no idle timeout for the first.
+    longestIdleMs:
+      preset === 'aal1' ? Number.POSITIVE_INFINITY : Math.max(milliseconds(idleTimeout, 'preset'), idleTimeoutMs),
+    longestAbsoluteMs: Math.max(milliseconds(absoluteTimeout, 'preset'), absoluteTimeoutMs),
+  }
 }
 
 /** A number beyond a minute was meant as milliseconds. */

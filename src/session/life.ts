@@ -1,10 +1,11 @@
 // What a handler does with a session as a whole. Each operation acts at once, in the order of the calls: when its promise
 // resolves, the store has confirmed it.
 
-import { type Duration, milliseconds } from '../duration.js'
+import type { Duration } from '../duration.js'
 import { invalidArgument, isSessionError } from '../errors.js'
 import { newLogicalId } from '../ids.js'
 import type { RegenerationParts } from '../lifecycle/lifecycle.js'
+import { type ExpiryOptions, resolveExpiry } from '../options/expiry-options.js'
 import type { SessionData } from '../record/session-data.js'
 import { create, NO_CHANGES, storeChanges, touchNow } from './commit.js'
 import {
@@ -53,8 +54,8 @@ export function touch(state: SessionState): Promise<void> {
   })
 }
 
-export async function setExpiry(state: SessionState, duration: Duration): Promise<void> {
-  chooseExpiry(state, milliseconds(duration, 'setExpiry()'))
+export async function setExpiry(state: SessionState, duration: Duration, options: ExpiryOptions): Promise<void> {
+  chooseExpiry(state, resolveExpiry(duration, options))
   return save(state)
 }
 
@@ -98,7 +99,7 @@ export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
     if (state.standing !== 'ended') state.requireWritable()
     const choice = state.expiryChoice
     if (record === null || state.standing === 'ended') {
-      if (choice !== null) chooseExpiry(next, choice.ms, choice.persistent)
+      if (choice !== null) chooseExpiry(next, choice)
       next.cookie = state.cookie
       handOver(state, next)
       return next

@@ -1,8 +1,8 @@
 // What a response tells the client of its session: which token, until when, and when the cookie must be sent again.
-import { invalidArgument } from '../errors.js'
 import type { IssuedSession, SessionSettings } from '../lifecycle/lifecycle.js'
+import type { ResolvedExpiry } from '../options/expiry-options.js'
 import type { SessionData } from '../record/session-data.js'
-import type { ExpiryChoice, SessionState } from './state.js'
+import type { SessionState } from './state.js'
 
 /** What the cookie must hold, or `null` when this request does not know the token. */
 export function cookieContent(state: SessionState): { id: string; token: string; maxAgeSeconds?: number } | null {
@@ -67,37 +67,40 @@ export function expiresAt(state: SessionState): number {
 
 /** Whether this request chose that the session is over with its response. */
 function endsNow({ expiryChoice }: SessionState): boolean {
-  return expiryChoice?.ms === 0
+  return expiryChoice?.idleMs === 0
 }
 
 /**
- * Notes this session's own idle timeout, to be stored with the next write. `null` goes back to the default; with 0 the session
- * is over as soon as the response can be made.
+ * Notes this session's own timeouts, to be stored with the next write. An idle timeout of `null` goes back to the default; with 0
+ * the session is over as soon as the response can be made.
  * @throws {SessionError} `INVALID_ARGUMENT`, and what a session that cannot be written throws.
  */
-export function chooseExpiry(state: SessionState, ms: number | null, persistent?: boolean): void {
+export function chooseExpiry(state: SessionState, { idleMs, absoluteMs, persistent }: ResolvedExpiry): void {
   state.requireWritable()
-  const { longestExpiryMs } = state.lifecycle.options
-  if (ms !== null && ms > longestExpiryMs) {
-    throw invalidArgument(
-      `setExpiry() and cookie.maxAge: the preset 'aal3' allows ${longestExpiryMs / 60_000} minutes at most.`,
-    )
-  }
   const { createdAt, absoluteExpiresAt } = state.record ?? newTimes(state)
-  state.expiryChoice = { ms, persistent: persistent ?? state.expiryChoice?.persistent }
-  // Counted from creation: asking for it in every request must not make a session that never ends.
+  const times = { createdAt, absoluteExpiresAt: state.metadata.absoluteExpiresAt ?? absoluteExpiresAt }
+  const timeouts = state.lifecycle.times.ownTimeouts(times, idleMs, absoluteMs)
+  const before = state.expiryChoice
+  state.expiryChoice = {
+    idleMs,
+    absoluteMs: absoluteMs ?? before?.absoluteMs,
+    persistent: persistent ?? before?.persistent,
+  }
+  const { idleTimeoutMs, persistent: isKept } = settingsOf(state.expiryChoice)
   state.metadata = {
     ...state.metadata,
-    ...settingsOf(state.expiryChoice),
-    ...(ms !== null && { absoluteExpiresAt: Math.max(absoluteExpiresAt, createdAt + ms) }),
+    ...timeouts,
+    idleTimeoutMs,
+    ...(isKept !== undefined && { persistent: isKept }),
   }
   state.noticeLateChange()
 }
 
 /** What a choice makes of a session's own settings. */
-export function settingsOf({ ms, persistent }: ExpiryChoice): SessionSettings {
+export function settingsOf({ idleMs, absoluteMs, persistent }: ResolvedExpiry): SessionSettings {
   return {
-    idleTimeoutMs: ms === 0 ? LAST_MOMENT_MS : (ms ?? undefined),
+    idleTimeoutMs: idleMs === 0 ? LAST_MOMENT_MS : (idleMs ?? undefined),
+    absoluteTimeoutMs: absoluteMs,
     ...(persistent !== undefined && { persistent }),
   }
 }

@@ -25,7 +25,7 @@ export class SessionCookie {
   }
   set maxAge(ms: number | Date | null | undefined | false) {
     if (ms === null || ms === undefined || ms === false) {
-      chooseExpiry(this.#state, null, false)
+      chooseExpiry(this.#state, { idleMs: null, persistent: false })
       return
     }
     const left = ms instanceof Date ? ms.getTime() - this.#state.lifecycle.now() : ms
@@ -34,7 +34,7 @@ export class SessionCookie {
         'cookie.maxAge is milliseconds as a number, at most ten years, or a Date; null ends the cookie with the browser window.',
       )
     }
-    chooseExpiry(this.#state, left > 0 ? Math.max(1, Math.round(left)) : 0, true)
+    chooseExpiry(this.#state, { idleMs: left > 0 ? Math.max(1, Math.round(left)) : 0, persistent: true })
   }
 
   /** As `maxAge`, as a time. */

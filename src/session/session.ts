@@ -2,6 +2,7 @@
 
 import type { Duration } from '../duration.js'
 import { SessionError } from '../errors.js'
+import type { ExpiryOptions } from '../options/expiry-options.js'
 import { hiddenFieldError, isHiddenField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
 import { NO_CONTEXT } from '../record/session-info.js'
@@ -301,13 +302,14 @@ export class Session {
   }
 
   /**
-   * This session's own idle timeout. An absolute timeout that comes earlier than that after the session's creation moves
-   * there. Stored at once when the session is. For "remember me" the cookie has to be persistent, too: set
-   * `cookie.maxAge`, which does both.
-   * @throws {SessionError} `INVALID_ARGUMENT` beyond the idle timeout of the preset `'aal3'`, and as `save()`.
+   * This session's own idle timeout, and with `absoluteTimeout` its own absolute one, which nothing else moves. For "remember
+   * me": `setExpiry('30d', { absoluteTimeout: '30d', persistent: true })`. Both go over at login and are stored at once
+   * when the session is.
+   * @throws {SessionError} `INVALID_ARGUMENT` for an idle timeout beyond the absolute one, and for what the preset forbids;
+   *   `INVALID_OPTION` for what is no duration; and as `save()`.
    */
-  setExpiry(duration: Duration): Promise<void> {
-    return unlessIgnored(life.setExpiry(this[STATE], duration))
+  setExpiry(idleTimeout: Duration, options: ExpiryOptions = {}): Promise<void> {
+    return unlessIgnored(life.setExpiry(this[STATE], idleTimeout, options))
   }
 
   /**

@@ -7,6 +7,7 @@ import type { ActivityRequest } from '../events/activity-hook.js'
 import type { SessionEventMap } from '../events/events.js'
 import { derivedLogicalId, type newToken } from '../ids.js'
 import type { FoundSession, Lifecycle } from '../lifecycle/lifecycle.js'
+import type { ResolvedExpiry } from '../options/expiry-options.js'
 import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
 import type { MetadataChange, SessionContext, SessionData } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
@@ -36,12 +37,6 @@ export interface SessionHost {
 
 /** How `SessionState` begins: from a loaded session, anew, after one that is over, or with the store out of reach. */
 export type SessionOrigin = FoundSession | { readonly ended: EndedSession } | 'new' | 'unavailable'
-
-/** What a request chose of the idle timeout (`null`: the default; 0: the session is over) and of the cookie. */
-export interface ExpiryChoice {
-  readonly ms: number | null
-  readonly persistent: boolean | undefined
-}
 
 /** A logical ID that gives way to the next; see the event of that name. */
 export type Boundary = Pick<SessionEventMap['boundary'], 'from' | 'to' | 'cause'>
@@ -84,8 +79,8 @@ export class SessionState {
   cookie: 'keep' | 'set' | 'clear' = 'keep'
   /** Attributes that this response chose for the cookie. */
   cookieAttributes: CookieAttributes = {}
-  /** How long the session and its cookie live, when this request chose that: it goes over to a session that follows. */
-  expiryChoice: ExpiryChoice | null = null
+  /** How long the session and its cookie live, when this request chose that (0: it is over): goes over to a session that follows. */
+  expiryChoice: ResolvedExpiry | null = null
   /** The secret of the cookie to set; unknown once another request has renewed it. */
   token: string | undefined
   /** What a response that does not wait has told the client: the token of a session to be created, and a session's end. */

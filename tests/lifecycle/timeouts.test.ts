@@ -237,7 +237,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       const short = rig.stranger()
       await rig.ask((session) => session.set('n', 1).setExpiry('5m'), short)
       const long = rig.stranger()
-      await rig.ask((session) => session.set('n', 1).setExpiry('2d'), long)
+      await rig.ask((session) => session.set('n', 1).setExpiry('2d', { absoluteTimeout: '2d' }), long)
       rig.clock.advance(5 * MINUTE - 1)
       expect(await isAlive(rig, short.clone())).toBe(true)
       rig.clock.advance(5 * MINUTE)
@@ -248,6 +248,72 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       expect(await isAlive(rig, long)).toBe(true)
       rig.clock.advance(DAY)
       expect(await isAlive(rig, long)).toBe(false)
+    })
+
+    test.each<[string, (session: Session) => unknown]>([
+      ['setExpiry()', (session) => session.setExpiry('60d')],
+      [
+        'cookie.maxAge',
+        (session) => {
+          session.cookie.maxAge = 60 * DAY
+        },
+      ],
+      [
+        'cookie.expires',
+        (session) => {
+          session.cookie.expires = new Date(Date.now() + 60 * DAY)
+        },
+      ],
+    ])('by %s cannot pass the absolute timeout, and says what to write', async (_how, choose) => {
+      const rig = await begin({ absoluteTimeout: '12h', clock: undefined as never })
+      const refused = await refusal(rig.ask(async (session) => void (await choose(session))))
+      expect(refused).toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringMatching(/longer than the absolute timeout, 12h.*absoluteTimeout: '60d'/),
+      })
+      const { createdAt, absoluteExpiresAt, expiresAt } = await recordOf(rig)
+      expect(absoluteExpiresAt - createdAt).toBe(12 * HOUR)
+      expect(expiresAt).toBeLessThanOrEqual(absoluteExpiresAt)
+    })
+
+    test('with an absolute timeout of its own ends then, whatever happens', async () => {
+      const rig = await begin({ idleTimeout: '30m', absoluteTimeout: '12h' })
+      const start = rig.clock.now()
+      const chooses = (session: Session): Promise<void> =>
+        session.setExpiry('30d', { absoluteTimeout: '60d', persistent: true })
+      await rig.ask(chooses)
+      expect(rig.answer?.setCookies[0]).toMatch(/Max-Age=2592000(;|$)/)
+      for (let day = 20; day < 60; day += 20) {
+        rig.clock.set(start + day * DAY)
+        // Asked for in every request, it still counts from the beginning.
+        await rig.ask(chooses)
+        expect((await recordOf(rig)).absoluteExpiresAt).toBe(start + 60 * DAY)
+      }
+      rig.clock.set(start + 60 * DAY - 1)
+      expect(await isAlive(rig)).toBe(true)
+      rig.clock.set(start + 60 * DAY)
+      expect(await isAlive(rig)).toBe(false)
+    })
+
+    test('may be given by the manager, longer or shorter, and a login begins it anew', async () => {
+      const rig = await begin({ idleTimeout: '30m', absoluteTimeout: '12h' })
+      const start = rig.clock.now()
+      expect(await rig.manager.setExpiry(idOf(rig.client), '20d', { absoluteTimeout: '40d' })).toBe(true)
+      expect(await recordOf(rig)).toMatchObject({ absoluteExpiresAt: start + 40 * DAY, expiresAt: start + 20 * DAY })
+      rig.clock.advance(10 * DAY)
+      await rig.ask((session) => session.login('ann'))
+      expect((await recordOf(rig)).absoluteExpiresAt).toBe(start + 50 * DAY)
+      expect(await rig.manager.setExpiry(idOf(rig.client), '5m', { absoluteTimeout: '10m' })).toBe(true)
+      rig.clock.advance(5 * MINUTE)
+      expect(await isAlive(rig)).toBe(false)
+      expect(await rig.manager.setExpiry(idOf(rig.client), '5m')).toBe(false)
+    })
+
+    test('is refused by name when it is misspelt', async () => {
+      const rig = await begin()
+      const misspelt = { absolutetimeout: '1d' } as object
+      const refused = await refusal(rig.ask((session) => session.setExpiry('1h', misspelt)))
+      expect(refused.message).toMatch(/Did you mean absoluteTimeout\?/)
     })
 
     test('reaches cookie and store alike, at once', async () => {
@@ -531,6 +597,28 @@ describe('presets by NIST SP 800-63B-4', () => {
     expect(() => describeOptions({ preset: 'aal3', absoluteTimeout: '13h' })).toThrow(/absoluteTimeout.*12h.*AAL3/)
   })
 
+  test.each([
+    ['aal1', '31d', '30d'],
+    ['aal2', '25h', '1d'],
+    ['aal3', '13h', '12h'],
+  ] as const)(
+    '%s refuses an absolute timeout of %s for one session, from within and from outside',
+    async (preset, longer, longest) => {
+      const ground = GROUNDS[0]?.[1]() as Ground
+      const rig = await Rig.start(ground, { preset })
+      rig.client = await rig.login('ann')
+      const id = idOf(rig.client)
+      const refused = { code: 'INVALID_ARGUMENT', message: expect.stringContaining(`absolute timeout of ${longest}`) }
+      const end = (await rig.manager.get(id))?.absoluteExpiresAt
+      const within = rig.ask((session) => session.setExpiry('15m', { absoluteTimeout: longer }))
+      expect(await refusal(within)).toMatchObject(refused)
+      await expect(rig.manager.setExpiry(id, '15m', { absoluteTimeout: longer })).rejects.toMatchObject(refused)
+      await expect(rig.manager.setExpiry(id, '60d')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
+      expect((await rig.manager.get(id))?.absoluteExpiresAt).toEqual(end)
+      await closeRigs()
+    },
+  )
+
   test('aal3 holds for the expiry that a session chooses, too', async () => {
     const ground = GROUNDS[0]?.[1]() as Ground
     const rig = await Rig.start(ground, { preset: 'aal3' })
@@ -538,7 +626,7 @@ describe('presets by NIST SP 800-63B-4', () => {
     await rig.ask((session) => session.setExpiry('15m'))
     expect(await refusal(rig.ask((session) => session.setExpiry('16m')))).toMatchObject({
       code: 'INVALID_ARGUMENT',
-      message: expect.stringMatching(/aal3.*15 minutes/),
+      message: expect.stringMatching(/preset.*idle timeout of 15m/),
     })
     const maxAge = rig.ask((session) => {
       session.cookie.maxAge = HOUR

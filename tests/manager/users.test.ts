@@ -198,7 +198,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       expect(await idsOf(rig, 'ann')).toEqual([idOf(rig.client)])
       await rig.ask(async (session) => void (await session.regenerate({ keep: true })))
       expect(await idsOf(rig, 'ann')).toEqual([idOf(rig.client)])
-      await rig.ask((session) => session.setExpiry('10h'))
+      await rig.ask((session) => session.setExpiry('10h', { absoluteTimeout: '10h' }))
       rig.clock.advance(9 * HOUR)
       expect(await rig.whoIs()).toBe('ann')
       expect(await idsOf(rig, 'ann')).toEqual([idOf(rig.client)])
@@ -686,7 +686,11 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       ],
       ['a logout', ['end', 'users.remove'], (rig) => rig.ask((session) => session.logout())],
       ['revokeUser()', ['users.evict', 'end', 'users.remove'], (rig) => rig.manager.revokeUser('bob')],
-      ['a longer life', ['users.add', 'update'], (rig) => rig.ask((session) => session.setExpiry('20h'))],
+      [
+        'a longer life',
+        ['users.add', 'update'],
+        (rig) => rig.ask((session) => session.setExpiry('20h', { absoluteTimeout: '20h' })),
+      ],
     ]
     const CASES = ACTS.flatMap(([name, steps, act]) => steps.map((step) => [name, step, act] as const))
 

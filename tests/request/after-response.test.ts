@@ -120,7 +120,7 @@ describe("commit: 'after-response'", () => {
         if (req.query['days']) req.session.cookie.maxAge = Number(req.query['days']) * 86_400_000
         res.end()
       },
-      { commit: 'after-response', cookie: { persistent: true }, idleTimeout: '30m' },
+      { commit: 'after-response', cookie: { persistent: true }, idleTimeout: '30m', absoluteTimeout: '2d' },
     )
     const first = await client.get('/fill')
     expect(first.setCookies[0]).toMatch(/Max-Age=1800/)
@@ -129,7 +129,7 @@ describe("commit: 'after-response'", () => {
       expect((await client.get('/')).setCookies[0]).toMatch(/Max-Age=1800/)
     }
     expect((await client.get('/')).setCookies).toEqual([])
-    // Two days from the creation of the session, 80 minutes ago.
+    // Two days from now would be beyond the absolute timeout: two days from the creation of the session, 80 minutes ago.
     expect((await client.get('/?days=2')).setCookies[0]).toMatch(/Max-Age=168000/)
   })
 })

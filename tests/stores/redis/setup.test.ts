@@ -91,7 +91,17 @@ describe('a failure of set-up is told with its reason', () => {
       throw new Error('NOAUTH Authentication required.')
     }
     const once = (): void => {}
-    const client = { status: 'ready', get: refuse, hgetall: refuse, del: refuse, evalsha: refuse, eval: refuse, once }
+    const client = {
+      status: 'ready',
+      get: refuse,
+      getrange: refuse,
+      strlen: refuse,
+      hgetall: refuse,
+      del: refuse,
+      evalsha: refuse,
+      eval: refuse,
+      once,
+    }
     const heard = session({ secret: SECRET, store: storeAt({ client }) })
     let event = ''
     heard.events.on('storeError', ({ error }) => {
