@@ -47,13 +47,15 @@ const DIRECTORY = resolve('node_modules/.cache/sojourn-docs')
 const VERSIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'docs/guides/express-4.md': { express: 'express4' },
 }
-const ENTRIES = {
-  index: 'src/index.ts',
-  redis: 'src/stores/redis.ts',
-  activity: 'src/features/activity/index.ts',
-  metrics: 'src/features/metrics.ts',
-  testing: 'src/testing/index.ts',
-}
+/** The package's entries, as the sources are found by them: `sojourn/redis` by `./src/stores/redis.ts`. */
+const { paths } = (
+  JSON.parse(readFileSync('tsconfig.json', 'utf8')) as {
+    compilerOptions: { paths: Readonly<Record<string, readonly [string]>> }
+  }
+).compilerOptions
+const ENTRIES = Object.fromEntries(
+  Object.entries(paths).map(([name, [file]]) => [name === 'sojourn' ? 'index' : name.replace('sojourn/', ''), file]),
+)
 
 /** Every page, from the root down. */
 export function pageNames(): string[] {
