@@ -56,10 +56,14 @@ export interface SessionEventMap {
     ended: readonly string[]
   }
   /**
-   * A session is over: told once, by the process that ended it, whatever event says more of it. One that ran out is told
-   * when a clean-up removes it, one that the store forgot by itself never.
+   * The ID of a session counts no more: told once, by the process that ended it, whatever event says more of it. Of one that
+   * ran out it is told when a clean-up removes it, of one that the store forgot by itself never.
+   *
+   * With `goesOn`, the session is not over: it goes on, with its fields, as `successor`, after `login()`, `reauthenticate()` or
+   * `regenerate({ keep: true })`; what is kept elsewhere for `id` is to follow it. Without it the session is over, even if
+   * another one, `successor`, took its place: after any other `regenerate()`.
    */
-  ended: { id: string; reason: EndReason }
+  ended: { id: string; userId: UserId; reason: EndReason; successor: string | undefined; goesOn: boolean }
   /** A session ran out; told each time that a cookie names it, and when a clean-up removes it. */
   expired: { id: string; userId: UserId; logicalId?: LogicalId; reason: ExpiryReason }
   /** A cookie that was good once named a session that has been ended. */

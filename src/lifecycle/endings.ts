@@ -34,14 +34,17 @@ export class Endings {
   }
 
   /** Ends a session, and what it became if it was regenerated in the meantime. One that is over already is no error. */
-  async end(id: string, ending: Ending): Promise<Ended> {
+  async end(session: Pick<SessionData, 'id' | 'userId'>, ending: Ending): Promise<Ended> {
     const end: SessionEnd = { ...ending, at: this.#times.now() }
     const ids: string[] = []
-    let next: string | undefined = id
+    let next: string | undefined = session.id
     let hasEnded = false
     while (next !== undefined && ids.length < MAX_SUCCESSORS) {
-      ids.push(next)
-      const result: EndResult = await this.#endOne(next, end)
+      const id: string = next
+      // What a session became may be another user's.
+      const userId = ids.length === 0 ? session.userId : await this.#userOf(id)
+      ids.push(id)
+      const result = await this.#endOne({ id, userId }, end)
       hasEnded ||= result.status === 'ended'
       next = result.status === 'over' ? result.successor : undefined
     }
@@ -50,20 +53,31 @@ export class Endings {
 
   /** Ends a session that ran out, but not what it became in its last moment. Resolves to whether this call ended it. */
   async expire(record: SessionData, end: Expiry): Promise<boolean> {
-    const { status } = await this.#endOne(record.id, end)
+    const { status } = await this.#endOne(record, end)
     if (status === 'ended') this.#events.emit('expired', { ...nameOf(record), reason: end.reason })
     return status === 'ended'
   }
 
-  /** Tells that a session is over, to whoever listens. */
-  tell(id: string, reason: EndReason): void {
-    if (this.#events.isHeard('ended')) this.#events.emit('ended', { id, reason })
+  /** Tells that a session gave way to another one, to whoever listens. */
+  tellRegenerated({ id, userId }: SessionData, successor: string, goesOn: boolean): void {
+    if (!this.#events.isHeard('ended')) return
+    this.#events.emit('ended', { id, userId, reason: 'regenerated', successor, goesOn })
   }
 
-  async #endOne(id: string, end: SessionEnd): Promise<EndResult> {
+  async #endOne({ id, userId }: Pick<SessionData, 'id' | 'userId'>, end: SessionEnd): Promise<EndResult> {
     const result = await this.#store.end(id, end, this.#retentionSeconds)
-    if (result.status === 'ended') this.tell(id, end.reason)
+    if (result.status === 'ended' && this.#events.isHeard('ended')) {
+      this.#events.emit('ended', { id, userId, reason: end.reason, successor: undefined, goesOn: false })
+    }
     return result
+  }
+
+  /** Whose session this is, for who listens. */
+  async #userOf(id: string): Promise<string | number | undefined> {
+    if (!this.#events.isHeard('ended')) return undefined
+    // A failure has been told as an event, and must not keep the session alive.
+    const record = await this.#store.get(id).catch(() => null)
+    return record === null || record === 'corrupt' ? undefined : record.userId
   }
 }
 

@@ -393,7 +393,7 @@ export class Lifecycle implements ActivitySource {
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
         const result = await this.#regenerateOnce(record.id, regeneration, ttl)
         if (result.status === 'too-large') throw tooLarge(result, limits)
-        if (result.status === 'regenerated') this.#endings.tell(record.id, 'regenerated')
+        if (result.status === 'regenerated') this.#endings.tellRegenerated(record, candidate.id, keep === 'all')
         return { isStored: result.status === 'regenerated', value: result }
       })
       if (placed.status === 'evicted') throw evicted()
@@ -456,7 +456,7 @@ export class Lifecycle implements ActivitySource {
    * no error. Resolves to whether this call ended anything.
    */
   async end({ id, userId }: Pick<SessionData, 'id' | 'userId'>, ending: Ending): Promise<boolean> {
-    const { hasEnded, ids } = await this.#endings.end(id, ending)
+    const { hasEnded, ids } = await this.#endings.end({ id, userId }, ending)
     await this.users.forget(userId, ids)
     return hasEnded
   }

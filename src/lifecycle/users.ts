@@ -86,7 +86,7 @@ export class Users {
     return this.#endEntries(userId, entries, async (id) => {
       const record = this.#options.activity && (await this.#store.get(id))
       const logicalId = record && record !== 'corrupt' ? record.logicalId : undefined
-      const { hasEnded } = await this.#endings.end(id, ending)
+      const { hasEnded } = await this.#endings.end({ id, userId }, ending)
       if (hasEnded) this.#events.emit('revoked', { id, userId, logicalId, by: ending.by, detail: ending.detail })
       return hasEnded
     })
@@ -178,7 +178,7 @@ export class Users {
   async #endEvicted(login: SessionData, userId: string | number, entries: readonly UserEntry[]): Promise<void> {
     const ended: string[] = []
     await this.#endEntries(userId, entries, async (id) => {
-      const { hasEnded } = await this.#endings.end(id, { reason: 'limit' })
+      const { hasEnded } = await this.#endings.end({ id, userId }, { reason: 'limit' })
       if (hasEnded) ended.push(id)
       return hasEnded
     })
@@ -186,7 +186,7 @@ export class Users {
   }
 
   async #endPlaced(record: SessionData, userId: string | number, reason: 'limit' | 'destroyed'): Promise<void> {
-    const { ids } = await this.#endings.end(record.id, { reason })
+    const { ids } = await this.#endings.end(record, { reason })
     await this.forget(userId, ids)
   }
 
