@@ -328,13 +328,35 @@ export class Lifecycle implements ActivitySource {
     return { status: 'updated', record: result.record ?? applyChange(record, applied).record ?? record }
   }
 
-  /** Moves the idle timeout forward. Resolves to the record as it then is, or to `null` when it has ended. */
-  async touch(record: SessionData): Promise<SessionData | null> {
+  /**
+   * Moves the idle timeout forward; `isTold` says whether the client's cookie moves with it. Resolves to the record as it then
+   * is, or to `null` when it has ended.
+   */
+  async touch(record: SessionData, isTold: boolean): Promise<SessionData | null> {
+    const metadata = this.cookieNote(record, isTold)
+    if (metadata !== undefined) {
+      const change = this.change(record, { metadata })
+      const ttlSeconds = this.times.ttlSeconds(change, change.at)
+      const result = await this.#store.update(record.id, change, ttlSeconds)
+      if (result.status !== 'updated') return null
+      return result.record ?? applyChange(record, change).record
+    }
     const at = record.effectiveNow(this.now())
     const expiresAt = this.times.nextEnd(record, at)
     const ttl = secondsLeft({ expiresAt }, at)
     const isTouched = await this.#store.touch(record.id, ttl, at, this.options.retentionSeconds)
     return isTouched ? record.with({ lastAccessedAt: at, expiresAt: Math.max(record.expiresAt, expiresAt) }) : null
+  }
+
+  /**
+   * What is to be noted when the session's end moves, so that the next response knows whether the client's persistent cookie
+   * lags behind; mostly nothing.
+   */
+  cookieNote(record: SessionData, isTold: boolean): Pick<MetadataChange, 'cookieEndsAt'> | undefined {
+    const { cookieEndsAt, expiresAt, persistent } = record
+    if (isTold) return cookieEndsAt === undefined ? undefined : { cookieEndsAt: undefined }
+    const isPersistent = persistent ?? this.options.cookie.persistent
+    return isPersistent && cookieEndsAt === undefined ? { cookieEndsAt: expiresAt } : undefined
   }
 
   /**

@@ -105,9 +105,11 @@ export class Times {
     return this.now() - lastAccessedAt >= this.#options.logicalIdTimeoutMs
   }
 
-  /** Whether the recorded last access is old enough to be moved. */
+  /** Whether the recorded last access is old enough to be moved, or the client's cookie lags behind as far. */
   isTouchDue(record: SessionData): boolean {
-    return this.now() - record.lastAccessedAt >= this.#touchIntervalMs(record)
+    const intervalMs = this.#touchIntervalMs(record)
+    if (this.now() - record.lastAccessedAt >= intervalMs) return true
+    return record.cookieEndsAt !== undefined && record.expiresAt - record.cookieEndsAt >= intervalMs
   }
 
   /**

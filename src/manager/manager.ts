@@ -216,7 +216,7 @@ export class SessionManager {
   /** Moves the idle timeout of a live session forward from now. Resolves to whether it was alive. */
   async refresh(id: string): Promise<boolean> {
     const record = await this.#engine.reload(checkId(id))
-    return record !== null && (await this.#engine.touch(record)) !== null
+    return record !== null && (await this.#engine.touch(record, false)) !== null
   }
 
   /**

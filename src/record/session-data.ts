@@ -27,6 +27,11 @@ export interface SessionDataInit {
   readonly idleTimeoutMs?: number | undefined
   /** Whether the cookie outlives the browser session, when this session has its own answer. */
   readonly persistent?: boolean | undefined
+  /**
+   * When the client's persistent cookie ends, as far as it was told, once the session's end has moved without it: by a socket,
+   * a stream, or the manager.
+   */
+  readonly cookieEndsAt?: number | undefined
   /** Who is logged in. */
   readonly userId?: string | number | undefined
   /** The application's own correlation ID, once it differs from the one that the session ID stands for. */
@@ -86,6 +91,7 @@ export interface MetadataChange {
   readonly idleTimeoutMs?: number | undefined
   readonly absoluteExpiresAt?: number
   readonly persistent?: boolean | undefined
+  readonly cookieEndsAt?: number | undefined
   readonly userId?: string | number | undefined
   readonly logicalId?: string
   readonly previousToken?: PreviousToken | undefined
@@ -192,6 +198,7 @@ export interface SessionDataJSON {
   absoluteExpiresAt: string
   idleTimeoutMs?: number
   persistent?: boolean
+  cookieEndsAt?: string
   userId?: string | number
   logicalId?: string
   context?: SessionContext
@@ -218,6 +225,7 @@ export class SessionData {
   readonly absoluteExpiresAt: number
   readonly idleTimeoutMs: number | undefined
   readonly persistent: boolean | undefined
+  readonly cookieEndsAt: number | undefined
   readonly userId: string | number | undefined
   readonly logicalId: string | undefined
   readonly context: SessionContext | undefined
@@ -238,6 +246,7 @@ export class SessionData {
     this.absoluteExpiresAt = init.absoluteExpiresAt
     this.idleTimeoutMs = init.idleTimeoutMs
     this.persistent = init.persistent
+    this.cookieEndsAt = init.cookieEndsAt
     this.userId = init.userId
     this.logicalId = init.logicalId
     this.context = frozen(init.context)
@@ -295,6 +304,7 @@ export class SessionData {
       absoluteExpiresAt: iso(this.absoluteExpiresAt),
       ...(this.idleTimeoutMs !== undefined && { idleTimeoutMs: this.idleTimeoutMs }),
       ...(this.persistent !== undefined && { persistent: this.persistent }),
+      ...(this.cookieEndsAt !== undefined && { cookieEndsAt: iso(this.cookieEndsAt) }),
       ...(this.userId !== undefined && { userId: this.userId }),
       ...(this.logicalId !== undefined && { logicalId: this.logicalId }),
       ...(this.context !== undefined && { context: this.context }),
@@ -337,6 +347,7 @@ export class SessionData {
       absoluteExpiresAt: time(record, 'absoluteExpiresAt'),
       idleTimeoutMs: idleTimeoutMs === undefined ? undefined : count(record, 'idleTimeoutMs'),
       persistent,
+      cookieEndsAt: record['cookieEndsAt'] === undefined ? undefined : time(record, 'cookieEndsAt'),
       userId,
       logicalId: logicalId === undefined ? undefined : text(record, 'logicalId'),
       context: context === undefined ? undefined : readContext(context),
@@ -477,7 +488,8 @@ export function applyRegeneration(
 
 /** The tombstone of a session: what it was, without its fields and without what only a live session needs. */
 export function applyEnd(record: SessionData, ended: SessionEnd): SessionData {
-  return record.with({ ended, previousToken: undefined, tokenSince: undefined, context: undefined, fields: [] })
+  const gone = { previousToken: undefined, tokenSince: undefined, cookieEndsAt: undefined, context: undefined }
+  return record.with({ ended, ...gone, fields: [] })
 }
 
 /** The end of a session that `regeneration` puts another one in the place of. */

@@ -5,6 +5,7 @@ import { type Left, pauseAfter } from '../lifecycle/turns.js'
 import type { SessionData } from '../record/session-data.js'
 import { storeChanges, takeUpdated } from './commit.js'
 import { keepLogicalId } from './logical-id.js'
+import { cookieNote } from './response-cookie.js'
 import { MAX_RACES, type SessionState } from './state.js'
 
 type Modify = (value: unknown) => unknown
@@ -52,7 +53,8 @@ async function race(
     fields.set(name, value)
     const write = fields.changeOf(name)
     const expect = { field: name, text: record.fields.get(name) }
-    const change = lifecycle.change(record, { ...write, expect, isPassive: state.host.isPassive })
+    const metadata = cookieNote(state)
+    const change = lifecycle.change(record, { ...write, expect, metadata, isPassive: state.host.isPassive })
     const result = await lifecycle.update(record, change)
     if (result.status === 'updated') {
       takeUpdated(state, change, result.record)

@@ -5,7 +5,15 @@ import { newToken } from '../ids.js'
 import type { SessionChange, SessionData } from '../record/session-data.js'
 import type { FieldChanges } from './fields.js'
 import { hasBoundary, keepLogicalId, startIfKnown, tellBoundary } from './logical-id.js'
-import { isPersistent, moveCookie, resendCookie, takeIssued, takeRenewed } from './response-cookie.js'
+import {
+  cookieNote,
+  isPersistent,
+  isTold,
+  moveCookie,
+  resendCookie,
+  takeIssued,
+  takeRenewed,
+} from './response-cookie.js'
 import { NO_METADATA, type SessionState } from './state.js'
 
 /** What the commit does next; `nextStep()` has the table. */
@@ -155,8 +163,10 @@ export async function create(state: SessionState, changes = state.fields.changes
 
 async function updateStored(state: SessionState, changes: FieldChanges | null): Promise<void> {
   if (hasBoundary(state)) await keepLogicalId(state)
+  if (changes === null && state.metadata === NO_METADATA) return
+  const note = cookieNote(state)
+  if (note !== undefined) state.metadata = { ...state.metadata, ...note }
   const metadata = state.metadata === NO_METADATA ? undefined : state.metadata
-  if (changes === null && metadata === undefined) return
   const record = state.record as SessionData
   const { isPassive } = state.host
   const change = state.lifecycle.change(record, { set: changes?.set, delete: changes?.delete, metadata, isPassive })
@@ -199,7 +209,7 @@ export async function touchNow(state: SessionState): Promise<void> {
   // Before the touch: by the time of last access the next request tells whether the logical ID is over.
   await keepLogicalId(state)
   if (state.record === null) return
-  const touched = await state.lifecycle.touch(state.record)
+  const touched = await state.lifecycle.touch(state.record, isTold(state))
   if (touched === null) throw state.ended()
   state.record = touched
   moveCookie(state)

@@ -1,7 +1,7 @@
 // What a response tells the client of its session: which token, until when, and when the cookie must be sent again.
 import type { IssuedSession, SessionSettings } from '../lifecycle/lifecycle.js'
 import type { ResolvedExpiry } from '../options/expiry-options.js'
-import type { SessionData } from '../record/session-data.js'
+import type { MetadataChange, SessionData } from '../record/session-data.js'
 import type { SessionState } from './state.js'
 
 /** What the cookie must hold, or `null` when this request does not know the token. */
@@ -27,6 +27,17 @@ export function resendCookie(state: SessionState): void {
 /** The session's end has moved: a persistent cookie has to move with it. */
 export function moveCookie(state: SessionState): void {
   if (isPersistent(state)) resendCookie(state)
+}
+
+/** What a write that moves the session's end notes of the client's cookie, if anything. */
+export function cookieNote(state: SessionState): Pick<MetadataChange, 'cookieEndsAt'> | undefined {
+  const { record, host, lifecycle } = state
+  return record === null || host.isPassive ? undefined : lifecycle.cookieNote(record, isTold(state))
+}
+
+/** Whether the client learns by this response when the session ends. */
+export function isTold({ host, promisedEnd, token }: SessionState): boolean {
+  return promisedEnd !== undefined || (token !== undefined && host.cookieOutlook() === 'open')
 }
 
 /** The session has a new token, which the response is to carry. */

@@ -530,20 +530,22 @@ const METADATA_OF = {
   l: 'logicalId',
   p: 'previousToken',
   k: 'tokenSince',
+  o: 'cookieEndsAt',
 } as const
 
 function encodeMetadata(metadata: MetadataChange): string {
-  const { userId, idleTimeoutMs, persistent, logicalId, previousToken, tokenSince } = metadata
+  const { userId, idleTimeoutMs, persistent, logicalId, previousToken, tokenSince, cookieEndsAt } = metadata
   const texts = {
     u: userId === undefined ? undefined : JSON.stringify(userId),
     i: idleTimeoutMs === undefined ? undefined : String(idleTimeoutMs),
     s: persistent === undefined ? undefined : persistent ? '1' : '0',
+    o: cookieEndsAt === undefined ? undefined : String(cookieEndsAt),
     l: logicalId === undefined ? undefined : escaped(logicalId),
     p: previousToken === undefined ? undefined : escaped(encodePrevious(previousToken)),
     k: tokenSince === undefined ? undefined : String(tokenSince),
   }
   let lines = ''
-  for (const key of ['u', 'i', 's', 'l', 'p', 'k'] as const) {
+  for (const key of ['u', 'i', 's', 'l', 'p', 'k', 'o'] as const) {
     const text = texts[key]
     if (text !== undefined) lines += `${key}\t${text}\n`
     else if (METADATA_OF[key] in metadata) lines += `${key}\n`

@@ -233,18 +233,30 @@ export const BASIC: Record<string, Check> = {
   'update() writes and removes metadata': async (store) => {
     const record = sample({ userId: 1 })
     await store.create(record.id, record, 60)
-    const metadata = { idleTimeoutMs: 5_000, persistent: true, absoluteExpiresAt: record.absoluteExpiresAt + 1_000 }
+    const cookieEndsAt = record.expiresAt - 1
+    const metadata = {
+      idleTimeoutMs: 5_000,
+      persistent: true,
+      cookieEndsAt,
+      absoluteExpiresAt: record.absoluteExpiresAt + 1_000,
+    }
     await store.update(record.id, { ...changeOf(record), metadata, expiresAt: record.lastAccessedAt + 5_000 }, 5)
     let updated = await must(store, record.id)
     equal(updated.idleTimeoutMs, 5_000, 'idleTimeoutMs')
     equal(updated.persistent, true, 'persistent')
+    equal(updated.cookieEndsAt, cookieEndsAt, 'cookieEndsAt')
     equal(updated.absoluteExpiresAt, record.absoluteExpiresAt + 1_000, 'absoluteExpiresAt')
     equal(updated.expiresAt, record.lastAccessedAt + 5_000, 'expiresAt, which an own idle timeout may move back')
     equal(updated.userId, 1, 'userId')
-    await store.update(record.id, changeOf(updated, { metadata: { userId: undefined, idleTimeoutMs: undefined } }), 60)
+    await store.update(
+      record.id,
+      changeOf(updated, { metadata: { userId: undefined, idleTimeoutMs: undefined, cookieEndsAt: undefined } }),
+      60,
+    )
     updated = await must(store, record.id)
     equal(updated.userId, undefined, 'removed userId')
     equal(updated.idleTimeoutMs, undefined, 'removed idleTimeoutMs')
+    equal(updated.cookieEndsAt, undefined, 'removed cookieEndsAt')
   },
   'update() that is no activity writes fields and metadata, and moves neither last access nor end': async (store) => {
     const record = sample({ fields: { a: '1' }, age: 10_000 })

@@ -22,6 +22,7 @@ type PackedRest = Partial<
     | 'tokenSince'
     | 'idleTimeoutMs'
     | 'persistent'
+    | 'cookieEndsAt'
     | 'userId'
     | 'logicalId'
     | 'context'
@@ -34,7 +35,7 @@ type PackedRest = Partial<
 export function pack(record: SessionData): string | null {
   const { tokenHash, generation, createdAt, previousToken, tokenSince, idleTimeoutMs, persistent, userId, ended } =
     record
-  const { logicalId, context } = record
+  const { cookieEndsAt, logicalId, context } = record
   const parts: string[] = ['', '\n']
   const lengths: number[] = []
   let total = 0
@@ -54,6 +55,7 @@ export function pack(record: SessionData): string | null {
     tokenSince,
     idleTimeoutMs,
     persistent,
+    cookieEndsAt,
     userId,
     logicalId,
     context,

@@ -172,6 +172,7 @@ function metadataLines(data: SessionData): [string, string][] {
   if (data.userId !== undefined) lines.push(['u', JSON.stringify(data.userId)])
   if (data.idleTimeoutMs !== undefined) lines.push(['i', String(data.idleTimeoutMs)])
   if (data.persistent !== undefined) lines.push(['s', data.persistent ? '1' : '0'])
+  if (data.cookieEndsAt !== undefined) lines.push(['o', String(data.cookieEndsAt)])
   if (data.logicalId !== undefined) lines.push(['l', escaped(data.logicalId)])
   if (data.context) lines.push(['c', encodeContext(data.context)])
   return lines
@@ -253,6 +254,7 @@ export function decodeRecord(id: string, text: string, maxFields = Number.POSITI
     userId: decodeUser(metadata.u),
     idleTimeoutMs: metadata.i === undefined ? undefined : Number(metadata.i),
     persistent: metadata.s === undefined ? undefined : metadata.s === '1',
+    cookieEndsAt: metadata.o === undefined ? undefined : Number(metadata.o),
     logicalId: metadata.l,
     context: decodeContext(metadata.c),
     epoch: epoch ?? 0,
@@ -265,8 +267,8 @@ export function decodeRecord(id: string, text: string, maxFields = Number.POSITI
 }
 
 type Metadata = { [name in Letter]?: string }
-type Letter = 'm' | 't' | 'p' | 'k' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
-const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'k', 'u', 'i', 's', 'l', 'c', 'b', 'x'])
+type Letter = 'm' | 't' | 'p' | 'k' | 'o' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
+const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'k', 'o', 'u', 'i', 's', 'l', 'c', 'b', 'x'])
 
 /** What `decodeLines()` finds besides metadata and fields. */
 interface Findings {
