@@ -27,12 +27,6 @@ export function statusOf<Status extends string>(
   return reply as [Status, ...unknown[]]
 }
 
-/** A list of texts. */
-export function textsOf(reply: unknown, operation: string): string[] {
-  if (!Array.isArray(reply) || !reply.every((each) => typeof each === 'string')) throw unknownReply(operation)
-  return reply
-}
-
 export function textOrNull(reply: unknown, operation: string): string | null {
   if (typeof reply !== 'string' && reply !== null) throw unknownReply(operation)
   return reply
