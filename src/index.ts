@@ -65,12 +65,11 @@ export {
 export type { HttpRequest } from './request/middleware.js'
 export { type RecentAuthOptions, requireRecentAuth } from './request/recent-auth.js'
 export type { HttpResponse } from './request/response.js'
+export type { ChangedByJson, CodecTypes, FieldValue, SessionFields } from './session/field-types.js'
 export type {
   FieldName,
-  FieldValue,
   Session,
   SessionCallback,
-  SessionFields,
   SessionMetadata,
 } from './session/session.js'
 export type { SessionCookie } from './session/session-cookie.js'

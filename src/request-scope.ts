@@ -26,3 +26,16 @@ export function runWithSession<T>(scope: object, task: () => T): T {
 export function runWithoutSession<Arg, T>(task: (arg: Arg) => T, arg: Arg): T {
   return current.run(undefined, task, arg)
 }
+
+/** What an activity tells of the request in which it happens. Only where activities are recorded. */
+const requests = new AsyncLocalStorage<() => object>()
+
+/** Runs `task`, and everything that it starts, so that `presentRequest()` is what `facts` says. */
+export function runForRequest<T>(facts: () => object, task: () => T): T {
+  return requests.run(facts, task)
+}
+
+/** The facts of the request that is being handled, or `undefined`. */
+export function presentRequest(): object | undefined {
+  return requests.getStore()?.()
+}

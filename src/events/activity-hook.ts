@@ -2,6 +2,7 @@
 
 import { SessionError } from '../errors.js'
 import { newActivityId } from '../ids.js'
+import { presentRequest } from '../request-scope.js'
 import { warnOfFailure } from '../warn.js'
 import type { SessionEvents } from './events.js'
 
@@ -46,6 +47,7 @@ export type SessionActivityType =
   | 'session.used-after-end'
   | 'session.limit'
   | 'session.boundary'
+  | 'session.forged-cookie'
   | 'session.request'
 
 /** What `session({ activity })` takes: called with each activity, at once. */
@@ -117,11 +119,12 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   if (source.recorder === undefined) return
   const tell = (
     type: SessionActivityType,
-    about: { id: string; userId: string | number | undefined; logicalId?: string | undefined },
+    about: { id?: string; userId?: string | number | undefined; logicalId?: string | undefined },
     details?: Readonly<Record<string, unknown>>,
   ): void => {
     const { id: sessionId, userId, logicalId } = about
-    recordActivity(source, { type, sessionId, logicalId, userId, details })
+    const request = presentRequest() as ActivityRequest | undefined
+    recordActivity(source, { type, sessionId, logicalId, userId, details, request })
   }
   events.on('created', (event) => tell('session.started', event))
   events.on('login', (event) => tell('session.login', event, { previousSessionId: event.previousId }))
@@ -136,6 +139,8 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   events.on('destroyed', (event) => tell('session.destroyed', event))
   events.on('usedAfterEnd', (event) => tell('session.used-after-end', event, { reason: event.end.reason }))
   events.on('limit', (event) => tell('session.limit', event, { outcome: event.outcome, ended: event.ended }))
+  events.on('badCookie', ({ reason }) => tell('session.forged-cookie', {}, { reason }))
+  events.on('tokenMismatch', (event) => tell('session.forged-cookie', event, { reason: 'token' }))
   events.on('boundary', ({ id, userId, from, to, cause }) =>
     tell('session.boundary', { id, userId, logicalId: to }, { from, to, cause }),
   )

@@ -13,9 +13,10 @@ import {
 import { isSessionError, SessionError } from '../errors.js'
 import { type ActivityRequest, recordActivity, type SessionActivityType } from '../events/activity-hook.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
+import type { ResolvedSessionOptions } from '../options/options.js'
 import type { SessionContext } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
-import { runWithSession } from '../request-scope.js'
+import { runForRequest, runWithSession } from '../request-scope.js'
 import { mayCommit, promiseNextStep, renewBeforeHead, takeNextStep } from '../session/commit.js'
 import { Fields } from '../session/fields.js'
 import { cookieContent } from '../session/response-cookie.js'
@@ -63,7 +64,11 @@ export function requestPath(engine: Lifecycle): RequestHandler {
   const verified = new VerifiedCookies()
   const needsHttps = cookie.secure === true || (cookie.secure === 'auto' && isProduction)
 
-  return function sessionMiddleware(req: HttpRequest, res: HttpResponse | object, next: Next): void {
+  const attach: RequestHandler = function sessionMiddleware(
+    req: HttpRequest,
+    res: HttpResponse | object,
+    next: Next,
+  ): void {
     const request = req as SessionRequest
     const isOurs = isSession(request.session) && belongsTo(request.session, engine)
     if (isOurs || !isInScope(cookie, request.originalUrl ?? req.url)) {
@@ -106,6 +111,15 @@ export function requestPath(engine: Lifecycle): RequestHandler {
         },
       )
   }
+  if (engine.options.activity === undefined) return attach
+
+  const sessionMiddleware: RequestHandler = (req, res, next) => {
+    runForRequest(
+      () => activityRequestOf(req, clientContext),
+      () => attach(req, res, next),
+    )
+  }
+  return sessionMiddleware
 }
 
 /** What the request says of its cookie. */
@@ -256,9 +270,7 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   activityRequest(): ActivityRequest {
-    const { method = '', originalUrl, url = '' } = this.#req
-    const [path = ''] = (originalUrl ?? url).split('?', 1)
-    return { method, path, ip: ipOf(this.#req, this.#engine.options.clientContext) }
+    return activityRequestOf(this.#req, this.#engine.options.clientContext)
   }
 
   initialFields(): ReadonlyMap<string, string> {
@@ -417,6 +429,15 @@ function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
 /** Whether some proxy's word counts, by Express's setting where there is Express. */
 function trustsProxy({ app, secure }: SessionRequest, trustProxy: boolean): boolean {
   return typeof secure === 'boolean' ? Boolean(app?.get?.('trust proxy')) : trustProxy
+}
+
+function activityRequestOf(
+  req: SessionRequest,
+  clientContext: ResolvedSessionOptions['clientContext'],
+): ActivityRequest {
+  const { method = '', originalUrl, url = '' } = req
+  const [path = ''] = (originalUrl ?? url).split('?', 1)
+  return { method, path, ip: ipOf(req, clientContext) }
 }
 
 /** A WebSocket upgrade has no response, or a stand-in that cannot wait. */

@@ -7,6 +7,7 @@ import { hiddenFieldError, isHiddenField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
 import { NO_CONTEXT } from '../record/session-info.js'
 import { updateField } from './atomic-update.js'
+import type { FieldProperties, FieldValue, SessionFields } from './field-types.js'
 import { INSIDE, type Inside } from './inside.js'
 import { Insider } from './insider.js'
 import * as life from './life.js'
@@ -15,23 +16,6 @@ import { expiresAt } from './response-cookie.js'
 import { SessionCookie } from './session-cookie.js'
 import type { SessionState } from './state.js'
 import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
-
-/**
- * The types of your session's fields. Add to it once, and `req.session.cart`, `get`, `set` and `update` know them:
- *
- * ```ts
- * declare module 'sojourn' {
- *   interface SessionFields { userId?: number; cart?: string[] }
- * }
- * ```
- */
-// biome-ignore lint/suspicious/noEmptyInterface: it is there to be added to
-export interface SessionFields {}
-
-/** The type of a field: as declared in `SessionFields`, `unknown` for the others. */
-export type FieldValue<K extends string> = K extends keyof SessionFields
-  ? Exclude<SessionFields[K], undefined>
-  : unknown
 
 /** A field name: the declared ones are suggested, any other text is allowed. */
 export type FieldName = (keyof SessionFields & string) | (string & {})
@@ -370,7 +354,7 @@ export class Session {
   }
 }
 
-export interface Session extends Partial<SessionFields> {}
+export interface Session extends FieldProperties {}
 
 /** Whether this is a `Session`, of this copy of the package or another: a program may load both builds. */
 export function isSession(value: unknown): value is Session {

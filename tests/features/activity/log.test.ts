@@ -96,6 +96,40 @@ describe('logActivity()', () => {
     expect(JSON.parse(JSON.stringify(activities[0]))).toEqual(activity)
   })
 
+  test.each([true, false])(
+    'what happens to a session names the request, with context: %p, and so does a forged cookie',
+    async (context) => {
+      const log = logOn(memorySink())
+      const { client } = await site({ activity: log, context }, (app) => {
+        app.post('/login', async (req, res) => {
+          await req.session.login('ann')
+          res.json({})
+        })
+        app.get('/', (req, res) => {
+          res.json(req.session)
+        })
+      })
+      await client.post('/login?secret=1')
+      const [name = '', value = ''] = client.cookieHeader.split(/=(.*)/s)
+      const forged = `${name}=${value.slice(0, -2)}${value.endsWith('AA') ? 'BB' : 'AA'}`
+      await client.get('/account', { Cookie: forged })
+      const all: Activity[] = []
+      for await (const activity of log.activities()) all.push(activity)
+      const ip = expect.stringContaining('127.0.0.1')
+      expect(all.filter(({ type }) => type !== 'session.boundary')).toMatchObject([
+        { type: 'session.started', request: { method: 'POST', path: '/login', ip } },
+        { type: 'session.login', userId: 'ann', request: { method: 'POST', path: '/login', ip } },
+        {
+          type: 'session.forged-cookie',
+          sessionId: undefined,
+          details: { reason: 'signature' },
+          request: { method: 'GET', path: '/account', ip },
+        },
+      ])
+      expect(JSON.stringify(all)).not.toContain(value.slice(-20))
+    },
+  )
+
   test('what a session goes through is there by itself, with requests when wanted', async () => {
     const log = logOn(memorySink(), { requests: true, requestFacts: false })
     const { client } = await site({ activity: log }, (app) => {
