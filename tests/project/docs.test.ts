@@ -3,7 +3,11 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { MemorySessionStore, SessionManager, session } from 'sojourn'
+import * as core from 'sojourn'
+import * as activity from 'sojourn/activity'
+import * as metrics from 'sojourn/metrics'
+import * as redis from 'sojourn/redis'
+import * as testing from 'sojourn/testing'
 import { type Block, filesOf, pageNames, prose, readPage, runsOf, Workshop } from '../support/pages.js'
 import { declared, members, publicNames } from '../support/sources.js'
 
@@ -163,12 +167,12 @@ describe('the reference', () => {
   })
 
   test('names every member of the manager', () => {
-    expect(ofManager.named).toEqual(expect.arrayContaining(publicNames(SessionManager.prototype)))
+    expect(ofManager.named).toEqual(expect.arrayContaining(publicNames(core.SessionManager.prototype)))
     expect(ofManager.named).toEqual(expect.arrayContaining(members('SessionFilter')))
   })
 
   test('names every member of a store', () => {
-    const base = Object.getPrototypeOf(MemorySessionStore.prototype) as object
+    const base = Object.getPrototypeOf(core.MemorySessionStore.prototype) as object
     expect(ofStore.named).toEqual(expect.arrayContaining([...publicNames(base), 'get', 'set', 'delete']))
     const abilities = [...declared('abstract class SessionStore').matchAll(/^ {2}(?:readonly )?(\w+)\?[:(]/gm)]
     expect(abilities.length).toBeGreaterThan(3)
@@ -185,6 +189,19 @@ describe('the reference', () => {
     ['docs/activity/log-lines.md', 'SessionErrorHandlerOptions'],
   ])('%s names all of %s', (page, declaration) => {
     expect(readPage(page).named).toEqual(expect.arrayContaining(members(declaration)))
+  })
+
+  test.each([
+    ['sojourn', core],
+    ['sojourn/redis', redis],
+    ['sojourn/activity', activity],
+    ['sojourn/metrics', metrics],
+    ['sojourn/testing', testing],
+  ])('has a word on each function and class of %s', (_name, module) => {
+    const text = programs.map((page) => page.text).join('\n')
+    const names = Object.keys(module).filter((name) => name !== 'default')
+    expect(names.length).toBeGreaterThan(0)
+    expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(text))).toEqual([])
   })
 
   test('names every event, and no other', () => {
@@ -240,8 +257,8 @@ function slug(heading: string): string {
 }
 
 /** A session as a handler gets it. */
-function newSession(): import('sojourn').Session {
-  const request = { headers: {}, url: '/', socket: {} } as { session?: import('sojourn').Session }
-  session({ secret: 'only to be looked at, for 32 characters' })(request as never, {}, () => {})
-  return request.session as import('sojourn').Session
+function newSession(): core.Session {
+  const request = { headers: {}, url: '/', socket: {} } as { session?: core.Session }
+  core.session({ secret: 'only to be looked at, for 32 characters' })(request as never, {}, () => {})
+  return request.session as core.Session
 }
