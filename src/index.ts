@@ -50,7 +50,7 @@ export {
   type UpdateResult,
 } from './record/session-data.js'
 export type { EndedSession, SessionInfo, StoredSession, UserSession } from './record/session-info.js'
-export { SessionStore } from './record/store.js'
+export { type ForgottenSession, SessionStore } from './record/store.js'
 export type { UserEntry, UserIndex } from './record/user-index.js'
 export type { ClientFacts } from './request/client.js'
 export {

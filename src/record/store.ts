@@ -174,6 +174,12 @@ export abstract class SessionStore {
   /** Small texts with a time to live, beside the sessions. */
   readonly notes?: SessionNotes
 
+  /**
+   * Calls `listener` for each live session that the store forgets to make room for others; returns what stops that. Only a store
+   * that forgets has it. A listener must not throw.
+   */
+  onForgotten?(listener: (session: ForgottenSession) => void): () => void
+
   /** Gives back what the store holds: connections, timers. Default: nothing. */
   async close(): Promise<void> {}
 
@@ -218,6 +224,9 @@ export abstract class SessionStore {
     return queue
   }
 }
+
+/** What is told of a session that a store has forgotten. */
+export type ForgottenSession = Pick<SessionData, 'id' | 'userId' | 'logicalId'>
 
 /** The whole seconds until a record ends, at least 1: the TTL that goes with it. */
 export function secondsLeft(record: Pick<SessionData, 'expiresAt'>, now: number): number {

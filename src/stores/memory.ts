@@ -1,4 +1,6 @@
 // Sessions in the memory of one process: for development, tests and programs that run as a single process.
+import { totalmem } from 'node:os'
+import { getHeapStatistics } from 'node:v8'
 import { SessionError } from '../errors.js'
 import type { SessionNotes } from '../record/notes.js'
 import {
@@ -15,7 +17,7 @@ import {
   type SessionEnd,
   type UpdateResult,
 } from '../record/session-data.js'
-import { SessionStore, secondsLeft } from '../record/store.js'
+import { type ForgottenSession, SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { warn } from '../warn.js'
 import { FIRST_ROW, KeyedRows, NONE } from './memory/keyed-rows.js'
@@ -30,10 +32,16 @@ import { MemoryUserIndex } from './memory/users.js'
 export interface MemorySessionStoreOptions {
   /**
    * How many sessions are kept. One more makes the store forget one: the one that ended longest ago, else the least
-   * recently active one that has no user, else the least recently active of all.
+   * recently used one that has no user, else the least recently used of all.
    * @default 100_000
    */
   maxSessions?: number | undefined
+  /**
+   * How many bytes all sessions together may take, about. When they would take more, the store forgets as many as it must, in
+   * the same order as beyond `maxSessions`; the one that is being written always stays.
+   * @default a quarter of what the heap may grow to, or of the machine's memory when that is less
+   */
+  maxBytes?: number
   /**
    * Seconds between clean-ups of expired sessions; `0` starts none. The timer does not keep the process alive.
    * @default 60
@@ -51,12 +59,14 @@ export interface MemorySessionStoreOptions {
   clock?: (() => number) | undefined
 }
 
-/** Number columns of a session; its integer columns are the links of its activity list. */
+/** Number columns of a session; its integer columns are the links of its list by recency. */
 const FORGET_AT = 0
 /** Where the text of its record is, or `NONE`: then the record is loaded. */
 const TEXT_AT = 1
+/** About what it takes, in bytes. */
+const BYTES = 2
 
-interface ActivityLists {
+interface RecencyLists {
   readonly ended: number
   readonly anonymous: number
   readonly withUser: number
@@ -80,14 +90,18 @@ export class MemorySessionStore extends SessionStore {
   override readonly users: UserIndex
   override readonly notes: SessionNotes
   readonly #maxSessions: number
+  readonly #maxBytes: number
+  readonly #listeners = new Set<(session: ForgottenSession) => void>()
+  /** About what all sessions take. */
+  #bytes = 0
   readonly #cleanupIntervalMs: number
   readonly #clock: () => number
   readonly #users: MemoryUserIndex
   readonly #notes: MemoryNotes
   readonly #sessions: KeyedRows
-  /** Sessions from the least to the most recently active, by what makes room first. */
-  readonly #activity: RowLists
-  #lists: ActivityLists
+  /** Sessions from the least to the most recently used, by what makes room first. */
+  readonly #recency: RowLists
+  #lists: RecencyLists
   /** The records that rest, as texts; of those in use, the ones that have not changed since. */
   #texts = new TextSlabs()
   readonly #loaded = new Map<string, Loaded>()
@@ -101,12 +115,21 @@ export class MemorySessionStore extends SessionStore {
   /** @throws {SessionError} `INVALID_OPTION` when an option is not a number in its range. */
   constructor(options: MemorySessionStoreOptions = {}) {
     super()
-    const { maxSessions = 100_000, cleanupInterval = 60, warnInProduction = true, clock = () => Date.now() } = options
+    const {
+      maxSessions = 100_000,
+      maxBytes = defaultMaxBytes(),
+      cleanupInterval = 60,
+      warnInProduction = true,
+      clock = () => Date.now(),
+    } = options
     if (!Number.isSafeInteger(maxSessions) || maxSessions < 1) {
       throw new SessionError(
         'INVALID_OPTION',
         `maxSessions is ${String(maxSessions)}; use a whole number of at least 1.`,
       )
+    }
+    if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
+      throw new SessionError('INVALID_OPTION', `maxBytes is ${String(maxBytes)}; use a whole number of at least 1.`)
     }
     if (!Number.isFinite(cleanupInterval) || cleanupInterval < 0) {
       throw new SessionError(
@@ -115,10 +138,11 @@ export class MemorySessionStore extends SessionStore {
       )
     }
     this.#maxSessions = maxSessions
+    this.#maxBytes = maxBytes
     this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)
     this.#clock = clock
-    this.#sessions = new KeyedRows({ expected: maxSessions, integerColumns: LIST_COLUMNS, numberColumns: 2 })
-    this.#activity = new RowLists(this.#sessions, 3)
+    this.#sessions = new KeyedRows({ expected: maxSessions, integerColumns: LIST_COLUMNS, numberColumns: 3 })
+    this.#recency = new RowLists(this.#sessions, 3)
     this.#lists = this.#addLists()
     this.#users = new MemoryUserIndex({
       // A session that is there has one, and one that is about to be; further ones are logins that failed half way.
@@ -143,6 +167,16 @@ export class MemorySessionStore extends SessionStore {
     return this.#sessions.size
   }
 
+  /** About how many bytes the records take. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  override onForgotten(listener: (session: ForgottenSession) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
   async get(id: string): Promise<SessionData | null> {
     return this.#read(id)
   }
@@ -162,7 +196,7 @@ export class MemorySessionStore extends SessionStore {
 
   override async touch(id: string, ttlSeconds: number, now = this.#clock(), retainSeconds = 0): Promise<boolean> {
     const touched = applyTouch(this.#read(id), ttlSeconds, now)
-    if (touched !== null) this.#put(id, touched, secondsLeft(touched, now) + retainSeconds)
+    if (touched !== null) this.#put(id, touched, secondsLeft(touched, now) + retainSeconds, this.#bytesOf(id))
     return touched !== null
   }
 
@@ -173,8 +207,11 @@ export class MemorySessionStore extends SessionStore {
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    const { result, record } = applyChange(this.#read(id), change)
-    if (result.status === 'updated' && record !== null) this.#put(id, record, ttlSeconds)
+    const before = this.#read(id)
+    const { result, record } = applyChange(before, change)
+    if (result.status === 'updated' && record !== null && before !== null) {
+      this.#put(id, record, ttlSeconds, this.#bytesOf(id) + growthBy(change, before, record))
+    }
     return result
   }
 
@@ -233,8 +270,9 @@ export class MemorySessionStore extends SessionStore {
   /** Forgets every session at once. What `epoch()` counts and the leases stay. */
   clear(): void {
     this.#sessions.clear()
-    this.#activity.clear()
+    this.#recency.clear()
     this.#lists = this.#addLists()
+    this.#bytes = 0
     this.#texts = new TextSlabs()
     this.#loaded.clear()
     this.#inUse.clear()
@@ -348,20 +386,29 @@ export class MemorySessionStore extends SessionStore {
     if (text !== NONE) this.#sessions.setNumber(row, TEXT_AT, this.#texts.tidy(text))
   }
 
-  #put(id: string, record: SessionData, ttlSeconds: number): void {
+  #bytesOf(id: string): number {
+    return this.#sessions.number(this.#rowOf(id), BYTES)
+  }
+
+  #put(id: string, record: SessionData, ttlSeconds: number, bytes = sizeInMemory(record)): void {
     let row = this.#find(id)
-    if (row !== NONE) this.#activity.remove(row)
-    else {
+    if (row !== NONE) {
+      this.#recency.remove(row)
+      this.#bytes -= this.#sessions.number(row, BYTES)
+    } else {
       if (this.#sessions.size >= this.#maxSessions) this.#evict()
       row = this.#sessions.add(id)
       this.#sessions.setNumber(row, TEXT_AT, NONE)
     }
-    this.#activity.append(this.#listOf(record), row)
+    this.#recency.append(this.#listOf(record), row)
     this.#sessions.setNumber(row, FORGET_AT, Math.max(this.#clock() + ttlSeconds * 1000, endOf(record)))
     const loaded = this.#load(id, row, record)
     this.#dropText(row)
     if (record.ended) this.#rest(loaded)
     else this.#keepInUse(loaded)
+    this.#sessions.setNumber(row, BYTES, bytes)
+    this.#bytes += bytes
+    while (this.#bytes > this.#maxBytes && this.#evict(row)) {}
   }
 
   #drop(id: string): void {
@@ -377,15 +424,28 @@ export class MemorySessionStore extends SessionStore {
       this.#inUse.delete(loaded)
     }
     this.#dropText(row)
-    this.#activity.remove(row)
+    this.#recency.remove(row)
+    this.#bytes -= this.#sessions.number(row, BYTES)
     this.#sessions.delete(row)
     this.#users.forget(id)
   }
 
-  #evict(): void {
+  /** Forgets the session that is to go first, but not the one at `spared`. Returns whether there was one. */
+  #evict(spared = NONE): boolean {
     const { ended, anonymous, withUser } = this.#lists
-    const victim = [ended, anonymous, withUser].map((list) => this.#activity.oldest(list)).find((row) => row !== NONE)
-    if (victim !== undefined) this.#remove(victim)
+    for (const list of [ended, anonymous, withUser]) {
+      // The spared one has just been used: it is the only one of its list, or not the oldest.
+      const victim = this.#recency.oldest(list)
+      if (victim === NONE || victim === spared) continue
+      const forgotten = list === ended || this.#listeners.size === 0 ? null : this.#recordOf(victim)
+      this.#remove(victim)
+      if (forgotten && !forgotten.isExpired(this.#clock())) {
+        const { id, userId, logicalId } = forgotten
+        for (const tell of this.#listeners) tell({ id, userId, logicalId })
+      }
+      return true
+    }
+    return false
   }
 
   #listOf({ ended, userId }: SessionData): number {
@@ -393,9 +453,9 @@ export class MemorySessionStore extends SessionStore {
     return userId === undefined ? this.#lists.anonymous : this.#lists.withUser
   }
 
-  #addLists(): ActivityLists {
-    const activity = this.#activity
-    return { ended: activity.add('ended'), anonymous: activity.add('anonymous'), withUser: activity.add('with user') }
+  #addLists(): RecencyLists {
+    const recency = this.#recency
+    return { ended: recency.add('ended'), anonymous: recency.add('anonymous'), withUser: recency.add('with user') }
   }
 }
 
@@ -403,6 +463,39 @@ export class MemorySessionStore extends SessionStore {
 const MAX_PENDING = 1_000
 /** How many records are kept as they are, ready to be handed out. */
 const MAX_IN_USE = 1_000
+
+/** What the store keeps of a session besides its fields: numbers, links, token hash, user and context. */
+const RECORD_BYTES = 256
+const FIELD_BYTES = 16
+
+function sizeInMemory({ fields }: SessionData): number {
+  let bytes = RECORD_BYTES
+  for (const [name, text] of fields) bytes += fieldSize(name, text)
+  return bytes
+}
+
+/** By how much a change has made a session larger: no text is looked at but those that it changes. */
+function growthBy({ set, delete: removed }: SessionChange, before: SessionData, after: SessionData): number {
+  let bytes = 0
+  for (const name of new Set([...(set?.keys() ?? []), ...(removed ?? [])])) {
+    bytes += fieldSize(name, after.fields.get(name)) - fieldSize(name, before.fields.get(name))
+  }
+  return bytes
+}
+
+/** V8 keeps a character in one byte where all of a text are Latin-1, else in two; here those that are not ASCII count double. */
+function fieldSize(name: string, text: string | undefined): number {
+  if (text === undefined) return 0
+  const width = Buffer.byteLength(text) === text.length ? 1 : 2
+  return FIELD_BYTES + 2 * name.length + width * text.length
+}
+
+function defaultMaxBytes(): number {
+  const heap = getHeapStatistics().heap_size_limit
+  // What the container allows; 0 or more than there is when it says nothing.
+  const allowed = process.constrainedMemory?.() || Number.POSITIVE_INFINITY
+  return Math.floor(Math.min(heap, allowed, totalmem()) / 4)
+}
 
 /** When the session of a record is over, by whatever limit comes first. */
 function endOf({ ended, expiresAt, absoluteExpiresAt, lastAccessedAt, idleTimeoutMs }: SessionData): number {

@@ -404,7 +404,11 @@ export class RedisSessionStore extends SessionStore {
 
   async #script(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
     return this.#connection.script(script, keys, args).catch((error) => {
-      if (error instanceof Error && /CORRUPT|WRONGTYPE/.test(error.message)) throw corrupt('unreadable metadata', error)
+      if (error instanceof Error && /CORRUPT|WRONGTYPE/.test(error.message)) {
+        const [key = ''] = keys
+        // Of a session the caller knows the ID; of what is no session's, only the key says what to look at.
+        throw corrupt(key.startsWith(`${this.#prefix}{`) ? 'unreadable metadata' : `look at the key ${key}`, error)
+      }
       throw error
     })
   }

@@ -112,6 +112,7 @@ export class FaultyStore extends SessionStore {
     }
     const { scan, epoch, lease } = inner
     if (scan) this.scan = (...args) => this.#scan(() => scan.apply(inner, args))
+    if (inner.onForgotten) this.onForgotten = inner.onForgotten.bind(inner)
     if (epoch) this.epoch = (...args) => this.#disturb('epoch', () => epoch.apply(inner, args))
     if (lease) this.lease = (...args) => this.#disturb('lease', () => lease.apply(inner, args))
   }

@@ -1114,7 +1114,11 @@ test('the epoch never expires and never goes back, also when what is there canno
       expect(await redis.ttl('epoch-test:epoch')).toBe(-1)
       expect(await store.epoch(2)).toBe(3)
       await redis.set('epoch-test:epoch', 'nonsense')
-      await expect(store.epoch()).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
+      const named = { code: 'CORRUPT_RECORD', message: expect.stringContaining('epoch-test:epoch') }
+      for (const junk of ['-1', '1.5', '0x10', '', '9'.repeat(16)]) {
+        await redis.set('epoch-test:epoch', junk)
+        await expect(store.epoch()).rejects.toMatchObject(named)
+      }
       await expect(store.epoch(1)).rejects.toMatchObject({ code: 'CORRUPT_RECORD' })
     },
     { url: server.url, prefix: 'epoch-test:' },

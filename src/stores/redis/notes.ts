@@ -1,6 +1,6 @@
 // The notes of the Redis store: one string a note.
 import type { SessionNotes } from '../../record/notes.js'
-import { isYes, textOrNull } from './replies.js'
+import { countOf, isYes, textOrNull } from './replies.js'
 import { type Script, script } from './scripts.js'
 
 /** What notes ask of their store. */
@@ -23,7 +23,7 @@ export function redisNotes(keyOf: (purpose: string, key: string) => string, call
       return textOrNull(await calls.run(TAKE, keyOf(purpose, key), []), 'notes.take')
     },
     async delete(purpose, key) {
-      await calls.delete(keyOf(purpose, key))
+      countOf(await calls.delete(keyOf(purpose, key)), 'notes.delete')
     },
   }
 }

@@ -4,9 +4,9 @@ import { SessionError } from '../../errors.js'
 
 /** Whether a script says 1 or 0. */
 export function isYes(reply: unknown, operation: string): boolean {
-  const answer = Number(textOf(reply))
-  if (answer === 1) return true
-  if (answer === 0) return false
+  const answer = textOf(reply)
+  if (answer === '1') return true
+  if (answer === '0') return false
   throw unknownReply(operation)
 }
 
@@ -43,4 +43,10 @@ export function unknownReply(operation: string): SessionError {
 
 function textOf(reply: unknown): string | null {
   return typeof reply === 'string' || typeof reply === 'number' ? String(reply) : null
+}
+
+/** A list of texts. */
+export function textsOf(reply: unknown, operation: string): string[] {
+  if (!Array.isArray(reply) || !reply.every((each) => typeof each === 'string')) throw unknownReply(operation)
+  return reply
 }

@@ -401,8 +401,9 @@ return 1
 
 /** ARGV: the number that it is to be at least, or ''. Never goes back, never expires. */
 export const EPOCH = script(`
-local epoch = tonumber(redis.call('GET', KEYS[1]) or '0')
-if not epoch then return redis.error_reply('CORRUPT epoch') end
+local text = redis.call('GET', KEYS[1]) or '0'
+if #text > 15 or string.find(text, '%D') or text == '' then return redis.error_reply('CORRUPT epoch') end
+local epoch = tonumber(text)
 if ARGV[1] == '' then return epoch end
 epoch = math.max(epoch, tonumber(ARGV[1]))
 redis.call('DEL', KEYS[1])

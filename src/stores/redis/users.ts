@@ -4,6 +4,7 @@
 // key lives until the last session in it is over. Entries that are over are dropped by whatever reads the whole hash;
 // adding without a limit does not, and drops them now and then.
 import type { UserEntry, UserIndex } from '../../record/user-index.js'
+import { isYes, statusOf, textsOf, unknownReply } from './replies.js'
 import { type Script, script } from './scripts.js'
 
 /** Runs one script on one key. */
@@ -17,21 +18,26 @@ export function redisUserIndex(
   return {
     async add(user, entry, { now, max, evictsOldest = false }) {
       const args = [entry.id, encode(entry), now, entry.endsAt, max ?? '', evictsOldest ? 1 : 0]
-      const [status, flat] = (await run(ADD, keyOf(user), args)) as ['added' | 'full', string[]]
+      const [status, list] = statusOf(await run(ADD, keyOf(user), args), ['added', 'full'], 'users.add')
+      const flat = textsOf(list, 'users.add')
       return status === 'added' ? { status, evicted: decodeAll(flat) } : { status, entries: decodeAll(flat) }
     },
     async settle(user, id, remove = []) {
-      return (await run(SETTLE, keyOf(user), [id, ...remove])) === 1
+      return isYes(await run(SETTLE, keyOf(user), [id, ...remove]), 'users.settle')
     },
     async list(user, now) {
-      const entries = Object.entries(await read(keyOf(user))).map(([id, text]) => decode(id, text))
+      const hash: unknown = await read(keyOf(user))
+      if (!isHash(hash)) throw unknownReply('users.list')
+      const entries = Object.entries(hash).map(([id, text]) => decode(id, text))
       return entries.filter((entry): entry is UserEntry => entry !== null && now < entry.endsAt)
     },
     async evict(user, { now, except = '' }) {
-      return decodeAll((await run(EVICT, keyOf(user), [now, except])) as string[])
+      return decodeAll(textsOf(await run(EVICT, keyOf(user), [now, except]), 'users.evict'))
     },
     async remove(user, ids) {
-      if (ids.length > 0) await run(REMOVE, keyOf(user), [...ids])
+      if (ids.length === 0) return
+      const isDone = isYes(await run(REMOVE, keyOf(user), [...ids]), 'users.remove')
+      if (!isDone) throw unknownReply('users.remove')
     },
   }
 }
@@ -128,6 +134,11 @@ const REMOVE = script(`
 for i = 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
 return 1
 `)
+
+function isHash(reply: unknown): reply is Record<string, string> {
+  if (typeof reply !== 'object' || reply === null || Array.isArray(reply)) return false
+  return Object.values(reply).every((text) => typeof text === 'string')
+}
 
 function encode({ since, endsAt, pendingUntil, isEvicted }: UserEntry): string {
   return `${Math.floor(since)} ${Math.floor(endsAt)} ${Math.floor(pendingUntil)}${isEvicted ? ' e' : ''}`
