@@ -25,8 +25,8 @@ import { type SessionHost, type SessionOrigin, SessionState } from '../session/s
 import { warn, warnOfFailure } from '../warn.js'
 import { contextOf, ipOf } from './client.js'
 import type { SessionHolder } from './current-session.js'
-import { setPageHeaders } from './page-headers.js'
-import { HeldResponse, type HttpResponse, isPlain, type ResponseHooks } from './response.js'
+import { forbidStoring, setPageHeaders } from './page-headers.js'
+import { HeldResponse, type HttpResponse, type ResponseHooks } from './response.js'
 
 /** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpRequest = IncomingMessage | Http2ServerRequest
@@ -140,7 +140,7 @@ class Exchange implements SessionHost, ResponseHooks {
   readonly #facts: CookieFacts
   #state!: SessionState
   #holder!: SessionHolder
-  /** The response, held until the commit when there may be one; a WebSocket upgrade has none. */
+  /** The response, held until the commit; a WebSocket upgrade has none. */
   #held: HeldResponse | null = null
   isPassive = false
   #endedBefore: EndedSession | null = null
@@ -161,7 +161,6 @@ class Exchange implements SessionHost, ResponseHooks {
 
   begin(origin: SessionOrigin): void {
     if (typeof origin === 'object' && 'ended' in origin) this.#tellEnd(origin.ended)
-    if (isResponse(this.#res)) this.#held = new HeldResponse(this.#res, this)
     try {
       this.isPassive = this.#engine.options.isPassive?.(this.#req) ?? false
       this.#attach(origin)
@@ -170,10 +169,8 @@ class Exchange implements SessionHost, ResponseHooks {
       this.refuse(error)
       return
     }
+    if (isResponse(this.#res)) this.#hold(this.#res)
     if (this.#engine.options.activity?.wantsRequests && this.#held) this.#recordRequest(this.#res as HttpResponse)
-    // Under plain Node holding is free, and handlers like to call writeHead() before they touch the session.
-    const mustHold = mayCommit(this.#state) || this.#clearsSiteData()
-    if (this.#held && (mustHold || isPlain(this.#res as HttpResponse))) this.#hold(this.#held)
     this.#enter(() => this.#next())
   }
 
@@ -198,6 +195,13 @@ class Exchange implements SessionHost, ResponseHooks {
     }
   }
 
+  #hold(res: HttpResponse): void {
+    if (res.writableEnded) this.#isResponded = true
+    else this.#held = new HeldResponse(res, this)
+    // A head that left before has nothing to say of the session.
+    this.#areHeadersDecided = res.headersSent
+  }
+
   /** When the response is over, whole or not. */
   #recordRequest(res: HttpResponse): void {
     const startedAt = performance.now()
@@ -212,7 +216,7 @@ class Exchange implements SessionHost, ResponseHooks {
         details: {
           status: res.statusCode,
           durationMs: Math.round(performance.now() - startedAt),
-          isWhole: res.writableFinished,
+          isWhole: res.writableFinished && !this.#held?.isWaiting,
         },
         request: this.activityRequest(),
       })
@@ -233,20 +237,9 @@ class Exchange implements SessionHost, ResponseHooks {
     this.#req.session = this.#holder.session
   }
 
-  /** The handler looks at the session: from now on the response depends on the cookie, and may have to wait. */
+  /** The handler looks at the session: from now on the response depends on it, whoever has put methods on it meanwhile. */
   onUse(): void {
-    if (this.#held && !this.#held.isHolding) this.#hold(this.#held)
-  }
-
-  #hold(held: HeldResponse): void {
-    if ((this.#res as HttpResponse).writableEnded) {
-      this.#areHeadersDecided = true
-      this.#isResponded = true
-      return
-    }
-    held.hold()
-    // A head that left before has nothing to say of the session.
-    if (held.isHeadOut) this.#areHeadersDecided = true
+    this.#held?.coverWrappers()
   }
 
   get isSecure(): boolean {
@@ -257,8 +250,8 @@ class Exchange implements SessionHost, ResponseHooks {
     if (!this.#facts.mayUseCookie) {
       return trustsProxy(this.#req, this.#engine.options.trustProxy) ? 'insecure-by-proxy' : 'insecure'
     }
-    if (this.#held === null) return 'no-response'
-    return this.#areHeadersDecided || this.#isResponded ? 'headers-sent' : 'open'
+    if (this.#areHeadersDecided || this.#isResponded) return 'headers-sent'
+    return this.#held === null ? 'no-response' : 'open'
   }
 
   isResponded(): boolean {
@@ -318,6 +311,10 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   #commitLater(): void {
+    if (!this.#state.wasUsed && !mayCommit(this.#state)) {
+      this.#isResponded = true
+      return
+    }
     const written = new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#commit(true))
     this.#engine.late.track(written)
     written.catch((error) => {
@@ -334,8 +331,11 @@ class Exchange implements SessionHost, ResponseHooks {
     this.#held?.changeHead(() => {
       const res = this.#res as HttpResponse
       const { cacheControl, clearSiteData } = this.#engine.options
+      const setCookie = this.#setCookie()
+      // Listeners for the head (on-headers) come later than this, and may say what they like of caches.
+      if (setCookie !== null) this.#held?.whenHeadIsRendered(() => res.hasHeader('Set-Cookie') && forbidStoring(res))
       setPageHeaders(res, {
-        setCookie: this.#setCookie(),
+        setCookie,
         wasUsed: this.#state.wasUsed,
         cacheControl,
         clearSiteData: this.#clearsSiteData() ? clearSiteData : null,
@@ -368,8 +368,10 @@ class Exchange implements SessionHost, ResponseHooks {
 
   onError(error: unknown, canAnswer: boolean): void {
     this.#isResponded = true
-    if (canAnswer) this.#answer(error)
-    else if (!isStoreError(error)) warn(`A response was cut off: ${messageOf(error)}`, 'commit')
+    if (canAnswer) {
+      this.#answer(error)
+      this.#answerIfNobodyDoes(this.#res as HttpResponse)
+    } else if (!isStoreError(error)) warn(`A response was cut off: ${messageOf(error)}`, 'commit')
   }
 
   #answer(error: unknown): void {
@@ -395,6 +397,18 @@ class Exchange implements SessionHost, ResponseHooks {
     const { statusCode } = res
     if (!Number.isInteger(statusCode) || statusCode < 400) res.statusCode = 503
     res.end(`${STATUS_CODES[res.statusCode] ?? 'Error'}\n`)
+  }
+
+  /** Whoever has made a promise of `next` (koa-connect, h3, middie) does not hear of a second call, and the client would wait. */
+  #answerIfNobodyDoes(res: HttpResponse): void {
+    if (res.headersSent || res.writableEnded) return
+    const timer = setTimeout(() => {
+      if (res.headersSent || res.writableEnded) return
+      if (res.statusCode < 400) res.statusCode = 503
+      res.setHeader('Content-Type', 'text/plain; charset=utf-8')
+      res.end(STATUS_CODES[res.statusCode] ?? 'Error')
+    }, this.#engine.options.storeTimeoutMs)
+    res.once('close', () => clearTimeout(timer))
   }
 }
 

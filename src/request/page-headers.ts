@@ -33,7 +33,7 @@ const NO_STORE = /(^|,)\s*no-store\s*(,|$)/i
 const SAYS_WHO_MAY_STORE = /(^|,)\s*(no-store|private|public|s-maxage)\s*(=|,|$)/i
 
 /** A cookie that a cache hands out makes one user another. */
-function forbidStoring(res: HttpResponse): void {
+export function forbidStoring(res: HttpResponse): void {
   if (!NO_STORE.test(String(res.getHeader('Cache-Control')))) res.setHeader('Cache-Control', 'no-store')
 }
 

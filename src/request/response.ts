@@ -3,14 +3,18 @@
 // The calls that could put bytes on the wire (`write`, `end`, `flushHeaders`) pass through a gate: the first of them asks
 // `beforeHead`, the one that would complete a response whose head is out asks `beforeEnd`. A hook that returns nothing
 // lets the call through at once; one that returns a promise holds it, and all later calls in order, until it resolves.
-// `writeHead` sends nothing in Node either, so it is only noted, and a changed mind about the head stays possible.
+// `writeHead` sends nothing in Node either, so it is only noted (note-head.ts).
 //
-// While a head is noted or held, `headersSent` says `true`, so that code after it sees what it would see without us; while
-// it is held, it can no more be changed than one that has left.
+// The gate is over everything that was on the response when it was put there, and under everything that comes later. What is
+// below is looked up when it is called: a framework may give a response another prototype at any time. What the code above
+// sees while it waits is what it would see without us (seal.ts): the head has left, an answer that has ended has ended.
 import { type OutgoingHttpHeader, OutgoingMessage, ServerResponse } from 'node:http'
 import { Http2ServerResponse } from 'node:http2'
 import type { Socket } from 'node:net'
-import { getDefaultHighWaterMark } from 'node:stream'
+import { getDefaultHighWaterMark, Writable } from 'node:stream'
+import { isUint8Array } from 'node:util/types'
+import { noteHead } from './note-head.js'
+import { headersSentError, sealEnd, sealHead, whenHeadIsRendered, writeAfterEndError } from './seal.js'
 
 /** A response of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpResponse = ServerResponse | Http2ServerResponse
@@ -32,52 +36,60 @@ type Kind = 'write' | 'end' | 'flushHeaders'
 interface Call {
   readonly kind: Kind
   readonly args: readonly unknown[]
+  /** What is below the gate that was called. */
+  readonly below: Wrappers
 }
 type Method = (...args: unknown[]) => unknown
 type Methods = Pick<Target, Kind | 'writeHead'>
+type Wrappers = Partial<Methods>
 
 /** The members that are called here, without the overloads in which the two kinds of response differ. */
-interface Target {
+export interface Target {
   statusCode: number
   statusMessage: string
   readonly headersSent: boolean
   readonly writableEnded: boolean
   writeHead: Method
+  /** Another name of `writeHead`, up to Node 24. */
+  writeHeader?: Method
   write: Method
   end: Method
   flushHeaders: Method
   getHeader(name: string): unknown
   getHeaders(): Record<string, OutgoingHttpHeader | undefined>
   getHeaderNames(): string[]
-  setHeader(name: string, value: unknown): unknown
-  appendHeader(name: string, value: unknown): unknown
-  removeHeader(name: string): void
+  setHeader: Method
+  appendHeader: Method
+  removeHeader: Method
   emit(event: string): boolean
   on(event: 'pipe', listener: (source: NodeJS.ReadableStream) => void): unknown
-  destroy(): unknown
+  destroy: Method
+  shouldKeepAlive?: boolean
   readonly socket: Socket | null
-  readonly stream?: { close(code: number): void }
+  readonly stream?: { readonly destroyed: boolean; readonly closed: boolean; close(code: number): void }
 }
 
 const HTTP2_INTERNAL_ERROR = 2
 const HIGH_WATER_MARK = getDefaultHighWaterMark(false)
 
 /**
- * A response that can be held.
- *
- * Nothing is put on it until `hold()` asks for it. Express gives every response a hidden class of its own, so each
- * property that is read from one is a cache miss, and each that is added copies that class: work is kept off it.
+ * A response that is held when it has to be. The gate is on it from the beginning, as calls do not wait for it: in
+ * `res.end(JSON.stringify(req.session))` the method is read before the session is.
  */
 export class HeldResponse {
   readonly #res: Target
   readonly #hooks: ResponseHooks
-  /** The headers when this was made: what `hold()` goes back to when a hook fails. */
+  /** The headers when this was made: what is gone back to when a hook fails. */
   readonly #entryHeaders: Record<string, OutgoingHttpHeader | undefined>
-  #inner: Methods | null = null
+  /** What is below the gate: the methods that others had put on this one response before. */
+  #below: Wrappers = {}
+  #gate: Methods | null = null
+  #isPassing = false
   #phase: 'open' | 'held' | 'streaming' | 'done' | 'given up' = 'open'
   #isHeadOut = false
   #isHeadNoted = false
-  #unseal: (() => void) | null = null
+  #revealHead: (() => void) | null = null
+  #revealEnd: (() => void) | null = null
   #heldCall: Call | null = null
   #queue: Call[] = []
   #heldBytes = 0
@@ -85,6 +97,8 @@ export class HeldResponse {
   #lastWriteFlowed = true
   #bytesLeft = Number.POSITIVE_INFINITY
   #sources: Set<NodeJS.ReadableStream> | null = null
+  /** What is to be destroyed once the answer, which had ended before, has gone. */
+  #destroyLater: (() => void)[] | null = null
 
   constructor(response: HttpResponse, hooks: ResponseHooks) {
     this.#res = response as unknown as Target
@@ -94,38 +108,56 @@ export class HeldResponse {
     }
     this.#hooks = hooks
     this.#entryHeaders = this.#res.getHeaders()
-  }
-
-  get isHolding(): boolean {
-    return this.#inner !== null
-  }
-
-  /** Whether the head has left; known only of a response that is held. */
-  get isHeadOut(): boolean {
-    return this.#isHeadOut
-  }
-
-  /** Puts the gate on the response, until it has ended. */
-  hold(): void {
-    if (this.#inner !== null) return
-    const res = this.#res
-    const isGated = hasGate(res)
-    this.#inner = methodsOf(isGated ? NODE_RESPONSE : res)
-    this.#isHeadOut = res.headersSent
+    // Node appends to a list in its place.
+    for (const name in this.#entryHeaders) {
+      const value = this.#entryHeaders[name]
+      if (Array.isArray(value)) this.#entryHeaders[name] = [...value]
+    }
+    this.#isHeadOut = this.#res.headersSent
     this.#phase = this.#isHeadOut ? 'streaming' : 'open'
     // How much has been written is not known then: any write may be the one that completes the response.
-    if (this.#isHeadOut && Number.isFinite(contentLength(res))) this.#bytesLeft = 0
-    if (isGated) (res as Gated)[HELD] = this
-    else {
-      res.writeHead = (...args: unknown[]) => this.writeHead(args)
-      res.write = (...args: unknown[]) => this.call({ kind: 'write', args })
-      res.end = (...args: unknown[]) => this.call({ kind: 'end', args })
-      res.flushHeaders = () => this.call({ kind: 'flushHeaders', args: [] })
-    }
-    res.on('pipe', (source) => {
+    if (this.#isHeadOut && Number.isFinite(contentLength(this.#res))) this.#bytesLeft = 0
+    this.#install()
+    this.#res.on('pipe', (source) => {
       this.#sources ??= new Set()
       this.#sources.add(source)
     })
+  }
+
+  /** Whether calls wait for a hook now. */
+  get isWaiting(): boolean {
+    return this.#phase === 'held'
+  }
+
+  /** Puts the gate over what has been put on the response since: there are wrappers that go past all that is below. */
+  coverWrappers(): void {
+    if (this.#phase === 'open' && METHODS.some((name) => this.#res[name] !== this.#gate?.[name])) this.#install()
+  }
+
+  #install(): void {
+    const res = this.#res
+    const below = wrappersOf(res)
+    this.#below = below
+    const call = (kind: Kind, args: readonly unknown[]): unknown =>
+      this.#isOpen(below) ? this.#inner(kind, below).apply(res, args as unknown[]) : this.#call({ kind, args, below })
+    const gate: Methods = {
+      writeHead: (...args) =>
+        this.#isOpen(below) ? this.#inner('writeHead', below).apply(res, args) : this.#writeHead(args),
+      write: (...args) => call('write', args),
+      end: (...args) => call('end', args),
+      flushHeaders: () => call('flushHeaders', []),
+    }
+    this.#gate = gate
+    res.writeHead = gate.writeHead
+    if (HAS_WRITE_HEADER) res.writeHeader = gate.writeHead
+    res.write = gate.write
+    res.end = gate.end
+    res.flushHeaders = gate.flushHeaders
+  }
+
+  /** Whether a gate that has been covered lets through: what comes to it then has passed the one above. */
+  #isOpen(below: Wrappers): boolean {
+    return below !== this.#below && (this.#isPassing || this.#isHeadOut || this.#phase === 'given up')
   }
 
   /** Runs something that sets headers, also while the response is held and nobody else can. */
@@ -135,32 +167,40 @@ export class HeldResponse {
     if (wasSealed) this.#sealHead()
   }
 
-  /** What the gate makes of `res.writeHead()`. */
-  writeHead(args: unknown[]): unknown {
+  /** Runs something that sets headers at the very last moment, when nobody else can any more. */
+  whenHeadIsRendered(look: () => void): void {
+    whenHeadIsRendered(this.#res, look)
+  }
+
+  #inner(name: keyof Methods, below = this.#below): Method {
+    return below[name] ?? (Object.getPrototypeOf(this.#res) as Target)[name]
+  }
+
+  #writeHead(args: unknown[]): unknown {
     const res = this.#res
     if (this.#phase === 'given up') return res
-    if (this.#isHeadOut || this.#phase === 'done') return (this.#inner as Methods).writeHead.apply(res, args)
-    if (this.#isHeadNoted || this.#phase === 'held') {
-      // Wrappers ask for an implicit head again as long as they see none; anything else is the caller's mistake.
-      if (args.length === 1 && args[0] === res.statusCode) return res
-      throw headersSentError('write')
-    }
+    if (this.#isHeadOut || this.#phase === 'done') return this.#inner('writeHead').apply(res, args)
+    if (res.stream?.destroyed || res.stream?.closed) return res
+    if (this.#isHeadNoted || this.#phase === 'held') throw headersSentError(res, 'write')
     noteHead(res, args)
     this.#isHeadNoted = true
     this.#sealHead()
     return res
   }
 
-  /** What the gate makes of another call. */
-  call(call: Call): unknown {
+  #call(call: Call): unknown {
+    if (this.#revealEnd !== null || (this.#phase === 'done' && this.#res.writableEnded)) return this.#refuse(call)
     switch (this.#phase) {
       case 'open':
-        return this.#gate(call)
+        this.#check(call)
+        return this.#ask(call)
       case 'held':
+        this.#check(call)
         this.#queue.push(call)
+        if (call.kind === 'end') this.#sealEnd()
         return this.#heldResult(call)
       case 'streaming':
-        return this.#isCompleting(call) ? this.#gate(call) : this.#pass(call)
+        return this.#isCompleting(call) ? this.#ask(call) : this.#pass(call)
       case 'done':
         return this.#run(call)
       case 'given up':
@@ -168,7 +208,7 @@ export class HeldResponse {
     }
   }
 
-  #gate(call: Call): unknown {
+  #ask(call: Call): unknown {
     let waiting: Promise<void> | undefined
     try {
       waiting = this.#phase === 'open' ? this.#hooks.beforeHead(call.kind === 'end') : this.#hooks.beforeEnd()
@@ -180,6 +220,7 @@ export class HeldResponse {
     this.#phase = 'held'
     this.#heldCall = call
     this.#sealHead()
+    if (call.kind === 'end') this.#sealEnd()
     waiting.then(() => this.#resume()).catch((error) => this.#fail(error))
     return this.#heldResult(call)
   }
@@ -188,12 +229,19 @@ export class HeldResponse {
     const call = this.#heldCall as Call
     this.#heldCall = null
     this.#heldBytes = 0
+    this.#openEnd()
     this.#pass(call)
     // A later call may be held in its turn; the rest then stays in the queue.
-    while (this.#queue.length > 0 && (this.#phase as string) !== 'held') this.call(this.#queue.shift() as Call)
+    while (this.#queue.length > 0 && !this.isWaiting) this.#call(this.#queue.shift() as Call)
+    if (this.isWaiting) {
+      if (this.#queue.at(-1)?.kind === 'end') this.#sealEnd()
+      return
+    }
+    for (const destroy of this.#destroyLater ?? []) destroy()
     if (this.#owesDrain && this.#phase === 'streaming' && this.#lastWriteFlowed) {
       this.#owesDrain = false
-      this.#res.emit('drain')
+      // What a listener throws is nobody's here.
+      process.nextTick(() => this.#phase === 'streaming' && this.#res.emit('drain'))
     }
   }
 
@@ -202,6 +250,7 @@ export class HeldResponse {
     this.#openHead()
     if (!this.#isHeadOut) {
       this.#isHeadOut = true
+      if (this.#isHeadNoted) this.#inner('writeHead').call(this.#res, this.#res.statusCode)
       if (call.kind !== 'end') this.#bytesLeft = contentLength(this.#res)
     }
     this.#phase = call.kind === 'end' ? 'done' : 'streaming'
@@ -209,7 +258,14 @@ export class HeldResponse {
   }
 
   #run(call: Call): unknown {
-    const result = (this.#inner as Methods)[call.kind].apply(this.#res, call.args as unknown[])
+    const wasPassing = this.#isPassing
+    this.#isPassing = true
+    let result: unknown
+    try {
+      result = this.#inner(call.kind, call.below).apply(this.#res, call.args as unknown[])
+    } finally {
+      this.#isPassing = wasPassing
+    }
     if (call.kind === 'write') {
       this.#lastWriteFlowed = result !== false
       if (Number.isFinite(this.#bytesLeft)) this.#bytesLeft -= byteLength(call)
@@ -237,7 +293,38 @@ export class HeldResponse {
     return false
   }
 
+  /** Throws what Node would throw at a chunk of another type. A wrapper may know what to do with it. */
+  #check({ kind, args: [chunk], below }: Call): void {
+    if (typeof chunk === 'string' || isUint8Array(chunk) || kind === 'flushHeaders') return
+    const isHttp1 = this.#res instanceof OutgoingMessage
+    if (kind === 'end' && (typeof chunk === 'function' || (isHttp1 ? !chunk : chunk == null))) return
+    const node = (isHttp1 ? ServerResponse : Http2ServerResponse).prototype as unknown as Target
+    if (this.#inner(kind, below) !== node[kind]) return
+    if (isHttp1) SPENT.write(chunk)
+    else new Writable({ write: (_chunk, _encoding, written) => written() }).write(chunk)
+  }
+
+  /**
+   * A call after `end()`, which does what it does in Node once the answer has left: nothing, but for its callback. So nobody
+   * gets an `error` event for a late answer, however long the first one is held.
+   */
+  #refuse({ kind, args }: Call): unknown {
+    const res = this.#res
+    const callback = args.find((value) => typeof value === 'function') as Method | undefined
+    if (kind === 'flushHeaders') return undefined
+    if (kind === 'write') {
+      if (callback) process.nextTick(callback, writeAfterEndError())
+      return false
+    }
+    if (callback === undefined) return res
+    if (!(res instanceof OutgoingMessage)) process.nextTick(callback)
+    else if (args[0] && args[0] !== callback) process.nextTick(callback, writeAfterEndError())
+    else (ServerResponse.prototype as unknown as Target).end.call(res, callback)
+    return res
+  }
+
   #fail(error: unknown): void {
+    this.#openEnd()
     this.#openHead()
     this.#phase = 'given up'
     this.#heldCall = null
@@ -250,39 +337,57 @@ export class HeldResponse {
   }
 
   /**
-   * Undoes what came after the hold began, wrappers of `end` and `write` included: they belong to the answer that was
+   * Undoes what came after the gate, wrappers of `end` and `write` included: they belong to the answer that was
    * given up, and some of them answer only once.
    */
   #reset(): void {
     const res = this.#res
-    const inner = this.#inner as Methods
     for (const name of res.getHeaderNames()) res.removeHeader(name)
     for (const [name, value] of Object.entries(this.#entryHeaders)) if (value !== undefined) res.setHeader(name, value)
     if (res.statusMessage) res.statusMessage = ''
-    res.writeHead = inner.writeHead
-    res.flushHeaders = inner.flushHeaders
+    // Whoever wanted the connection closed after the answer gets that after the other one.
+    if (this.#destroyLater !== null) res.shouldKeepAlive = false
+    const below = this.#below
+    res.writeHead = (...args) => this.#inner('writeHead').apply(res, args)
+    if (HAS_WRITE_HEADER) res.writeHeader = res.writeHead
+    res.flushHeaders = () => this.#inner('flushHeaders').call(res)
     // What was piped into the answer given up must not become part of the other one, nor break it when it comes late.
     for (const source of this.#sources ?? []) source.unpipe(res as unknown as NodeJS.WritableStream)
-    res.write = (...args) => (res.writableEnded ? true : inner.write.apply(res, args))
-    res.end = (...args) => (res.writableEnded ? res : inner.end.apply(res, args))
+    const answer = (kind: Kind, args: unknown[]): unknown =>
+      res.writableEnded ? this.#refuse({ kind, args, below }) : this.#inner(kind).apply(res, args)
+    res.write = (...args) => answer('write', args)
+    res.end = (...args) => answer('end', args)
   }
 
   /** From here on the head is to everybody as if it had left. */
   #sealHead(): void {
-    if (this.#isHeadOut || this.#unseal !== null) return
-    this.#unseal = this.#res instanceof OutgoingMessage ? sealHttp1(this.#res) : sealHttp2(this.#res)
+    if (this.#isHeadOut || this.#revealHead !== null) return
+    this.#revealHead = sealHead(this.#res)
   }
 
   #openHead(): boolean {
-    if (this.#unseal === null) return false
-    this.#unseal()
-    this.#unseal = null
+    if (this.#revealHead === null) return false
+    this.#revealHead()
+    this.#revealHead = null
     return true
+  }
+
+  /** From here on the end is to everybody as if it had been written. */
+  #sealEnd(): void {
+    this.#revealEnd = sealEnd(this.#res, (destroy) => {
+      this.#destroyLater ??= []
+      this.#destroyLater.push(destroy)
+    })
+  }
+
+  #openEnd(): void {
+    this.#revealEnd?.()
+    this.#revealEnd = null
   }
 }
 
 /** Whether the response is Node's own, not one that a framework has given another prototype. */
-export function isPlain(res: HttpResponse): boolean {
+function isPlain(res: HttpResponse): boolean {
   const prototype: unknown = Object.getPrototypeOf(res)
   return prototype === ServerResponse.prototype || prototype === Http2ServerResponse.prototype
 }
@@ -302,112 +407,17 @@ function keepInDictionary(object: object, property: string): void {
   }
 }
 
-/** Where a gated response keeps what holds it. */
-const HELD: unique symbol = Symbol('sojourn.held')
+const HAS_WRITE_HEADER = 'writeHeader' in ServerResponse.prototype
 
-type Gated = Target & { [HELD]?: HeldResponse }
+/** A message to which nothing can be written, but which looks at what it is given as every message does. */
+const SPENT = Object.assign(new OutgoingMessage(), { finished: true, destroyed: true }) as unknown as Target
 
-const NODE_RESPONSE = ServerResponse.prototype as unknown as Target
+const METHODS = ['writeHead', 'write', 'end', 'flushHeaders'] as const
 
-/** The gate that a framework's prototype gets: a response that is not held passes as if it were not there. */
-const GATE: Methods = {
-  writeHead(this: Gated, ...args: unknown[]): unknown {
-    const held = this[HELD]
-    return held === undefined ? NODE_RESPONSE.writeHead.apply(this, args) : held.writeHead(args)
-  },
-  write(this: Gated, ...args: unknown[]): unknown {
-    return passGate(this, 'write', args)
-  },
-  end(this: Gated, ...args: unknown[]): unknown {
-    return passGate(this, 'end', args)
-  },
-  flushHeaders(this: Gated, ...args: unknown[]): unknown {
-    return passGate(this, 'flushHeaders', args)
-  },
-}
-
-function passGate(res: Gated, kind: Kind, args: unknown[]): unknown {
-  const held = res[HELD]
-  return held === undefined ? NODE_RESPONSE[kind].apply(res, args) : held.call({ kind, args })
-}
-
-/** Prototypes that have been looked at. */
-const frameworks = new WeakSet<object>()
-
-/**
- * Whether calls on `res` come to `GATE`. Four methods on every single response cost 20 us under Express (see
- * `keepInDictionary`), so they are put, once, where Express itself has its own: on the prototype that stands above Node's
- * (`express.response`). A response on which anybody has put another method is gated by methods of its own, over those.
- */
-function hasGate(res: Target): boolean {
-  let prototype: object | null = Object.getPrototypeOf(res)
-  if (prototype === ServerResponse.prototype) return false
-  if (prototype !== null && !frameworks.has(prototype)) {
-    frameworks.add(prototype)
-    let above = Object.getPrototypeOf(prototype)
-    while (above !== null && above !== ServerResponse.prototype) {
-      prototype = above as object
-      above = Object.getPrototypeOf(prototype)
-    }
-    if (above === ServerResponse.prototype) installGate(prototype as object)
-  }
-  return (
-    (res as Gated)[HELD] === undefined &&
-    res.end === GATE.end &&
-    res.write === GATE.write &&
-    res.writeHead === GATE.writeHead &&
-    res.flushHeaders === GATE.flushHeaders
-  )
-}
-
-/** Only where nobody has put methods of that name, and where it is allowed. */
-function installGate(prototype: object): void {
-  const names = Object.keys(GATE) as (keyof Methods)[]
-  if (!Object.isExtensible(prototype) || names.some((name) => Object.hasOwn(prototype, name))) return
-  for (const name of names) {
-    Object.defineProperty(prototype, name, { value: GATE[name], configurable: true, writable: true })
-  }
-}
-
-/** The methods as they are under the gate: own ones, from wrappers, or those of the prototype, read where that is cheap. */
-function methodsOf(res: Target): Methods {
-  const prototype = Object.getPrototypeOf(res) as Target
-  return {
-    writeHead: Object.hasOwn(res, 'writeHead') ? res.writeHead : prototype.writeHead,
-    write: Object.hasOwn(res, 'write') ? res.write : prototype.write,
-    end: Object.hasOwn(res, 'end') ? res.end : prototype.end,
-    flushHeaders: Object.hasOwn(res, 'flushHeaders') ? res.flushHeaders : prototype.flushHeaders,
-  }
-}
-
-/**
- * Node decides by `_header`, the rendered head, whether the head has left: with a stand-in there, `headersSent` is true,
- * and changing a header is an error. A status that is set now is without effect, as it would be.
- */
-function sealHttp1(res: OutgoingMessage): () => void {
-  const sealed = res as unknown as Target & { _header: string | null }
-  const { statusCode, statusMessage } = sealed
-  sealed._header = ' '
-  return () => {
-    sealed._header = null
-    if (sealed.statusCode !== statusCode) sealed.statusCode = statusCode
-    if (sealed.statusMessage !== statusMessage) sealed.statusMessage = statusMessage
-  }
-}
-
-/** The same for HTTP/2, where the state is out of reach. */
-function sealHttp2(res: Target): () => void {
-  const { setHeader, appendHeader, removeHeader, statusCode } = res
-  const refuse = (): never => {
-    throw headersSentError('change')
-  }
-  Object.assign(res, { setHeader: refuse, appendHeader: refuse, removeHeader: refuse })
-  Object.defineProperty(res, 'headersSent', { configurable: true, get: () => true })
-  return () => {
-    delete (res as { headersSent?: boolean }).headersSent
-    Object.assign(res, { setHeader, appendHeader, removeHeader })
-    if (res.statusCode !== statusCode) res.statusCode = statusCode
-  }
+function wrappersOf(res: Target): Wrappers {
+  const wrappers: Wrappers = {}
+  for (const name of METHODS) if (Object.hasOwn(res, name)) wrappers[name] = res[name]
+  return wrappers
 }
 
 /** Breaks the connection, so that what has been sent does not look complete. */
@@ -423,27 +433,6 @@ function cut(res: Target): void {
   else res.destroy()
 }
 
-/** Does now what `writeHead(status, reason?, headers?)` would do, but for the sending. */
-function noteHead(res: Target, args: readonly unknown[]): void {
-  const [status, second, third] = args
-  const headers = typeof second === 'string' ? third : (third ?? second)
-  if (typeof status === 'number') res.statusCode = status
-  if (typeof second === 'string') res.statusMessage = second
-  if (Array.isArray(headers)) {
-    const pairs = Array.isArray(headers[0]) ? (headers as unknown[][]) : inPairs(headers)
-    for (const [name] of pairs) res.removeHeader(String(name))
-    for (const [name, value] of pairs) res.appendHeader(String(name), value)
-  } else if (typeof headers === 'object' && headers !== null) {
-    for (const [name, value] of Object.entries(headers)) if (value !== undefined) res.setHeader(name, value)
-  }
-}
-
-function inPairs(flat: unknown[]): unknown[][] {
-  const pairs: unknown[][] = []
-  for (let index = 0; index < flat.length; index += 2) pairs.push([flat[index], flat[index + 1]])
-  return pairs
-}
-
 function contentLength(res: Target): number {
   const value = res.getHeader('content-length')
   const length = value === undefined ? Number.NaN : Number(value)
@@ -454,12 +443,5 @@ function byteLength({ args: [chunk, encoding] }: Call): number {
   if (typeof chunk === 'string') {
     return Buffer.byteLength(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8')
   }
-  return chunk instanceof Uint8Array ? chunk.byteLength : 0
-}
-
-/** The error that Node throws at the same mistake. */
-function headersSentError(what: string): Error {
-  return Object.assign(new Error(`Cannot ${what} headers after they are sent to the client`), {
-    code: 'ERR_HTTP_HEADERS_SENT',
-  })
+  return isUint8Array(chunk) ? chunk.byteLength : 0
 }
