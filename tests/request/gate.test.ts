@@ -238,7 +238,10 @@ test('methods that a framework puts below Express, as those that inject requests
 test('the session may be first read in the arguments of the call that answers', async () => {
   const { request, stored } = await rig(HTTP, {}, (middleware) => {
     const app = express().set('env', 'test').use(middleware)
-    return app.get('/', (req, res) => void res.end(String(req.session.set('changed', true)))) as unknown as Handler
+    return app.get(
+      '/',
+      (req, res) => void res.end(JSON.stringify(req.session.set('changed', true))),
+    ) as unknown as Handler
   })
   const got = await request()
   expect(got).toMatchObject({ status: 200, isTruncated: false })
