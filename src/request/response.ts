@@ -36,8 +36,8 @@ type Kind = 'write' | 'end' | 'flushHeaders'
 interface Call {
   readonly kind: Kind
   readonly args: readonly unknown[]
-  /** What is below the gate that was called. */
-  readonly below: Wrappers
+  /** What is below the gate that was called, at that time. */
+  readonly method: Method
 }
 type Method = (...args: unknown[]) => unknown
 type Methods = Pick<Target, Kind | 'writeHead'>
@@ -83,7 +83,7 @@ export class HeldResponse {
   readonly #entryHeaders: Record<string, OutgoingHttpHeader | undefined>
   /** What is below the gate: the methods that others had put on this one response before. */
   #below: Wrappers = {}
-  #gate: Methods | null = null
+  #gate!: Methods
   #isPassing = false
   #phase: 'open' | 'held' | 'streaming' | 'done' | 'given up' = 'open'
   #isHeadOut = false
@@ -91,6 +91,7 @@ export class HeldResponse {
   #revealHead: (() => void) | null = null
   #revealEnd: (() => void) | null = null
   #heldCall: Call | null = null
+  #isAnnouncing = false
   #queue: Call[] = []
   #heldBytes = 0
   #owesDrain = false
@@ -131,15 +132,23 @@ export class HeldResponse {
 
   /** Puts the gate over what has been put on the response since: there are wrappers that go past all that is below. */
   coverWrappers(): void {
-    if (this.#phase === 'open' && METHODS.some((name) => this.#res[name] !== this.#gate?.[name])) this.#install()
+    if (this.#phase === 'open' && METHODS.some((name) => this.#res[name] !== this.#gate[name])) this.#install()
   }
 
   #install(): void {
     const res = this.#res
-    const below = wrappersOf(res)
+    const below: Wrappers = {}
+    for (const name of METHODS) {
+      if (!Object.hasOwn(res, name)) continue
+      const hasPassed = res[name] === this.#gate?.[name] || (name === 'writeHead' && this.#isHeadNoted)
+      const method = hasPassed ? this.#below[name] : res[name]
+      if (method !== undefined) below[name] = method
+    }
     this.#below = below
-    const call = (kind: Kind, args: readonly unknown[]): unknown =>
-      this.#isOpen(below) ? this.#inner(kind, below).apply(res, args as unknown[]) : this.#call({ kind, args, below })
+    const call = (kind: Kind, args: unknown[]): unknown => {
+      const method = this.#inner(kind, below)
+      return this.#isOpen(below) ? method.apply(res, args) : this.#call({ kind, args, method })
+    }
     const gate: Methods = {
       writeHead: (...args) =>
         this.#isOpen(below) ? this.#inner('writeHead', below).apply(res, args) : this.#writeHead(args),
@@ -183,6 +192,7 @@ export class HeldResponse {
     if (res.stream?.destroyed || res.stream?.closed) return res
     if (this.#isHeadNoted || this.#phase === 'held') throw headersSentError(res, 'write')
     noteHead(res, args)
+    if (this.#isAnnouncing) return res
     this.#isHeadNoted = true
     this.#sealHead()
     return res
@@ -209,6 +219,7 @@ export class HeldResponse {
   }
 
   #ask(call: Call): unknown {
+    if (this.#phase === 'open') this.#announceHead()
     let waiting: Promise<void> | undefined
     try {
       waiting = this.#phase === 'open' ? this.#hooks.beforeHead(call.kind === 'end') : this.#hooks.beforeEnd()
@@ -248,13 +259,34 @@ export class HeldResponse {
   /** Lets a call through, and the head with it. */
   #pass(call: Call): unknown {
     this.#openHead()
-    if (!this.#isHeadOut) {
-      this.#isHeadOut = true
-      if (this.#isHeadNoted) this.#inner('writeHead').call(this.#res, this.#res.statusCode)
-      if (call.kind !== 'end') this.#bytesLeft = contentLength(this.#res)
-    }
     this.#phase = call.kind === 'end' ? 'done' : 'streaming'
-    return this.#run(call)
+    return this.#isHeadOut ? this.#run(call) : this.#runWithHead(call)
+  }
+
+  #runWithHead(call: Call): unknown {
+    const res = this.#res
+    this.#isHeadOut = true
+    if (this.#isHeadNoted) this.#inner('writeHead').call(res, res.statusCode)
+    if (call.kind !== 'end') this.#bytesLeft = contentLength(res)
+    const { writeHead } = res
+    const gate = this.#gate.writeHead
+    // The wrappers above have seen the head leave.
+    if (writeHead !== gate) res.writeHead = gate
+    const result = this.#run(call)
+    if (writeHead !== gate) res.writeHead = writeHead
+    return result
+  }
+
+  /** Lets wrappers of `writeHead` that are above the gate see the head leave when it does so for the handler. */
+  #announceHead(): void {
+    const res = this.#res
+    if (this.#isHeadNoted || res.writeHead === this.#gate.writeHead) return
+    this.#isAnnouncing = true
+    try {
+      res.writeHead(res.statusCode)
+    } finally {
+      this.#isAnnouncing = false
+    }
   }
 
   #run(call: Call): unknown {
@@ -262,7 +294,7 @@ export class HeldResponse {
     this.#isPassing = true
     let result: unknown
     try {
-      result = this.#inner(call.kind, call.below).apply(this.#res, call.args as unknown[])
+      result = call.method.apply(this.#res, call.args as unknown[])
     } finally {
       this.#isPassing = wasPassing
     }
@@ -294,12 +326,12 @@ export class HeldResponse {
   }
 
   /** Throws what Node would throw at a chunk of another type. A wrapper may know what to do with it. */
-  #check({ kind, args: [chunk], below }: Call): void {
+  #check({ kind, args: [chunk], method }: Call): void {
     if (typeof chunk === 'string' || isUint8Array(chunk) || kind === 'flushHeaders') return
     const isHttp1 = this.#res instanceof OutgoingMessage
     if (kind === 'end' && (typeof chunk === 'function' || (isHttp1 ? !chunk : chunk == null))) return
     const node = (isHttp1 ? ServerResponse : Http2ServerResponse).prototype as unknown as Target
-    if (this.#inner(kind, below) !== node[kind]) return
+    if (method !== node[kind]) return
     if (isHttp1) SPENT.write(chunk)
     else new Writable({ write: (_chunk, _encoding, written) => written() }).write(chunk)
   }
@@ -308,11 +340,13 @@ export class HeldResponse {
    * A call after `end()`, which does what it does in Node once the answer has left: nothing, but for its callback. So nobody
    * gets an `error` event for a late answer, however long the first one is held.
    */
-  #refuse({ kind, args }: Call): unknown {
+  #refuse(call: Call): unknown {
     const res = this.#res
+    const { kind, args } = call
     const callback = args.find((value) => typeof value === 'function') as Method | undefined
     if (kind === 'flushHeaders') return undefined
     if (kind === 'write') {
+      if (res instanceof OutgoingMessage) this.#check(call)
       if (callback) process.nextTick(callback, writeAfterEndError())
       return false
     }
@@ -347,14 +381,15 @@ export class HeldResponse {
     if (res.statusMessage) res.statusMessage = ''
     // Whoever wanted the connection closed after the answer gets that after the other one.
     if (this.#destroyLater !== null) res.shouldKeepAlive = false
-    const below = this.#below
     res.writeHead = (...args) => this.#inner('writeHead').apply(res, args)
     if (HAS_WRITE_HEADER) res.writeHeader = res.writeHead
     res.flushHeaders = () => this.#inner('flushHeaders').call(res)
     // What was piped into the answer given up must not become part of the other one, nor break it when it comes late.
     for (const source of this.#sources ?? []) source.unpipe(res as unknown as NodeJS.WritableStream)
-    const answer = (kind: Kind, args: unknown[]): unknown =>
-      res.writableEnded ? this.#refuse({ kind, args, below }) : this.#inner(kind).apply(res, args)
+    const answer = (kind: Kind, args: unknown[]): unknown => {
+      const method = this.#inner(kind)
+      return res.writableEnded ? this.#refuse({ kind, args, method }) : method.apply(res, args)
+    }
     res.write = (...args) => answer('write', args)
     res.end = (...args) => answer('end', args)
   }
@@ -413,12 +448,6 @@ const HAS_WRITE_HEADER = 'writeHeader' in ServerResponse.prototype
 const SPENT = Object.assign(new OutgoingMessage(), { finished: true, destroyed: true }) as unknown as Target
 
 const METHODS = ['writeHead', 'write', 'end', 'flushHeaders'] as const
-
-function wrappersOf(res: Target): Wrappers {
-  const wrappers: Wrappers = {}
-  for (const name of METHODS) if (Object.hasOwn(res, name)) wrappers[name] = res[name]
-  return wrappers
-}
 
 /** Breaks the connection, so that what has been sent does not look complete. */
 function cut(res: Target): void {
