@@ -43,9 +43,9 @@ beforeAll(async () => {
       middlewares.set(`${side} ${storeMs}`, session({ secret: SECRET, store, storeTimeout: '20s' }))
     }
   }
-  http1 = await HTTP.listen((req, res) => void serve(req, res as Response))
+  http1 = await HTTP.listen((req, res) => serve(req, res as Response))
   const [, wire] = WIRES.find(([name]) => name === 'HTTP/2 without TLS') as (typeof WIRES)[number]
-  http2 = await wire.listen((req, res) => void serve(req, res as Response))
+  http2 = await wire.listen((req, res) => serve(req, res as Response))
 })
 
 afterAll(async () => {
@@ -123,7 +123,7 @@ const OF_THE_SESSION = new Set(['set-cookie', 'cache-control', 'vary', 'date', '
 
 function comparable({ status, headers, body, isTruncated }: Client): unknown {
   const others = Object.entries(headers).filter(([name]) => !OF_THE_SESSION.has(name))
-  return { status, headers: Object.fromEntries(others.sort()), body, isTruncated }
+  return { status, headers: Object.fromEntries(others.sort(([a], [b]) => (a < b ? -1 : 1))), body, isTruncated }
 }
 
 /** What is wrong with a run of the program; `null` when nothing is. */

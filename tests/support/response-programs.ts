@@ -226,7 +226,7 @@ export class Run {
       case 'append':
         return void res.appendHeader(step.name, step.value)
       case 'remove':
-        return void res.removeHeader(step.name)
+        return res.removeHeader(step.name)
       case 'status':
         // After the head it is without effect, but plain Node remembers it.
         if (!res.headersSent) res.statusCode = step.status
