@@ -1,8 +1,9 @@
 // The package as users get it: packed, unpacked into fresh projects, loaded as ESM, as CommonJS, and under Jest.
 import { execFileSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { transformSync } from 'esbuild'
 import { PLAIN_ENV as env, type PackedPackage, packPackage, ROOT } from '../support/package.js'
 
 let packed: PackedPackage
@@ -85,6 +86,37 @@ describe('the packed package', () => {
       const { otelMetrics, prometheusMetrics } = require('sojourn/metrics')
       ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
+  })
+
+  test.each(['esm', 'cjs'] as const)('a feature from npm in %s works on sessions of either build', (format) => {
+    const directory = project(`feature-${format}`, { type: 'module' })
+    const feature = join(directory, 'node_modules/sojourn-handoff')
+    mkdirSync(feature)
+    const source = readFileSync(join(ROOT, 'tests/outside-feature/handoff.ts'), 'utf8')
+    writeFileSync(join(feature, 'handoff.js'), transformSync(source, { loader: 'ts', platform: 'node', format }).code)
+    const type = format === 'esm' ? 'module' : 'commonjs'
+    writeFileSync(join(feature, 'package.json'), JSON.stringify({ type, exports: './handoff.js' }))
+    const main = `import http from 'node:http'\nimport { createRequire } from 'node:module'
+      import * as esm from 'sojourn'\nimport { Handoff } from 'sojourn-handoff'
+      const cjs = createRequire(import.meta.url)('sojourn')
+      if (esm.SessionManager === cjs.SessionManager) throw new Error('There is one build only.')
+      for (const { SessionManager } of [esm, cjs]) {
+        const manager = new SessionManager({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' })
+        const handoff = new Handoff(manager)
+        const server = http.createServer((req, res) => manager.middleware()(req, res, async () => {
+          if (req.url === '/offer') { req.session.a = 1; res.end(await handoff.offer(req.session)) }
+          else { await handoff.accept(req.session, req.url.slice(1)); res.end(JSON.stringify(req.session)) }
+        }))
+        await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+        const url = 'http://127.0.0.1:' + server.address().port
+        const code = await (await fetch(url + '/offer')).text()
+        console.log(await (await fetch(url + '/' + code)).text())
+        server.closeAllConnections()
+        server.close()
+        await handoff.close()
+        await manager.close()
+      }`
+    expect(run(directory, 'main.js', main)).toBe('{"a":1}\n{"a":1}\n')
   })
 
   test.each([
