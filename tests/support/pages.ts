@@ -175,7 +175,7 @@ export class Workshop {
   async run({ page, steps }: Run): Promise<{ command: string; shown: string; printed: string }[]> {
     const port = this.#ports.get(page) as number
     const jar = new Map<string, string>()
-    const background: ChildProcess[] = []
+    const started: Started[] = []
     const results: { command: string; shown: string; printed: string }[] = []
     try {
       for (const { command, shown } of steps) {
@@ -185,7 +185,7 @@ export class Workshop {
           // What a reader's .env holds is in the environment.
           const args = flags.split(' ').filter((flag) => flag !== '' && !flag.startsWith('--env-file'))
           const child = start(directoryOf(page, file, 'run'), [...args, file.replace(/ts$/, 'js')])
-          background.push(child.process)
+          started.push(child)
           if (isServer === undefined) await child.ended
           else await listening(port, child)
           results.push({ command, shown, printed: isServer === undefined ? child.stdout() : shown })
@@ -195,7 +195,9 @@ export class Workshop {
       }
       return results
     } finally {
-      for (const child of background) child.kill('SIGKILL')
+      for (const { process } of started) process.kill('SIGKILL')
+      // The next run of the page listens on the same port.
+      await Promise.allSettled(started.map(({ ended }) => ended))
     }
   }
 
