@@ -19,6 +19,7 @@ import type { EndedSession } from '../record/session-info.js'
 import { runForRequest, runWithSession } from '../request-scope.js'
 import { mayCommit, promiseNextStep, renewBeforeHead, takeNextStep } from '../session/commit.js'
 import { Fields } from '../session/fields.js'
+import { tellUncalled, WATCHES_MEMBERS } from '../session/misread-members.js'
 import { cookieContent } from '../session/response-cookie.js'
 import { belongsTo, isSession, type Session, sessionOf } from '../session/session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
@@ -306,7 +307,10 @@ class Exchange implements SessionHost, ResponseHooks {
     if (waiting) return waiting.then(() => this.#commit(isLast))
     this.#writes = 0
     this.#decideHeaders()
-    if (isLast) this.#isResponded = true
+    if (isLast) {
+      this.#isResponded = true
+      if (WATCHES_MEMBERS && this.#held !== null && (this.#res as HttpResponse).statusCode < 400) tellUncalled(this)
+    }
     return undefined
   }
 

@@ -47,10 +47,12 @@ export function reload(state: SessionState): Promise<void> {
   })
 }
 
-export function touch(state: SessionState): Promise<void> {
+/** Records activity, when that is due or is to be done in any case. */
+export function touch(state: SessionState, isForced: boolean): Promise<void> {
   return state.inTurn(async () => {
     state.requireWritable()
-    await touchNow(state)
+    const { record, lifecycle } = state
+    if (isForced || (record !== null && lifecycle.times.isTouchDue(record))) await touchNow(state)
   })
 }
 

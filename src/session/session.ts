@@ -1,20 +1,21 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
 
 import type { Duration } from '../duration.js'
-import { SessionError } from '../errors.js'
 import type { ExpiryOptions } from '../options/expiry-options.js'
 import { hiddenFieldError, isHiddenField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
 import { NO_CONTEXT } from '../record/session-info.js'
 import { updateField } from './atomic-update.js'
 import type { FieldProperties, FieldValue, SessionFields } from './field-types.js'
+import { freezeMethods } from './inherited.js'
 import { INSIDE, type Inside } from './inside.js'
 import { Insider } from './insider.js'
 import * as life from './life.js'
 import { askLogicalId } from './logical-id.js'
+import { propertiesOf } from './properties.js'
 import { expiresAt } from './response-cookie.js'
 import { SessionCookie } from './session-cookie.js'
-import type { SessionState } from './state.js'
+import { type SessionState, STATE } from './state.js'
 import { type InferSchemaOutput, type StandardSchema, type TypedSession, typedSession } from './typed.js'
 
 /** A field name: the declared ones are suggested, any other text is allowed. */
@@ -49,9 +50,6 @@ export interface SessionMetadata {
 
 /** On the prototype of sessions, shared by all copies of this package. */
 const BRAND: unique symbol = Symbol.for('sojourn.session')
-
-/** Where the state of a session is found behind its proxy. Not exported from the package. */
-const STATE: unique symbol = Symbol('sojourn.state')
 
 /**
  * The session of one request.
@@ -238,13 +236,15 @@ export class Session {
   }
 
   /**
-   * Records activity now, moving the idle timeout. Without it, that happens once in `touchInterval`.
-   * @throws {SessionError} `SESSION_ENDED`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
+   * Records activity now, where no response does: moves the idle timeout, at most once in `touchInterval`, so that it may be
+   * called for each packet of a socket. `force: true` (default `false`) records it whenever it is called.
+   * @throws {SessionError} when there is something to record, `SESSION_ENDED`, `STORE_UNAVAILABLE`, `STORE_TIMEOUT`.
    */
-  touch(): Promise<void>
+  touch(options?: { force?: boolean | undefined }): Promise<void>
   touch(callback: SessionCallback): void
-  touch(callback?: SessionCallback): Promise<void> | void {
-    return settle(life.touch(this[STATE]), callback)
+  touch(first?: { force?: boolean | undefined } | SessionCallback): Promise<void> | void {
+    if (typeof first === 'function') return settle(this.touch(), first)
+    return life.touch(this[STATE], first?.force ?? false)
   }
 
   /**
@@ -383,74 +383,9 @@ export function sessionOf(state: SessionState): Session {
   return state.session as Session
 }
 
-/** The names that are members, and so not field names by property. */
-const MEMBERS: ReadonlySet<PropertyKey> = new Set(Object.getOwnPropertyNames(Session.prototype))
-
-/** Makes every property that is not a member a field. One handler serves all sessions. */
-const fieldsAsProperties: ProxyHandler<{ [STATE]: SessionState }> = {
-  get(target, name, receiver) {
-    const state = target[STATE]
-    if (typeof name === 'symbol') return Reflect.get(target, name, receiver)
-    state.use()
-    if (MEMBERS.has(name)) return Reflect.get(target, name, receiver)
-    const value = state.get(name)
-    // toString and its like, unless a field has that name.
-    return value === undefined ? Reflect.get(Object.prototype, name, receiver) : value
-  },
-  set(target, name, value) {
-    requireFieldName(name)
-    target[STATE].use()
-    target[STATE].set(name, value)
-    return true
-  },
-  has(target, name) {
-    target[STATE].use()
-    return typeof name === 'string' && target[STATE].has(name)
-  },
-  deleteProperty(target, name) {
-    requireFieldName(name)
-    target[STATE].use()
-    target[STATE].delete(name)
-    return true
-  },
-  ownKeys(target) {
-    target[STATE].use()
-    return target[STATE].fields.names()
-  },
-  getOwnPropertyDescriptor(target, name) {
-    target[STATE].use()
-    if (typeof name !== 'string' || !target[STATE].has(name)) return undefined
-    return { value: target[STATE].get(name), writable: true, enumerable: true, configurable: true }
-  },
-  defineProperty(target, name, descriptor) {
-    requireFieldName(name)
-    if (!('value' in descriptor)) {
-      throw new SessionError('INVALID_FIELD', `Field ${name.slice(0, 80)} cannot be a getter: a session holds data.`)
-    }
-    target[STATE].set(name, descriptor.value)
-    return true
-  },
-  preventExtensions() {
-    throw new SessionError('INVALID_FIELD', 'A session cannot be frozen or sealed.')
-  },
-  setPrototypeOf() {
-    throw new SessionError('INVALID_FIELD', 'A session has no other prototype than its own.')
-  },
-}
-
-const COOKIE_ADVICE =
-  ' Of the cookie itself, set maxAge, expires, sameSite, priority, partitioned or httpOnly; the rest is an option of session().'
-
-function requireFieldName(name: PropertyKey): asserts name is string {
-  if (typeof name !== 'string') throw new SessionError('INVALID_FIELD', 'A field name must be text, not a symbol.')
-  if (MEMBERS.has(name) || name === '__proto__') {
-    throw new SessionError(
-      'INVALID_FIELD',
-      `"${name}" is a member of Session and not a field by property; use session.set('${name}', value), ` +
-        `session.get('${name}') and session.delete('${name}').${name === 'cookie' ? COOKIE_ADVICE : ''}`,
-    )
-  }
-}
+/** One handler serves all sessions. */
+const fieldsAsProperties = propertiesOf(Session.prototype)
+freezeMethods(Session.prototype)
 
 /** A promise that nobody waits for must not end the process: the response fails with it. */
 function unlessIgnored<T>(promise: Promise<T>): Promise<T> {

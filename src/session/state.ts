@@ -53,6 +53,9 @@ export interface LogicalIdNotes {
   mayKeepInPassing: boolean
 }
 
+/** Where the state of a session is found behind its proxy. Not exported from the package. */
+export const STATE: unique symbol = Symbol('sojourn.state')
+
 /** Races for one value that an operation may lose in a row. */
 export const MAX_RACES = 1000
 

@@ -1,6 +1,7 @@
 // A view of a session's fields through a schema: `session.typed(schema)`.
 import { invalidArgument, SessionError, type ValidationIssue } from '../errors.js'
 import type { Fields } from './fields.js'
+import { inherited } from './inherited.js'
 
 /** The part of Standard Schema v1 (standardschema.dev) that is used. */
 export interface StandardSchema<Input = unknown, Output = Input> {
@@ -57,7 +58,7 @@ export function typedSession<T>(state: TypedFields, schema: StandardSchema<unkno
   function read(name: string): unknown {
     if (state.fields.schemaOf(name) !== schema) {
       const output = validated(plain(state))
-      if (!Object.hasOwn(output, name)) return Reflect.get(Object.prototype, name)
+      if (!Object.hasOwn(output, name)) return inherited(name)
       // The handler gets what the schema made: from now on that is the field, so that changes to it are noticed.
       state.fields.adopt(name, output[name], schema)
     }

@@ -73,7 +73,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       expect(await isAlive(rig)).toBe(false)
     })
 
-    test('moves with a write as well, and with touch() at once', async () => {
+    test('moves with a write as well, and with a forced touch() at once', async () => {
       const rig = await begin({ idleTimeout: '10m', touchInterval: '5m' })
       rig.clock.advance(MINUTE)
       await rig.ask((session) => session.set('m', 1))
@@ -82,6 +82,8 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       await isAlive(rig)
       expect((await recordOf(rig)).lastAccessedAt).toBe(rig.clock.now() - MINUTE)
       await rig.ask((session) => session.touch())
+      expect((await recordOf(rig)).lastAccessedAt).toBe(rig.clock.now() - MINUTE)
+      await rig.ask((session) => session.touch({ force: true }))
       expect((await recordOf(rig)).lastAccessedAt).toBe(rig.clock.now())
     })
   })

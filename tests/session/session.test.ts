@@ -717,15 +717,33 @@ describe('save, reload, touch', () => {
     })
   })
 
-  test('touch moves the idle timeout at once and writes no field', async () => {
+  test('a forced touch moves the idle timeout at once and writes no field', async () => {
     const rig = await Rig.start({ idleTimeout: '10m', touchInterval: '5m' })
     await rig.ask((fields) => (fields['a'] = 1))
     rig.clock.advance(60_000)
     await rig.ask(async (_fields, session) => {
-      await session.touch()
+      await session.touch({ force: true })
       expect(session.expiresAt).toEqual(new Date(rig.clock.now() + 600_000))
     })
     expect([rig.store.calls.touch, rig.store.calls.update]).toEqual([1, 0])
+  })
+
+  test('touch for each packet of a socket writes once in touchInterval', async () => {
+    const rig = await Rig.start({ idleTimeout: '10m', touchInterval: '1m' })
+    await rig.ask((fields) => (fields['a'] = 1))
+    await rig.ask(async (_fields, session) => {
+      for (let second = 0; second < 180; second++) {
+        rig.clock.advance(1_000)
+        await session.touch()
+        expect(session.expiresAt.getTime()).toBeGreaterThan(rig.clock.now() + 540_000)
+      }
+      expect(rig.store.calls.touch).toBe(3)
+      await Promise.all([session.touch(), session.touch(), session.touch()])
+      expect(rig.store.calls.touch).toBe(3)
+      await session.touch({ force: true })
+      expect(rig.store.calls.touch).toBe(4)
+    })
+    expect(rig.store.calls.update).toBe(0)
   })
 
   test('a save that is not awaited is waited for before the response', async () => {
@@ -801,6 +819,7 @@ describe('callbacks', () => {
     try {
       await rig.ask(async (fields, session) => {
         fields['a'] = 2
+        rig.clock.advance(120_000)
         rig.store.fail({ kind: 'error' })
         expect(await called(session, operation)).toEqual([[expect.objectContaining({ code: 'STORE_UNAVAILABLE' })]])
         rig.store.repair()

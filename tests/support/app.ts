@@ -99,7 +99,7 @@ export function testApp(
         req.session.set(textOf(req.query['name'], 'late'), req.query['value'] ?? true)
         break
       case 'touch':
-        await req.session.touch()
+        await req.session.touch({ force: true })
         break
       case 'renew':
         await req.session.renew()
