@@ -16,7 +16,7 @@ const config: Config = {
     '^sojourn$': '<rootDir>/src/index.ts',
     '^sojourn/redis$': '<rootDir>/src/stores/redis.ts',
     '^sojourn/activity$': '<rootDir>/src/features/activity/index.ts',
-    '^sojourn/metrics$': '<rootDir>/src/features/metrics.ts',
+    '^sojourn/metrics$': '<rootDir>/src/features/metrics/index.ts',
     '^sojourn/inside$': '<rootDir>/src/session/inside.ts',
     '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',

@@ -1,10 +1,13 @@
 // Tools for tests, yours and ours: the suites that every store and every sink must pass, a clock that stands still, and a
 // store that fails on demand. Free of any test runner.
 import { abilitiesOf, type SessionStore, type StoreAbility } from '../record/store.js'
-import { ABILITY_CHECKS } from './ability-checks.js'
-import { ATOMIC_LIMITS, BASIC_LIMITS } from './limit-checks.js'
 import type { Check } from './samples.js'
-import { ATOMIC, BASIC } from './session-checks.js'
+import { ABILITY_CHECKS } from './store-checks/abilities.js'
+import { CHANGES } from './store-checks/changes.js'
+import { CONCURRENCY } from './store-checks/concurrency.js'
+import { ENDINGS, REGENERATIONS } from './store-checks/endings.js'
+import { KEEPING } from './store-checks/keeping.js'
+import { ATOMIC_LIMITS, BASIC_LIMITS } from './store-checks/limits.js'
 
 export type { StoreAbility } from '../record/store.js'
 export { FakeClock } from './fake-clock.js'
@@ -96,14 +99,13 @@ export function conformanceChecks(options: ConformanceOptions): ConformanceCheck
     }
   }
   const abilities = Object.entries(ABILITY_CHECKS) as [StoreAbility, (typeof ABILITY_CHECKS)[StoreAbility]][]
-  add('basic', BASIC)
-  add('basic', BASIC_LIMITS)
+  for (const group of [KEEPING, CHANGES, ENDINGS, REGENERATIONS, BASIC_LIMITS]) add('basic', group)
   for (const [ability, { basic }] of abilities) add('basic', basic, ability)
-  add('atomic', ATOMIC)
+  add('atomic', CONCURRENCY)
   add('atomic', ATOMIC_LIMITS)
   for (const [ability, { atomic }] of abilities) add('atomic', atomic, ability)
   if (options.createPeer) {
-    add('shared', ATOMIC)
+    add('shared', CONCURRENCY)
     add('shared', ATOMIC_LIMITS)
     for (const [ability, { atomic }] of abilities) add('shared', atomic, ability)
   }

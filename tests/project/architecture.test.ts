@@ -249,7 +249,7 @@ describe('what is exported', () => {
     'index.ts',
     'stores/redis.ts',
     'features/activity/index.ts',
-    'features/metrics.ts',
+    'features/metrics/index.ts',
     'session/inside.ts',
     'testing/index.ts',
   ]

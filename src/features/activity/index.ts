@@ -13,18 +13,11 @@ export {
   type SessionErrorHandlerOptions,
   sessionErrorHandler,
 } from './error-handler.js'
-export {
-  type ActivityDrop,
-  ActivityLog,
-  type ActivityLogOptions,
-  type ActivityLogStats,
-  type ActivitySubject,
-  type RecordedActivity,
-  type SinkFailure,
-  type SinkStats,
-} from './log.js'
+export { ActivityLog, type ActivityLogStats, type ActivitySubject, type SinkStats } from './log.js'
 export { logActivity } from './log-activity.js'
+export type { ActivityLogOptions } from './log-options.js'
 export { type ChildLogger, type SessionLogFields, sessionLogger, sessionMixin } from './logging.js'
+export type { RecordedActivity } from './recorded.js'
 export {
   type ActivityReport,
   type ActivityTotals,
@@ -35,6 +28,7 @@ export {
   type ReportQuery,
   type TotalsQuery,
 } from './reports.js'
+export type { ActivityDrop, SinkFailure } from './sink-trouble.js'
 export { functionSink } from './sinks/function-sink.js'
 export { type MemorySink, type MemorySinkOptions, memorySink } from './sinks/memory-sink.js'
 export { type PinoLike, type PinoSinkOptions, pinoSink } from './sinks/pino-sink.js'

@@ -3,7 +3,7 @@
 import { getSession } from '../../request/current-session.js'
 import { inside } from '../../session/inside.js'
 import { warn } from '../../warn.js'
-import { type RecordedActivity, recorded, takeNote } from './log.js'
+import { type RecordedActivity, recorded, takeNote } from './recorded.js'
 
 let hasWarned = false
 

@@ -1,8 +1,8 @@
 // What every store promises of the size of a session: the bound holds in the step that writes.
-import { isSessionError } from '../errors.js'
-import { newToken } from '../ids.js'
-import { sizeOf } from '../record/limits.js'
-import type { RegenerateResult, SessionChange, UpdateResult } from '../record/session-data.js'
+import { isSessionError } from '../../errors.js'
+import { newToken } from '../../ids.js'
+import { sizeOf } from '../../record/limits.js'
+import type { RegenerateResult, SessionChange, UpdateResult } from '../../record/session-data.js'
 import {
   type Check,
   changeOf,
@@ -17,7 +17,7 @@ import {
   sameResult,
   sample,
   successor,
-} from './samples.js'
+} from '../samples.js'
 
 /** Promises that hold without any two calls at the same time. */
 export const BASIC_LIMITS: Record<string, Check> = {

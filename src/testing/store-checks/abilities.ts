@@ -1,9 +1,9 @@
 // What a store promises of the abilities that it has: scanning, users, epoch, leases and notes.
-import { newSessionId, newToken } from '../ids.js'
-import type { SessionNotes } from '../record/notes.js'
-import type { SessionData } from '../record/session-data.js'
-import type { SessionStore, StoreAbility } from '../record/store.js'
-import type { UserEntry, UserIndex } from '../record/user-index.js'
+import { newSessionId, newToken } from '../../ids.js'
+import type { SessionNotes } from '../../record/notes.js'
+import type { SessionData } from '../../record/session-data.js'
+import type { SessionStore, StoreAbility } from '../../record/store.js'
+import type { UserEntry, UserIndex } from '../../record/user-index.js'
 import {
   afterTurns,
   type Check,
@@ -19,7 +19,7 @@ import {
   same,
   sameResult,
   sample,
-} from './samples.js'
+} from '../samples.js'
 
 /** The checks of one ability; `atomic` ones are on calls at the same time, on one store or on two. */
 export interface AbilityChecks {
