@@ -87,7 +87,7 @@ export const GROUNDS: readonly (readonly [name: string, make: () => Ground])[] =
   ['Redis', () => new RedisGround()],
 ]
 
-/** Not those that come with others: metrics.test.ts and logical-id.test.ts listen to them. */
+/** Not those that come with others: the tests of metrics and of the logical ID listen to them. */
 const BESIDE_OTHERS: readonly SessionEventName[] = ['storeCall', 'ended', 'boundary']
 
 /** The names of the events that stand for themselves. */
