@@ -45,9 +45,11 @@ const ROWS: Record<string, Row> = {
     told: over('idle'),
   },
   'the absolute timeout': {
-    options: { idleTimeout: '30h', absoluteTimeout: '1h' },
-    act(rig) {
-      rig.clock.advance(2 * HOUR)
+    options: { idleTimeout: '50m', absoluteTimeout: '1h' },
+    async act(rig) {
+      rig.clock.advance(HOUR / 2)
+      await rig.ask((s) => s.touch())
+      rig.clock.advance(HOUR / 2)
       return rig.manager.cleanUp()
     },
     told: over('absolute'),

@@ -122,9 +122,11 @@ describe.each(GROUNDS)('hand-off, on %s', (_name, makeGround) => {
       },
     },
     'the absolute timeout': {
-      options: { idleTimeout: '30h', absoluteTimeout: '1h' },
-      end({ rig }) {
-        rig.clock.advance(2 * HOUR)
+      options: { idleTimeout: '50m', absoluteTimeout: '1h' },
+      async end({ rig }) {
+        rig.clock.advance(HOUR / 2)
+        await rig.ask((s) => s.touch())
+        rig.clock.advance(HOUR / 2)
         return rig.manager.cleanUp()
       },
     },
