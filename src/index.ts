@@ -25,29 +25,31 @@ export {
 } from './manager/manager.js'
 export type { ExpiryOptions } from './options/expiry-options.js'
 export type { SessionOptions } from './options/options.js'
-export { jsonCodec, type SessionCodec } from './record/codec.js'
-export type { SessionLimits, SessionSize } from './record/limits.js'
-export type { NoteOptions, SessionNotes } from './record/notes.js'
 export {
   applyChange,
   applyEnd,
   applyRegeneration,
   applyTouch,
-  type EndReason,
   type EndResult,
   type Expectation,
-  type ExpiryReason,
   endOfRegenerated,
   type MetadataChange,
   type RegenerateResult,
   type Regeneration,
   type SessionChange,
+  type UpdateResult,
+} from './record/changes.js'
+export { jsonCodec, type SessionCodec } from './record/codec.js'
+export type { SessionLimits, SessionSize } from './record/limits.js'
+export type { NoteOptions, SessionNotes } from './record/notes.js'
+export {
+  type EndReason,
+  type ExpiryReason,
   type SessionContext,
   SessionData,
   type SessionDataInit,
   type SessionDataJSON,
   type SessionEnd,
-  type UpdateResult,
 } from './record/session-data.js'
 export type { EndedSession, SessionInfo, StoredSession, UserSession } from './record/session-info.js'
 export { type ForgottenSession, SessionStore } from './record/store.js'

@@ -1,7 +1,8 @@
 // How one session ends for good, with what it became through regenerations. Knows no users: whoever ends a session takes it
 // off their lists.
 import type { SessionEvents } from '../events/events.js'
-import type { EndReason, EndResult, SessionData, SessionEnd } from '../record/session-data.js'
+import type { EndResult } from '../record/changes.js'
+import type { EndReason, SessionData, SessionEnd } from '../record/session-data.js'
 import type { GuardedStore } from './guarded-store.js'
 import type { Expiry, Times } from './times.js'
 

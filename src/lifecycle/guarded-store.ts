@@ -4,17 +4,10 @@ import { isSessionError, SessionError, type SessionErrorCode } from '../errors.j
 import type { SessionEvents } from '../events/events.js'
 import { noteKey } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
+import type { EndResult, RegenerateResult, Regeneration, SessionChange, UpdateResult } from '../record/changes.js'
 import { loadableUnder, type SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
-import type {
-  EndResult,
-  RegenerateResult,
-  Regeneration,
-  SessionChange,
-  SessionData,
-  SessionEnd,
-  UpdateResult,
-} from '../record/session-data.js'
+import type { SessionData, SessionEnd } from '../record/session-data.js'
 import type { SessionStore } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { runWithoutSession } from '../request-scope.js'

@@ -5,43 +5,28 @@ import type { CookieClaim } from '../cookie/cookie.js'
 import { SessionError } from '../errors.js'
 import { type ActivitySource, recordEvents } from '../events/activity-hook.js'
 import { SessionEvents } from '../events/events.js'
-import { newSessionId, newToken, openToken, sameHash, sealToken } from '../ids.js'
+import { newSessionId, newToken, sameHash, sealToken } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
-import { tooLarge } from '../record/limits.js'
-import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
   type MetadataChange,
   type RegenerateResult,
   type Regeneration,
   type SessionChange,
-  type SessionContext,
-  SessionData,
-  type SessionEnd,
   type UpdateResult,
-} from '../record/session-data.js'
-import type { EndedSession } from '../record/session-info.js'
+} from '../record/changes.js'
+import { tooLarge } from '../record/limits.js'
+import type { SessionNotes } from '../record/notes.js'
+import { type SessionContext, SessionData, type SessionEnd } from '../record/session-data.js'
 import { secondsLeft } from '../record/store.js'
 import { type Ending, Endings, MAX_SUCCESSORS, nameOf } from './endings.js'
 import { EPOCH_LEASE_MS, Epoch } from './epoch.js'
+import { type Finding, type FindingParts, findSession } from './finding.js'
 import { GuardedStore, notSupported } from './guarded-store.js'
 import { LateWork } from './late-work.js'
 import { type Expiry, Times } from './times.js'
 import { Turns } from './turns.js'
 import { Users } from './users.js'
-
-/** A session that a cookie gave the right to. */
-export interface FoundSession {
-  readonly record: SessionData
-  readonly claim: CookieClaim
-  /** `false` when the cookie holds the token before the last renewal. */
-  readonly isCurrentToken: boolean
-  /** The present token, when the cookie holds the one before it and the client has not shown yet that it has this one. */
-  readonly nextToken?: string | undefined
-}
-
-/** What the claims of a request led to: a live session, or at least the end of one. */
-export type Finding = FoundSession | { readonly ended: EndedSession } | null
 
 /** A record and the token that opens it, on their way to a cookie. */
 export interface IssuedSession {
@@ -104,6 +89,7 @@ export class Lifecycle implements ActivitySource {
   readonly turns: Turns
   readonly #store: GuardedStore
   readonly #endings: Endings
+  readonly #finding: FindingParts
   /**
    * Whether anybody in this process has looked at a logical ID: only then one that was seen, and not kept, is worth its bytes
    * when the session ID that it follows from changes.
@@ -120,6 +106,8 @@ export class Lifecycle implements ActivitySource {
     const { events, times, epoch, late } = this
     const store = this.#store
     this.#endings = new Endings({ store, times, events, retentionSeconds: options.retentionSeconds })
+    const endOf = (record: SessionData): SessionEnd | null => this.endOf(record)
+    this.#finding = { store, epoch, events, times, endOf }
     this.users = new Users({
       options,
       store,
@@ -128,7 +116,7 @@ export class Lifecycle implements ActivitySource {
       events,
       late,
       endings: this.#endings,
-      endOf: (record) => this.endOf(record),
+      endOf,
     })
     this.usesLogicalIds = options.activity !== undefined
     recordEvents(this, events)
@@ -148,49 +136,12 @@ export class Lifecycle implements ActivitySource {
     return newSessionId()
   }
 
-  /**
-   * The live session that these claims open, or else what is known of one that is over. Each failing one is told as an event,
-   * with the client's address. Of claims to two live sessions the first counts with `believesFirst`, and none without: one of
-   * them may have been planted. Two tokens of one session, around a renewal, are no such conflict.
-   */
-  async find(
+  /** Which session these claims open; see `findSession()`. */
+  find(
     claims: readonly CookieClaim[],
-    { ip, believesFirst }: { ip: () => string | undefined; believesFirst: boolean },
+    client: { ip: () => string | undefined; believesFirst: boolean },
   ): Promise<Finding> {
-    let found: FoundSession | null = null
-    let ended: EndedSession | null = null
-    const epoch = this.epoch.refresh()
-    for (const claim of claims) {
-      const record = await this.#store.get(claim.id)
-      if (epoch !== null) await epoch
-      if (record === 'corrupt') continue
-      if (record === null) {
-        this.events.emit('unknownSession', { id: claim.id, ip: ip() })
-        continue
-      }
-      const match = matchToken(record, claim.tokenHash, this.now())
-      if (match === null) {
-        this.events.emit('tokenMismatch', { id: claim.id, userId: record.userId, ip: ip() })
-        continue
-      }
-      const end = this.endOf(record)
-      if (end === null) {
-        if (found !== null && found.record.id !== record.id) {
-          this.events.emit('cookieConflict', { ids: [found.record.id, record.id], ip: ip() })
-          return null
-        }
-        if (found === null || match === 'current') found = foundSession(record, claim, match)
-        if (believesFirst) break
-        continue
-      }
-      if (end.reason === 'idle' || end.reason === 'absolute') {
-        this.events.emit('expired', { ...nameOf(record), reason: end.reason })
-      } else this.events.emit('usedAfterEnd', { ...nameOf(record), end, ip: ip() })
-      ended ??= { ...nameOf(record), end }
-    }
-    if (found === null) return ended && { ended }
-    if (this.events.isHeard('loaded')) this.events.emit('loaded', nameOf(found.record))
-    return found
+    return findSession(this.#finding, claims, client)
   }
 
   /** The record of a session, live or not, for a reader that has proved its right or needs none. */
@@ -536,19 +487,4 @@ function evicted(): SessionError {
     'SESSION_ENDED',
     'The session was ended as it began: by another login over the limit, or by a revocation of all sessions of the user.',
   )
-}
-
-function foundSession(record: SessionData, claim: CookieClaim, match: 'current' | 'previous'): FoundSession {
-  if (match === 'current') return { record, claim, isCurrentToken: true }
-  const sealed = record.previousToken?.sealed
-  const nextToken = sealed === undefined ? undefined : openToken(sealed, claim.token, record.tokenHash)
-  return { record, claim, isCurrentToken: false, nextToken }
-}
-
-/** Compares in constant time; the previous token counts until the client has the present one, and during its grace. */
-function matchToken(record: SessionData, tokenHash: string, now: number): 'current' | 'previous' | null {
-  if (sameHash(record.tokenHash, tokenHash)) return 'current'
-  const previous = record.previousToken
-  if (previous && now < previous.until && sameHash(previous.hash, tokenHash)) return 'previous'
-  return null
 }

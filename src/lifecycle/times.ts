@@ -3,7 +3,8 @@
 import { textOfMs } from '../duration.js'
 import { invalidArgument, type SessionError } from '../errors.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
-import type { ExpiryReason, MetadataChange, SessionData, SessionEnd } from '../record/session-data.js'
+import type { MetadataChange } from '../record/changes.js'
+import type { ExpiryReason, SessionData, SessionEnd } from '../record/session-data.js'
 import { secondsLeft } from '../record/store.js'
 
 /** How a session ran out. */

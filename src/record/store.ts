@@ -1,8 +1,6 @@
 // The contract of a session store. Three methods make a working one; the rest have defaults that are atomic within one
 // process, and a store that several processes share overrides them to be atomic across processes.
 import { SessionError } from '../errors.js'
-import type { SessionLimits } from './limits.js'
-import type { SessionNotes } from './notes.js'
 import {
   applyChange,
   applyEnd,
@@ -13,10 +11,11 @@ import {
   type RegenerateResult,
   type Regeneration,
   type SessionChange,
-  type SessionData,
-  type SessionEnd,
   type UpdateResult,
-} from './session-data.js'
+} from './changes.js'
+import type { SessionLimits } from './limits.js'
+import type { SessionNotes } from './notes.js'
+import type { SessionData, SessionEnd } from './session-data.js'
 
 /** What a store may be able to do beyond keeping sessions: the optional members of `SessionStore`. */
 export type StoreAbility = 'scan' | 'users' | 'epoch' | 'lease' | 'notes'

@@ -2,7 +2,8 @@
 
 import { isSessionError } from '../errors.js'
 import { newToken } from '../ids.js'
-import type { SessionChange, SessionData } from '../record/session-data.js'
+import type { SessionChange } from '../record/changes.js'
+import type { SessionData } from '../record/session-data.js'
 import type { FieldChanges } from './fields.js'
 import { hasBoundary, keepLogicalId, startIfKnown, tellBoundary } from './logical-id.js'
 import {

@@ -1,7 +1,8 @@
 // What a response tells the client of its session: which token, until when, and when the cookie must be sent again.
 import type { IssuedSession, SessionSettings } from '../lifecycle/lifecycle.js'
 import type { ResolvedExpiry } from '../options/expiry-options.js'
-import type { MetadataChange, SessionData } from '../record/session-data.js'
+import type { MetadataChange } from '../record/changes.js'
+import type { SessionData } from '../record/session-data.js'
 import type { SessionState } from './state.js'
 
 /** What the cookie must hold, or `null` when this request does not know the token. */

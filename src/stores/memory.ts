@@ -2,7 +2,6 @@
 import { totalmem } from 'node:os'
 import { getHeapStatistics } from 'node:v8'
 import { SessionError } from '../errors.js'
-import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
   applyEnd,
@@ -13,10 +12,10 @@ import {
   type RegenerateResult,
   type Regeneration,
   type SessionChange,
-  type SessionData,
-  type SessionEnd,
   type UpdateResult,
-} from '../record/session-data.js'
+} from '../record/changes.js'
+import type { SessionNotes } from '../record/notes.js'
+import type { SessionData, SessionEnd } from '../record/session-data.js'
 import { type ForgottenSession, SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { warn } from '../warn.js'

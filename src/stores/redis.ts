@@ -6,8 +6,6 @@
 // `u:{user}`, notes at `n:purpose:{key}`, leases at `lease:{name}`, the epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
-import { loadableUnder, type SessionLimits } from '../record/limits.js'
-import type { SessionNotes } from '../record/notes.js'
 import {
   applyChange,
   changesFields,
@@ -19,10 +17,11 @@ import {
   type Regeneration,
   replacedToken,
   type SessionChange,
-  type SessionData,
-  type SessionEnd,
   type UpdateResult,
-} from '../record/session-data.js'
+} from '../record/changes.js'
+import { loadableUnder, type SessionLimits } from '../record/limits.js'
+import type { SessionNotes } from '../record/notes.js'
+import type { SessionData, SessionEnd } from '../record/session-data.js'
 import { SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import {

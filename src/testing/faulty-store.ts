@@ -1,16 +1,9 @@
 // A store that fails on demand, for tests of what stands on it.
 import { SessionError } from '../errors.js'
+import type { EndResult, RegenerateResult, Regeneration, SessionChange, UpdateResult } from '../record/changes.js'
 import type { SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
-import type {
-  EndResult,
-  RegenerateResult,
-  Regeneration,
-  SessionChange,
-  SessionData,
-  SessionEnd,
-  UpdateResult,
-} from '../record/session-data.js'
+import type { SessionData, SessionEnd } from '../record/session-data.js'
 import { SessionStore } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 

@@ -1,12 +1,7 @@
 // Records to check a store with, and what the checks say when it breaks a promise. Free of any test runner.
 import { newSessionId, newToken } from '../ids.js'
-import {
-  type Regeneration,
-  type SessionChange,
-  type SessionContext,
-  SessionData,
-  type SessionEnd,
-} from '../record/session-data.js'
+import type { Regeneration, SessionChange } from '../record/changes.js'
+import { type SessionContext, SessionData, type SessionEnd } from '../record/session-data.js'
 import type { SessionStore } from '../record/store.js'
 
 /** One check: rejects when a store breaks the promise. `peer` is another store on the same data, or `store` itself. */

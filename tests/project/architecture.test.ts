@@ -120,7 +120,82 @@ describe('the reader of imports', () => {
   })
 })
 
+/**
+ * The rooms of the house, from the ground up; those in one line are neighbours that do not know each other. ARCHITECTURE.md
+ * draws them.
+ */
+const FLOORS = [
+  ['ground'],
+  ['record', 'cookie'],
+  ['events', 'stores'],
+  ['options'],
+  ['lifecycle'],
+  ['session'],
+  ['request'],
+  ['manager'],
+  ['features', 'index.ts'],
+  ['testing'],
+] as const
+const GROUND = ['did-you-mean.ts', 'duration.ts', 'errors.ts', 'ids.ts', 'recent.ts', 'request-scope.ts', 'warn.ts']
+
+function roomOf(file: string): string {
+  if (GROUND.includes(file)) return 'ground'
+  return file.includes('/') || file.startsWith('stores') ? (file.split('/')[0] as string) : file
+}
+
+function floorOf(file: string): number {
+  return FLOORS.findIndex((rooms) => (rooms as readonly string[]).includes(roomOf(file)))
+}
+
+/** What a feature may stand on besides the ground and its own folder. */
+const FOR_FEATURES =
+  /^(events\/.*|record\/(session-data|session-info|changes|store|notes|codec)|session\/(inside|session)|request\/current-session|manager\/manager|stores\/redis\/(connection|scripts))\.ts$/
+
 describe('rules', () => {
+  test('every file stands in a room, and imports, types too, come from its own room or from below', () => {
+    expect(files.filter((file) => floorOf(file) === -1)).toEqual([])
+    const upwards = files.flatMap((file) =>
+      importsFrom(file)
+        .filter(({ target, isPackage }) => !isPackage && roomOf(target) !== roomOf(file))
+        .filter(({ target }) => floorOf(target) >= floorOf(file))
+        .map(({ target }) => `${file} imports ${target}`),
+    )
+    expect(upwards).toEqual([])
+  })
+
+  test('a feature stands on files that are there for it, and on no other feature', () => {
+    const broken = files
+      .filter((file) => file.startsWith('features/'))
+      .flatMap((file) => {
+        const own = file.split('/').slice(0, 2).join('/')
+        return importsFrom(file)
+          .filter(({ target, isPackage }) => !isPackage && !GROUND.includes(target))
+          .filter(({ target }) => !FOR_FEATURES.test(target) && !target.startsWith(`${own}/`))
+          .map(({ target }) => `${file} imports ${target}`)
+      })
+    expect(broken).toEqual([])
+  })
+
+  test('what is inside a session is for features', () => {
+    const users = files.filter((file) => importsFrom(file).some(({ target }) => target === 'session/inside.ts'))
+    expect(users.filter((file) => !/^(features|session)\//.test(file))).toEqual([])
+  })
+
+  test('no class has more than 400 lines, and no file of the core more than 500', () => {
+    const long: string[] = []
+    for (const file of files) {
+      const lines = readFileSync(join(SRC, file), 'utf8').split('\n')
+      if (core.includes(file) && lines.length > 501) long.push(`${file}: ${lines.length - 1}`)
+      for (const [start, line] of lines.entries()) {
+        const name = /^export (?:abstract )?class (\w+)|^class (\w+)/.exec(line)
+        if (name === null) continue
+        const length = lines.indexOf('}', start) - start + 1
+        if (length > 400) long.push(`${file}: class ${name[1] ?? name[2]}: ${length}`)
+      }
+    }
+    expect(long).toEqual([])
+  })
+
   test('the core imports no feature, and no store but the one in memory', () => {
     const broken = core.flatMap((file) =>
       importsFrom(file)
@@ -151,7 +226,7 @@ describe('rules', () => {
     expect(broken).toEqual([])
   })
 
-  test('there are no import cycles at run time', () => {
+  test('there are no import cycles, those of types included', () => {
     const done = new Set<string>()
     const cycles: string[] = []
     const visit = (file: string, path: readonly string[]): void => {
@@ -160,8 +235,8 @@ describe('rules', () => {
         return
       }
       if (done.has(file)) return
-      for (const { target, isPackage, kind } of importsFrom(file)) {
-        if (!isPackage && kind !== 'type') visit(target, [...path, file])
+      for (const { target, isPackage } of importsFrom(file)) {
+        if (!isPackage) visit(target, [...path, file])
       }
       done.add(file)
     }

@@ -17,11 +17,11 @@
 // Who edits a record by hand changes its revision as well, or a request under way may overwrite that.
 import { SessionError } from '../../errors.js'
 import { Recent } from '../../recent.js'
+import type { SessionChange } from '../../record/changes.js'
 import {
   type PreviousToken,
   readContext,
   readEnd,
-  type SessionChange,
   type SessionContext,
   SessionData,
   type SessionDataInit,

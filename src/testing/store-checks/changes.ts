@@ -1,6 +1,6 @@
 // What every store promises of a change: that it is applied in one step, to a live record of the same generation.
 import { newSessionId, newToken } from '../../ids.js'
-import type { UpdateResult } from '../../record/session-data.js'
+import type { UpdateResult } from '../../record/changes.js'
 import {
   type Check,
   changeOf,

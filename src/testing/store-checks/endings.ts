@@ -1,6 +1,7 @@
 // What every store promises of an end: that it leaves a tombstone, which nothing changes; or a successor.
 import { newSessionId, newToken } from '../../ids.js'
-import { applyEnd, END_REASONS, endOfRegenerated } from '../../record/session-data.js'
+import { applyEnd, endOfRegenerated } from '../../record/changes.js'
+import { END_REASONS } from '../../record/session-data.js'
 import {
   type Check,
   changeOf,

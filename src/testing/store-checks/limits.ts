@@ -1,8 +1,8 @@
 // What every store promises of the size of a session: the bound holds in the step that writes.
 import { isSessionError } from '../../errors.js'
 import { newToken } from '../../ids.js'
+import type { RegenerateResult, SessionChange, UpdateResult } from '../../record/changes.js'
 import { sizeOf } from '../../record/limits.js'
-import type { RegenerateResult, SessionChange, UpdateResult } from '../../record/session-data.js'
 import {
   type Check,
   changeOf,
