@@ -18,6 +18,7 @@ const config: Config = {
     '^sojourn/activity$': '<rootDir>/src/features/activity/index.ts',
     '^sojourn/metrics$': '<rootDir>/src/features/metrics/index.ts',
     '^sojourn/inside$': '<rootDir>/src/session/inside.ts',
+    '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

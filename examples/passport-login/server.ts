@@ -1,5 +1,5 @@
-// Login with Passport's local strategy. Passport calls regenerate() and save() of the session by itself, so a login
-// gives the session a new ID and token, and a logout ends the old one. The only account is "alice", whose password is
+// Login with Passport's local strategy. passportUsers() makes it a login of the session: that gets a new ID and token in one step
+// and knows its user, who may have three at once, and a logout ends it. The only account is "alice", whose password is
 // "correct horse".
 //
 //   npx tsx examples/passport-login/server.ts
@@ -9,7 +9,8 @@ import { callbackify, promisify } from 'node:util'
 import express from 'express'
 import passport from 'passport'
 import { Strategy as LocalStrategy } from 'passport-local'
-import { session } from 'sojourn'
+import { SessionManager } from 'sojourn'
+import { passportUsers } from 'sojourn/passport'
 
 interface Account {
   name: string
@@ -30,7 +31,12 @@ passport.deserializeUser((name: string, done) => done(null, accounts.get(name) ?
 
 const app = express()
 // A random secret makes every cookie void at the next start. In production set one that stays.
-app.use(session({ secret: process.env['SESSION_SECRET'] ?? randomBytes(32).toString('base64') }))
+const sessions = new SessionManager({
+  secret: process.env['SESSION_SECRET'] ?? randomBytes(32).toString('base64'),
+  maxSessionsPerUser: 3,
+})
+app.use(sessions.middleware())
+app.use(passportUsers(passport))
 // After the session, which is where it finds the user. passport.initialize() is not needed since Passport 0.6.
 app.use(passport.session())
 app.use(express.urlencoded({ extended: false }))
@@ -50,6 +56,13 @@ app.post('/logout', (req, res, next) => {
     if (error) next(error)
     else res.redirect(303, '/')
   })
+})
+
+app.post('/logout-everywhere', async (req, res) => {
+  const { userId } = req.session.metadata
+  // This session is one of them: it is logged out as by logout().
+  if (userId !== undefined) await sessions.revokeUser(userId, { by: 'the user' })
+  res.redirect(303, '/')
 })
 
 app.get('/account', (req, res) => {
@@ -81,4 +94,5 @@ const LOGIN_FORM = `<form method="post" action="/login">
   <input name="password" aria-label="Password" type="password" required autocomplete="current-password">
   <button>Log in</button>
 </form>`
-const LOGOUT_FORM = '<form method="post" action="/logout"><button>Log out</button></form>'
+const LOGOUT_FORM = `<form method="post" action="/logout"><button>Log out</button></form>
+<form method="post" action="/logout-everywhere"><button>Log out everywhere</button></form>`

@@ -18,11 +18,12 @@ import {
 } from '../record/session-info.js'
 import { abilitiesOf, type SessionStore } from '../record/store.js'
 import { type ClientFacts, cleanContext, differenceOf } from '../request/client.js'
+import { getSession } from '../request/current-session.js'
 import { type HttpRequest, requestPath } from '../request/middleware.js'
 import type { HttpResponse } from '../request/response.js'
 import { Fields } from '../session/fields.js'
 import { checkUserId } from '../session/life.js'
-import { isSession, type Session } from '../session/session.js'
+import { isSession, leaveIf, type Session } from '../session/session.js'
 import { MemorySessionStore } from '../stores/memory.js'
 import { CleanUp, type CleanUpResult } from './cleanup.js'
 
@@ -236,7 +237,8 @@ export class SessionManager {
 
   /**
    * Ends a session for good, with what it became if it was regenerated in the meantime: its next request begins a new
-   * one. Resolves to whether it was alive.
+   * one. Called for the session of the request that is being handled, that goes on as after `logout()`, which is so for
+   * `revokeUser()` and `revokeAll()`, too. Resolves to whether it was alive.
    */
   async revoke(id: string, options: RevokeOptions = {}): Promise<boolean> {
     const reason = checkReason(options)
@@ -245,6 +247,7 @@ export class SessionManager {
     const isOver = record !== null && record !== 'corrupt' && !record.ended && this.#engine.endOf(record) !== null
     const hasEnded = (await this.#engine.end({ id, userId }, { reason: 'revoked', ...reason })) && !isOver
     if (hasEnded) this.events.emit('revoked', { id, userId, logicalId, ...reason })
+    await leaveIf(getSession(), this.#engine, (own) => own.id === id)
     return hasEnded
   }
 
@@ -307,7 +310,10 @@ export class SessionManager {
     checkUserId(userId)
     const reason = checkReason(options)
     if (isSession(except)) await except.regenerate({ keep: true })
-    return this.#engine.users.revoke(userId, idOf(except), { reason: 'revoked', ...reason })
+    const spared = idOf(except)
+    const count = await this.#engine.users.revoke(userId, spared, { reason: 'revoked', ...reason })
+    await leaveIf(getSession(), this.#engine, (own) => own.userId === userId && own.id !== spared)
+    return count
   }
 
   /**
@@ -318,6 +324,7 @@ export class SessionManager {
   async revokeAll(options: RevokeOptions = {}): Promise<void> {
     const { by, detail } = checkReason(options)
     await this.#engine.revokeAll(by, detail)
+    await leaveIf(getSession(), this.#engine, () => true)
   }
 
   // --- The house ---

@@ -20,10 +20,13 @@ export interface Inside {
    * and archives do not show it, and `clear()` and `restart()` leave it. It goes where all fields go: with
    * `regenerate({ keep: true })`, `login()` and `reauthenticate()`, but not with a `regenerate()` that keeps none or some,
    * and it ends with the session.
+   *
+   * `staysBehind: true` (default `false`) is for what protects, such as a secret of forms: it goes nowhere, not with `login()`
+   * either. Who planted the session knows it.
    * @param name of the feature and what it keeps, such as `'acme.flash'`: text of 1 to 100 characters
    * @throws {SessionError} `INVALID_ARGUMENT`
    */
-  drawer<T = unknown>(name: string): Drawer<T>
+  drawer<T = unknown>(name: string, options?: { staysBehind?: boolean | undefined }): Drawer<T>
 
   /** The application's fields as they are now, each in the text that the codec makes of it. No drawers. */
   texts(): ReadonlyMap<string, string>

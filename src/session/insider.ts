@@ -7,6 +7,7 @@ import { updateField } from './atomic-update.js'
 import { NO_CHANGES } from './commit.js'
 import type { Drawer, Inside } from './inside.js'
 import { askLogicalId, showLogicalId } from './logical-id.js'
+import { staysBehind } from './protection.js'
 import type { SessionState } from './state.js'
 
 const MAX_NAME_LENGTH = 100
@@ -21,8 +22,10 @@ export class Insider implements Inside {
     this.#state = state
   }
 
-  drawer<T>(name: string): Drawer<T> {
-    return new FieldDrawer<T>(this.#state, hiddenField(checked(name, 'The name of a drawer')))
+  drawer<T>(name: string, options: { staysBehind?: boolean | undefined } = {}): Drawer<T> {
+    const field = hiddenField(checked(name, 'The name of a drawer'))
+    if (options.staysBehind) staysBehind(field)
+    return new FieldDrawer<T>(this.#state, field)
   }
 
   texts(): ReadonlyMap<string, string> {

@@ -4,10 +4,10 @@
 import type { Duration } from '../duration.js'
 import { invalidArgument, isSessionError } from '../errors.js'
 import { newLogicalId } from '../ids.js'
-import type { RegenerationParts } from '../lifecycle/lifecycle.js'
+import type { IssuedSession, RegenerationParts } from '../lifecycle/lifecycle.js'
 import { type ExpiryOptions, resolveExpiry } from '../options/expiry-options.js'
 import type { SessionData } from '../record/session-data.js'
-import { create, NO_CHANGES, storeChanges, touchNow } from './commit.js'
+import { NO_CHANGES, storeChanges, touchNow } from './commit.js'
 import {
   crossBoundary,
   keepLogicalId,
@@ -18,6 +18,7 @@ import {
   turnLogicalId,
   unkeptLogicalId,
 } from './logical-id.js'
+import { fieldsLeftBehind, keptOf } from './protection.js'
 import { chooseExpiry, settingsOf, takeIssued, takeRenewed } from './response-cookie.js'
 import { MAX_RACES, NO_METADATA, SessionState } from './state.js'
 
@@ -92,7 +93,10 @@ export function regenerate(state: SessionState, keep: 'all' | readonly string[])
   })
 }
 
-/** Ends this session and puts an empty one with a new ID and token in its place. */
+/**
+ * Ends this session, or what it became meanwhile, and puts an empty one with a new ID and token in its place. When all is over,
+ * the empty one is not stored: nothing of what is over goes on in it.
+ */
 export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
   return state.inTurn(async () => {
     state.requireCookie()
@@ -106,82 +110,21 @@ export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
       handOver(state, next)
       return next
     }
-    const from = lastLogicalId(state)
-    const to = from && newLogicalId()
-    const issued = await lifecycle.regenerate(record, {
-      keep: [],
-      set: host.initialFields(),
-      isLogin: false,
-      isFresh: true,
-      logicalId: to,
-      context: host.clientContext(),
-      settings: choice === null ? undefined : settingsOf(choice),
-    })
-    if (issued === null) throw state.ended()
+    const issued = await overSuccessors(state, () => regenerateAfresh(state, { isLogin: false }))
+    if (issued === null) {
+      // It is over, and so is all that it became: there is nothing to end.
+      if (choice !== null) chooseExpiry(next, choice)
+      handOver(state, next)
+      return next
+    }
     next.expiryChoice = choice
     takeIssued(next, issued)
     next.fields.reset(issued.record.fields)
     lifecycle.events.emit('regenerated', { ...namesOf(next), previousId: state.id })
-    if (to !== undefined) tellBoundary(next, { from, to, cause: 'start' })
+    tellStart(next, issued.previous)
     handOver(state, next)
     return next
   })
-}
-
-/** Binds the session to a user, under a new ID and token. */
-export function login(state: SessionState, userId: string | number): Promise<void> {
-  return state.inTurn(async () => {
-    checkUserId(userId)
-    state.requireWritable()
-    state.requireCookie()
-    const previousId = state.record?.id
-    if (state.record === null) {
-      const before = state.metadata
-      state.metadata = { ...before, userId }
-      try {
-        await create(state)
-      } catch (error) {
-        // The commit may store this session yet, and must not log anyone in then.
-        state.metadata = before
-        throw error
-      }
-    } else await loginOver(state, userId)
-    state.lifecycle.events.emit('login', { ...namesOf(state), previousId, userId })
-  })
-}
-
-/**
- * A login over a session that went on in the meantime, by another login or a regeneration, is one over what it became: of two
- * that are sent at once, whichever answer comes last leaves the user logged in. What became another user's is left alone.
- */
-async function loginOver(state: SessionState, userId: string | number): Promise<void> {
-  const { host, lifecycle } = state
-  const parts = { keep: 'all', userId, isLogin: true, context: host.clientContext() } as const
-  for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
-    if (await trySucceed(state, parts)) return
-    const successor = await lifecycle.successorOf(state.id)
-    if (successor === null) throw state.ended()
-    if (successor.userId !== undefined && successor.userId !== userId) return loginAfresh(state, userId)
-    state.record = successor
-    state.id = successor.id
-  }
-  throw state.ended()
-}
-
-/** A login that takes nothing along but what this request has set. */
-async function loginAfresh(state: SessionState, userId: string | number): Promise<void> {
-  const { host, lifecycle, fields } = state
-  const set = fields.changes()?.set ?? NO_CHANGES.set
-  const issued = await lifecycle.create({
-    id: lifecycle.newId(),
-    fields: new Map([...host.initialFields(), ...set]),
-    metadata: { userId },
-    context: host.clientContext(),
-  })
-  state.metadata = NO_METADATA
-  state.logical = null
-  takeIssued(state, issued)
-  fields.reset(issued.record.fields)
 }
 
 /** The user has proved again who they are. */
@@ -200,12 +143,15 @@ export function reauthenticate(state: SessionState): Promise<void> {
 }
 
 /** Ends this session and begins its successor, under a new ID and token, in one step. */
-async function succeed(state: SessionState, parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<void> {
+async function succeed(state: SessionState, parts: Omit<RegenerationParts, 'delete'>): Promise<void> {
   if (!(await trySucceed(state, parts))) throw state.ended()
 }
 
-/** Resolves to `false` when the session was over already. */
-async function trySucceed(state: SessionState, parts: Omit<RegenerationParts, 'set' | 'delete'>): Promise<boolean> {
+/**
+ * The same, but resolves to `false` when the session was over already. Of all that is kept, what protects forms is not, unless
+ * it is named.
+ */
+export async function trySucceed(state: SessionState, parts: Omit<RegenerationParts, 'delete'>): Promise<boolean> {
   try {
     await keepLogicalId(state)
   } catch (error) {
@@ -215,14 +161,15 @@ async function trySucceed(state: SessionState, parts: Omit<RegenerationParts, 's
   }
   const changes = state.fields.changes() ?? NO_CHANGES
   const { keep } = parts
-  const set = keep === 'all' ? changes.set : new Map([...changes.set].filter(([name]) => keep.includes(name)))
+  const left = keep === 'all' ? fieldsLeftBehind() : []
+  const set = new Map([...keptOf(changes, keep).set, ...(parts.set ?? [])])
   const record = (state.record as SessionData).with(state.metadata)
   const logicalId = unkeptLogicalId(state, record)
   const settings = state.expiryChoice === null ? undefined : settingsOf(state.expiryChoice)
   const issued = await state.lifecycle.regenerate(record, {
     ...parts,
     set,
-    delete: changes.delete,
+    delete: [...changes.delete, ...left],
     logicalId,
     settings,
   })
@@ -230,9 +177,59 @@ async function trySucceed(state: SessionState, parts: Omit<RegenerationParts, 's
   state.metadata = NO_METADATA
   takeIssued(state, issued)
   if (logicalId !== undefined) tellBoundary(state, { from: state.logical?.previous, to: logicalId, cause: 'start' })
-  if (keep === 'all') state.fields.committed(changes, issued.record.fields)
-  else state.fields.reset(issued.record.fields)
+  if (keep === 'all') {
+    state.fields.committed(changes, issued.record.fields)
+    for (const name of left) state.fields.refresh(name, issued.record.fields)
+  } else state.fields.reset(issued.record.fields)
   return true
+}
+
+/**
+ * Ends this session and begins one of another user in its place, in one step: nothing of it goes over, and it has the fields that
+ * every session begins with. Resolves to `false` when it was over already.
+ */
+export async function succeedAfresh(
+  state: SessionState,
+  parts: Pick<RegenerationParts, 'userId' | 'set'>,
+): Promise<boolean> {
+  const issued = await regenerateAfresh(state, { ...parts, isLogin: true })
+  if (issued === null) return false
+  state.metadata = NO_METADATA
+  takeIssued(state, issued)
+  state.logical = null
+  if (issued.previous !== undefined) state.logicalNotes().previous = issued.previous
+  state.fields.reset(issued.record.fields)
+  tellStart(state, issued.previous)
+  return true
+}
+
+interface FreshSession extends IssuedSession {
+  /** The logical ID of the session before. */
+  readonly previous: string | undefined
+}
+
+/** Another session in the place of this one, which has nothing of it but what this request chose for its end. */
+async function regenerateAfresh(
+  state: SessionState,
+  parts: Pick<RegenerationParts, 'userId' | 'isLogin' | 'set'>,
+): Promise<FreshSession | null> {
+  const { host, lifecycle, record, expiryChoice } = state
+  const previous = lastLogicalId(state)
+  const issued = await lifecycle.regenerate(record as SessionData, {
+    ...parts,
+    keep: [],
+    set: new Map([...host.initialFields(), ...(parts.set ?? [])]),
+    isFresh: true,
+    logicalId: previous && newLogicalId(),
+    context: host.clientContext(),
+    settings: expiryChoice === null ? undefined : settingsOf(expiryChoice),
+  })
+  return issued && { ...issued, previous }
+}
+
+function tellStart(state: SessionState, from: string | undefined): void {
+  const to = state.record?.logicalId
+  if (from !== undefined && to !== undefined) tellBoundary(state, { from, to, cause: 'start' })
 }
 
 // --- The end ---
@@ -240,11 +237,12 @@ async function trySucceed(state: SessionState, parts: Omit<RegenerationParts, 's
 /** Ends this session for good and puts an empty one, not stored, in its place. */
 export function logout(state: SessionState): Promise<void> {
   return state.inTurn(async () => {
-    state.requireWritable()
+    const isOver = state.standing === 'ended'
+    if (!isOver) state.requireWritable()
     const next = new SessionState(state.lifecycle, state.host, 'new')
     next.cookie = 'clear'
     next.isAfterLogout = true
-    await end(state, 'logout')
+    if (!isOver) await end(state, 'logout')
     handOver(state, next)
   })
 }
@@ -261,6 +259,17 @@ export function destroy(state: SessionState): Promise<void> {
   })
 }
 
+/** The session was ended by its own request, by its ID: what follows is as after `logout()`. */
+export function leave(state: SessionState): Promise<void> {
+  return state.inTurn(async () => {
+    if (state.standing !== 'live') return
+    const next = new SessionState(state.lifecycle, state.host, 'new')
+    next.cookie = 'clear'
+    next.isAfterLogout = true
+    handOver(state, next)
+  })
+}
+
 async function end(state: SessionState, reason: 'logout' | 'destroyed'): Promise<void> {
   const { lifecycle, record, previousEnd } = state
   if (record !== null) {
@@ -273,6 +282,19 @@ async function end(state: SessionState, reason: 'logout' | 'destroyed'): Promise
   const before = previousEnd?.end.reason
   if (previousEnd && (before === 'logout' || before === 'destroyed'))
     await lifecycle.end(previousEnd, { reason: before })
+}
+
+/** Tries `operation`, which resolves to `null` when the session is over, on it and on what it became by regeneration. */
+async function overSuccessors<T>(state: SessionState, operation: () => Promise<T | null>): Promise<T | null> {
+  for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
+    const done = await operation()
+    if (done !== null) return done
+    const successor = await state.lifecycle.successorOf(state.id)
+    if (successor === null) return null
+    state.record = successor
+    state.id = successor.id
+  }
+  return null
 }
 
 function handOver(state: SessionState, next: SessionState): void {
@@ -339,7 +361,7 @@ export function checkUserId(userId: unknown): void {
 }
 
 /** What events say of a session. */
-function namesOf(state: SessionState): {
+export function namesOf(state: SessionState): {
   id: string
   userId: string | number | undefined
   logicalId: string | undefined

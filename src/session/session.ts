@@ -12,6 +12,7 @@ import { INSIDE, type Inside } from './inside.js'
 import { Insider } from './insider.js'
 import * as life from './life.js'
 import { askLogicalId } from './logical-id.js'
+import { login } from './login.js'
 import { propertiesOf } from './properties.js'
 import { expiresAt } from './response-cookie.js'
 import { SessionCookie } from './session-cookie.js'
@@ -297,14 +298,25 @@ export class Session {
   }
 
   /**
-   * Binds the session to a user in one atomic step: new ID, new token, same fields, and the old token is dead when the
-   * promise resolves. The absolute timeout starts afresh.
+   * Binds the session to a user in one atomic step: new ID, new token, and the old token is dead when the promise resolves.
+   * The absolute timeout starts afresh.
+   *
+   * Of an anonymous session, and of one of the same user, the fields go over: all but what protects forms (the tokens and
+   * secrets of csrf-sync, csurf, lusca and their like), or with `keep` those that it names (`false`: none). Of another user's
+   * session nothing does, whatever `keep` says. `fields` are set in the same step, and go over in any case.
    * @param userId a text that is not empty, or a finite number; it keeps its type
    * @throws {SessionError} `INVALID_ARGUMENT`; `SESSION_LIMIT` when the user has too many sessions and the policy is to
    *   refuse; and as `renew()`.
    */
-  login(userId: string | number): Promise<void> {
-    return life.login(this[STATE], userId)
+  login(
+    userId: string | number,
+    options: {
+      keep?: boolean | readonly string[] | undefined
+      fields?: { [Name in keyof SessionFields]?: SessionFields[Name] } & Record<string, unknown>
+    } = {},
+  ): Promise<void> {
+    const { keep = true, fields = {} } = options
+    return login(this[STATE], { userId, keep: keep === true ? 'all' : keep || [], fields })
   }
 
   /**
@@ -374,6 +386,18 @@ export function secondsSinceAuthentication(session: Session): number | null {
   // A session of another copy of this package has no state that this one could read.
   const now = session instanceof Session ? session[STATE].lifecycle.now() : Date.now()
   return at === undefined ? null : Math.max(0, now - at.getTime()) / 1000
+}
+
+/** For who has ended sessions by ID or user: whether the session at hand is one of them is for `isOver` to say. */
+export async function leaveIf(
+  session: Session | undefined,
+  lifecycle: object,
+  isOver: (session: { readonly id: string; readonly userId: string | number | undefined }) => boolean,
+): Promise<void> {
+  if (!(session instanceof Session)) return
+  const state = session[STATE]
+  const { id, record } = state
+  if (state.lifecycle === lifecycle && record !== null && isOver({ id, userId: record.userId })) await life.leave(state)
 }
 
 /** The public session that belongs to a state; always the same object. */

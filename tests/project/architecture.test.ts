@@ -326,6 +326,7 @@ describe('what is exported', () => {
     'features/activity/index.ts',
     'features/metrics/index.ts',
     'session/inside.ts',
+    'features/passport.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))

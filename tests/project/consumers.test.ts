@@ -23,6 +23,7 @@ import sessionByDefault, { session, type Session, SessionData, SessionStore } fr
 import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
 import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
+import { passportUsers } from 'sojourn/passport'
 import { RedisSessionStore } from 'sojourn/redis'
 import { checkStore } from 'sojourn/testing'
 
@@ -42,6 +43,7 @@ express().use(middleware).get('/', (req, res) => {
   const current: Session = req.session
   req.session.cart?.push(current.id)
   inside(current).drawer<number>('x').set(1)
+  passportUsers({ serializeUser: () => {} }, { userId: (user: { id: number }) => user.id })
   res.end()
 })
 createServer((req, res) => middleware(req, res, () => res.end(req.session.cart?.join())))

@@ -10,6 +10,7 @@ import { resolveOptions } from '../../src/options/resolve-options.js'
 import { nextStep, takeNextStep } from '../../src/session/commit.js'
 import * as life from '../../src/session/life.js'
 import { askLogicalId } from '../../src/session/logical-id.js'
+import { login } from '../../src/session/login.js'
 import { chooseExpiry, cookieContent, resendCookie } from '../../src/session/response-cookie.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../../src/session/state.js'
 import { SECRET } from '../support/http.js'
@@ -211,8 +212,8 @@ const SCENARIOS: Record<string, readonly ((moves: boolean) => Promise<Bench>)[]>
     async () => benchOf(async (bench) => life.renew(await bench.stored())),
     async () => benchOf(async (bench) => life.regenerate(await bench.stored(), 'all')),
     async () => benchOf(async (bench) => life.replaceWithEmpty(await bench.stored())),
-    async () => benchOf(async (bench) => life.login(await bench.stored(), 'ann')),
-    async () => benchOf((bench) => life.login(bench.begin('new'), 'ann')),
+    async () => benchOf(async (bench) => login(await bench.stored(), { userId: 'ann', keep: 'all', fields: {} })),
+    async () => benchOf((bench) => login(bench.begin('new'), { userId: 'ann', keep: 'all', fields: {} })),
   ],
   'destroyed or logged out by the handler': [
     async () => benchOf(async (bench) => life.destroy(await bench.stored())),

@@ -1,7 +1,7 @@
 // A session manager with an Express app in front of it, for describe.each(GROUNDS): memory and a real Redis.
 import { once } from 'node:events'
 import { inspect } from 'node:util'
-import express, { type Express, type Request, type Response } from 'express'
+import express, { type Express, type Request, type RequestHandler, type Response } from 'express'
 import { Redis } from 'ioredis'
 import {
   isSessionError,
@@ -137,6 +137,8 @@ export class Rig {
     ground: Ground,
     { prepare, ...options }: RigOptions = {},
     clock: FakeClock = new FakeClock(),
+    /** Routes behind the session. */
+    routes?: RequestHandler,
   ): Promise<Rig> {
     const rig = new Rig(options, ground.store(), clock)
     const app = express()
@@ -146,6 +148,7 @@ export class Rig {
     app.get('/plain', (_req, res) => {
       res.send('plain')
     })
+    if (routes !== undefined) app.use(routes)
     app.get(/.*/, (req, res, next) => {
       const run = rig.#handlers.get(req.get('x-handler') ?? '')
       return run ? run(req, res) : next()
