@@ -1208,7 +1208,7 @@ describe('options', () => {
     '__Host- with a domain': [{ ...valid, cookie: { name: '__Host-sid', domain: 'example.org' } }, /and no domain/],
     'a prefix without Secure': [{ ...valid, cookie: { name: '__Secure-sid', secure: false } }, /needs Secure/],
     'an unknown secure': [{ ...valid, cookie: { secure: 'yes' } }, /cookie\.secure is not/],
-    'an unknown sameSite': [{ ...valid, cookie: { sameSite: true } }, /cookie\.sameSite is not/],
+    'an unknown sameSite': [{ ...valid, cookie: { sameSite: 'sometimes' as 'lax' } }, /cookie\.sameSite is not/],
     'sameSite none without Secure': [{ ...valid, cookie: { sameSite: 'none', secure: false } }, /"none" needs Secure/],
     'partitioned without Secure': [
       { ...valid, cookie: { partitioned: true, secure: false } },
