@@ -1,7 +1,6 @@
 // What a response has to store of its session, and the one place where that is decided.
 
 import { isSessionError } from '../errors.js'
-import { newToken } from '../ids.js'
 import type { SessionChange } from '../record/changes.js'
 import type { SessionData } from '../record/session-data.js'
 import type { FieldChanges } from './fields.js'
@@ -121,8 +120,7 @@ export function promiseNextStep(state: SessionState): void {
   if (step.name === 'nothing') return
   if (state.record === null) {
     state.requireCookie()
-    state.promised ??= newToken()
-    state.token = state.promised.token
+    state.promiseToken()
     state.cookie = 'set'
   } else {
     state.promisedEnd = state.lifecycle.times.endAfter(state.record.with(state.metadata))
@@ -142,7 +140,7 @@ export function storeChanges(state: SessionState): Promise<void> | undefined {
 
 /** To be called in turn. */
 export async function create(state: SessionState, changes = state.fields.changes()): Promise<void> {
-  if (state.promised === undefined) state.requireCookie()
+  if (state.promised() === undefined) state.requireCookie()
   startIfKnown(state)
   const boundaries = state.logical?.boundaries ?? []
   const logicalId = boundaries.at(-1)?.to
@@ -150,7 +148,7 @@ export async function create(state: SessionState, changes = state.fields.changes
   const issued = await state.lifecycle.create({
     id: state.id,
     fields: state.fields.all(written),
-    token: state.promised,
+    token: state.promised(),
     metadata: logicalId === undefined ? state.metadata : { ...state.metadata, logicalId },
     context: state.host.clientContext(),
   })
@@ -191,7 +189,11 @@ export function takeUpdated(state: SessionState, change: SessionChange, after: S
 /** Gives the session a new token, because its time has come. Does nothing when another request has just done so. */
 async function renewNow(state: SessionState): Promise<void> {
   state.mayRenew = false
-  const renewed = await state.lifecycle.renew(state.record as SessionData, state.token as string, state.host.isPassive)
+  const renewed = await state.lifecycle.renew(
+    state.record as SessionData,
+    state.token() as string,
+    state.host.isPassive,
+  )
   if (renewed === 'ended') throw state.ended()
   takeRenewed(state, renewed)
 }
@@ -227,8 +229,8 @@ function forgiveInPassing(error: unknown): void {
 // --- What is due ---
 
 /** Whether a new session's cookie can reach the client, or was promised to it. An insecure connection throws later. */
-function canBeCreated({ promised, host }: SessionState): boolean {
-  return promised !== undefined || host.cookieOutlook() !== 'headers-sent'
+function canBeCreated(state: SessionState): boolean {
+  return state.promised() !== undefined || state.host.cookieOutlook() !== 'headers-sent'
 }
 
 /** Whether a logical ID began with this request and is to be stored in the session. */
@@ -237,10 +239,11 @@ function isLogicalIdDue(state: SessionState): boolean {
 }
 
 /** Whether the token has served its time, and the response can carry another one. */
-function isRenewalDue({ record, token, mayRenew, lifecycle, host }: SessionState): boolean {
+function isRenewalDue(state: SessionState): boolean {
+  const { record, mayRenew, lifecycle, host } = state
   return (
     record !== null &&
-    token !== undefined &&
+    state.token() !== undefined &&
     mayRenew &&
     lifecycle.times.isRenewalDue(record) &&
     host.cookieOutlook() === 'open'

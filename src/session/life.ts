@@ -37,7 +37,7 @@ export function reload(state: SessionState): Promise<void> {
     const before = state.record
     const record = before && (await state.lifecycle.reload(before.id))
     if (before !== null && record === null) throw state.ended()
-    if (record?.tokenHash !== before?.tokenHash) state.token = undefined
+    if (record?.tokenHash !== before?.tokenHash) state.setToken(undefined)
     state.record = record
     state.metadata = NO_METADATA
     const stored = record?.logicalId
@@ -65,11 +65,14 @@ export async function setExpiry(state: SessionState, duration: Duration, options
 export function renew(state: SessionState): Promise<void> {
   return state.inTurn(async () => {
     state.requireWritable()
-    // Who came with the token before the last renewal is one of several that renew at once, only later.
-    if (state.record === null || state.token === undefined) return
+    const token = state.token()
+    if (state.record === null || token === undefined) return
+    // The client has not shown that it has this token: if its response is lost, the one before must still be good. So of
+    // several that renew at once all get the same.
+    if (state.record.previousToken?.sealed !== undefined && !state.confirmsToken) return
     state.requireCookie()
     await storeChanges(state)
-    const renewed = await state.lifecycle.renew(state.record, state.token, state.host.isPassive)
+    const renewed = await state.lifecycle.renew(state.record, token, state.host.isPassive)
     if (renewed === 'ended') throw state.ended()
     takeRenewed(state, renewed)
   })

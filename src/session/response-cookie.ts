@@ -7,8 +7,9 @@ import type { SessionState } from './state.js'
 
 /** What the cookie must hold, or `null` when this request does not know the token. */
 export function cookieContent(state: SessionState): { id: string; token: string; maxAgeSeconds?: number } | null {
-  if (state.token === undefined) return null
-  const content = { id: state.id, token: state.token }
+  const token = state.token()
+  if (token === undefined) return null
+  const content = { id: state.id, token }
   if (!isPersistent(state)) return content
   if (endsNow(state)) return { ...content, maxAgeSeconds: 0 }
   const left = Math.ceil(((state.promisedEnd ?? expiresAt(state)) - state.lifecycle.now()) / 1000)
@@ -22,7 +23,7 @@ export function isPersistent({ metadata, record, lifecycle }: SessionState): boo
 
 /** Sends the cookie of a known session again, so that a change of its attributes takes effect. */
 export function resendCookie(state: SessionState): void {
-  if (state.record !== null && state.token !== undefined && state.cookie === 'keep') state.cookie = 'set'
+  if (state.record !== null && state.token() !== undefined && state.cookie === 'keep') state.cookie = 'set'
 }
 
 /** The session's end has moved: a persistent cookie has to move with it. */
@@ -37,15 +38,15 @@ export function cookieNote(state: SessionState): Pick<MetadataChange, 'cookieEnd
 }
 
 /** Whether the client learns by this response when the session ends. */
-export function isTold({ host, promisedEnd, token }: SessionState): boolean {
-  return promisedEnd !== undefined || (token !== undefined && host.cookieOutlook() === 'open')
+export function isTold(state: SessionState): boolean {
+  return state.promisedEnd !== undefined || (state.token() !== undefined && state.host.cookieOutlook() === 'open')
 }
 
 /** The session has a new token, which the response is to carry. */
 export function takeIssued(state: SessionState, { record, token }: IssuedSession): void {
   state.record = record
   state.id = record.id
-  state.token = token
+  state.setToken(token)
   state.mayRenew = false
   state.confirmsToken = false
   state.cookie = 'set'
@@ -56,7 +57,7 @@ export function takeIssued(state: SessionState, { record, token }: IssuedSession
 export function takeRenewed(state: SessionState, issued: IssuedSession | null): void {
   if (issued !== null) takeIssued(state, issued)
   // Another request renewed it a moment ago, and its response carries the new cookie, which the old must not follow.
-  else state.token = undefined
+  else state.setToken(undefined)
 }
 
 // --- When the session ends ---

@@ -250,7 +250,8 @@ export class Session {
 
   /**
    * Gives the same session a new token. The old one stays good until the client has shown that it has the new one, and for
-   * `renewGrace` after that, so that requests under way do not fail. Of several requests that renew at once, one does.
+   * `renewGrace` after that, so that requests under way do not fail. Of several requests that renew at once, one does,
+   * and a token that the client has not shown yet is sent again instead.
    * @throws {SessionError} `HEADERS_SENT` when the cookie cannot be sent any more, `INSECURE_CONNECTION`, `SESSION_ENDED`,
    *   `STORE_UNAVAILABLE`, `STORE_TIMEOUT`; the old token then stays the good one.
    */

@@ -5,7 +5,7 @@ import type { CookieAttributes } from '../cookie/cookie.js'
 import { isSessionError, SessionError } from '../errors.js'
 import type { ActivityRequest } from '../events/activity-hook.js'
 import type { SessionEventMap } from '../events/events.js'
-import { derivedLogicalId, type newToken } from '../ids.js'
+import { derivedLogicalId, newToken } from '../ids.js'
 import type { FoundSession } from '../lifecycle/finding.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { ResolvedExpiry } from '../options/expiry-options.js'
@@ -86,10 +86,10 @@ export class SessionState {
   cookieAttributes: CookieAttributes = {}
   /** How long the session and its cookie live, when this request chose that (0: it is over): goes over to a session that follows. */
   expiryChoice: ResolvedExpiry | null = null
-  /** The secret of the cookie to set; unknown once another request has renewed it. */
-  token: string | undefined
-  /** What a response that does not wait has told the client: the token of a session to be created, and a session's end. */
-  promised: ReturnType<typeof newToken> | undefined
+  /** Private, and behind methods: `inspect()` shows all else, also what getters give. */
+  #token: string | undefined
+  #promised: ReturnType<typeof newToken> | undefined
+  /** The end of the session that a response which does not wait has told the client. */
   promisedEnd: number | undefined
 
   /** Whether the handler looked at the session in any way. */
@@ -125,12 +125,12 @@ export class SessionState {
       this.id = origin.record.id
       this.record = origin.record
       if (origin.isCurrentToken) {
-        this.token = origin.claim.token
+        this.#token = origin.claim.token
         this.confirmsToken = origin.record.previousToken?.sealed !== undefined
         if (!origin.claim.isCurrent) this.cookie = 'set'
       } else if (origin.nextToken !== undefined) {
         // The response with the new cookie was lost, or is still on its way: either way this is the same one again.
-        this.token = origin.nextToken
+        this.#token = origin.nextToken
         this.mayRenew = false
         this.cookie = 'set'
       }
@@ -146,6 +146,25 @@ export class SessionState {
       stored: this.record?.fields ?? (origin === 'unavailable' ? undefined : host.initialFields()),
       onCorrupt: (field, cause) => lifecycle.events.emit('corruptRecord', { id: this.id, field, cause }),
     })
+  }
+
+  /** The secret of the cookie to set; unknown once another request has renewed it. */
+  token(): string | undefined {
+    return this.#token
+  }
+
+  setToken(token: string | undefined): void {
+    this.#token = token
+  }
+
+  /** The token of a session to be created that a response which does not wait has told the client. */
+  promised(): ReturnType<typeof newToken> | undefined {
+    return this.#promised
+  }
+
+  promiseToken(): void {
+    this.#promised ??= newToken()
+    this.#token = this.#promised.token
   }
 
   /** The handler looks at the session. */

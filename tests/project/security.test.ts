@@ -723,7 +723,7 @@ describe.each(KINDS)('with sessions in %s', (_name, kind) => {
 
     test('regenerate() without the data does not restart the absolute timeout; login() does', async () => {
       const clock = new FakeClock()
-      const { client } = await site(kind, { ...options, idleTimeout: '2h', clock: clock.now })
+      const { client } = await site(kind, { ...options, idleTimeout: '1h', clock: clock.now })
       await client.post('/set?a=1')
       const other = client.clone()
       clock.advance(50 * MINUTE)

@@ -177,7 +177,8 @@ const SCENARIOS: Record<string, readonly ((moves: boolean) => Promise<Bench>)[]>
       benchOf(
         async (bench) => {
           await life.renew(await bench.stored())
-          const { record, token } = bench.state
+          const { record } = bench.state
+          const token = bench.state.token()
           if (record === null || token === undefined) throw new Error('nothing was renewed')
           bench.clock.advance(MINUTE)
           const claim = { id: record.id, token, tokenHash: record.tokenHash, isCurrent: true }

@@ -373,7 +373,12 @@ local function readMetadata(key)
   return parse(string.sub(text, 1, stop or corrupt()))
 end
 local isRead, lines = pcall(readMetadata, KEYS[1])
-if not isRead then return removed() end
+if not isRead then
+  -- What Redis refuses, such as a command that this account may not call, says nothing about the record.
+  local failure = type(lines) == 'table' and lines.err or 'CORRUPT'
+  if string.find(failure, '^CORRUPT') or string.find(failure, '^WRONGTYPE') then return removed() end
+  return lines
+end
 if not lines then return {'over'} end
 local texts = lines.texts
 if not texts.t or not pcall(timesOf, texts) then return removed() end
