@@ -46,6 +46,7 @@ export type SessionActivityType =
   | 'session.destroyed'
   | 'session.used-after-end'
   | 'session.limit'
+  | 'session.forgotten'
   | 'session.boundary'
   | 'session.forged-cookie'
   | 'session.request'
@@ -139,6 +140,10 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   events.on('destroyed', (event) => tell('session.destroyed', event))
   events.on('usedAfterEnd', (event) => tell('session.used-after-end', event, { reason: event.end.reason }))
   events.on('limit', (event) => tell('session.limit', event, { outcome: event.outcome, ended: event.ended }))
+  // Not of the request that it made room for, which is another client's.
+  events.on('forgotten', ({ id: sessionId, userId, logicalId }) => {
+    recordActivity(source, { type: 'session.forgotten', sessionId, logicalId, userId })
+  })
   events.on('badCookie', ({ reason }) => tell('session.forged-cookie', {}, { reason }))
   events.on('tokenMismatch', (event) => tell('session.forged-cookie', event, { reason: 'token' }))
   events.on('boundary', ({ id, userId, from, to, cause }) =>

@@ -57,7 +57,8 @@ export interface SessionEventMap {
   }
   /**
    * The ID of a session counts no more: told once, by the process that ended it, whatever event says more of it. Of one that
-   * ran out it is told when a clean-up removes it, of one that the store forgot by itself never.
+   * ran out it is told when a clean-up removes it, of one that the store had no room for it is
+   * not (`forgotten` is).
    *
    * With `goesOn`, the session is not over: it goes on, with its fields, as `successor`, after `login()`, `reauthenticate()` or
    * `regenerate({ keep: true })`; what is kept elsewhere for `id` is to follow it. Without it the session is over, even if
@@ -66,6 +67,11 @@ export interface SessionEventMap {
   ended: { id: string; userId: UserId; reason: EndReason; successor: string | undefined; goesOn: boolean }
   /** A session ran out; told each time that a cookie names it, and when a clean-up removes it. */
   expired: { id: string; userId: UserId; logicalId?: LogicalId; reason: ExpiryReason }
+  /**
+   * The store had no room and forgot a live session to make some: `MemorySessionStore`, by `maxSessions` or `maxBytes`. Told by
+   * each manager of that store.
+   */
+  forgotten: { id: string; userId: UserId; logicalId?: LogicalId }
   /** A cookie that was good once named a session that has been ended. */
   usedAfterEnd: { id: string; userId: UserId; logicalId?: LogicalId; end: SessionEnd; ip: string | undefined }
   /** A cookie that we did not issue, or that was altered: wrong shape or wrong signature. */
@@ -115,6 +121,7 @@ const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
   'lateChange',
   'corruptRecord',
   'cookieConflict',
+  'forgotten',
   'storeError',
   'archiveFailed',
 ])
@@ -204,6 +211,9 @@ function describe(name: SessionEventName, event: object): string {
   }
   if (name === 'cookieConflict') {
     return `${name}: a request came with cookies of two live sessions, and neither was believed: see the option cookie.onConflict.`
+  }
+  if (name === 'forgotten') {
+    return `${name}: the store is full, and forgot a live session to make room for another; raise its maxSessions or maxBytes.`
   }
   if (name === 'archiveFailed') return `${name}: a session could not be archived; the next clean-up tries again.`
   return `${name}: a session record could not be read and was set aside.`

@@ -357,7 +357,7 @@ export class SessionManager {
    * (`commit: 'after-response'`), and closes the store. A Redis client of your own stays open.
    */
   async close(): Promise<void> {
-    await Promise.all([this.#cleanUp.stop(), this.#engine.late.drain()])
+    await Promise.all([this.#cleanUp.stop(), this.#engine.close()])
     await this.store.close()
   }
 

@@ -15,6 +15,7 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   allRevoked: true,
   limit: true,
   expired: true,
+  forgotten: true,
   usedAfterEnd: true,
   badCookie: true,
   unknownSession: true,

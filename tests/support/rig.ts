@@ -87,8 +87,8 @@ export const GROUNDS: readonly (readonly [name: string, make: () => Ground])[] =
   ['Redis', () => new RedisGround()],
 ]
 
-/** Not those that come with others: the tests of metrics and of the logical ID listen to them. */
-const BESIDE_OTHERS: readonly SessionEventName[] = ['storeCall', 'ended', 'boundary']
+/** Not those that come with others, nor what a store does by itself: tests of their own listen to them. */
+const BESIDE_OTHERS: readonly SessionEventName[] = ['storeCall', 'ended', 'boundary', 'forgotten']
 
 /** The names of the events that stand for themselves. */
 export const EVENT_NAMES = ALL_EVENT_NAMES.filter((name) => !BESIDE_OTHERS.includes(name))

@@ -118,12 +118,13 @@ const DEFAULT_WINDOW_MS = { hour: 24 * HOUR_MS, day: 30 * 24 * HOUR_MS } as cons
 const DEFAULT_ACTIVE = '30m'
 
 /** Told later than what they tell of. */
-const TOLD_LATE: ReadonlySet<string> = new Set(['session.timed-out', 'session.used-after-end'])
+const TOLD_LATE: ReadonlySet<string> = new Set(['session.timed-out', 'session.used-after-end', 'session.forgotten'])
 const ENDINGS: ReadonlySet<string> = new Set([
   'session.logout',
   'session.destroyed',
   'session.revoked',
   'session.timed-out',
+  'session.forgotten',
 ])
 
 /** Whether an activity is an error: its type ends in `error` or `.failed`, or its details have an `error`. */
