@@ -11,6 +11,8 @@ import { openSessions } from './sessions.js'
 const WORKERS = 3
 /** Requests that take longer than this are cut off when the process ends. Supervisors often kill after 30 seconds. */
 const DRAIN_MS = 25_000
+/** How a worker ends that could not listen, so that it is said once and not by each. */
+const PORT_TAKEN = 2
 
 if (cluster.isPrimary) lead()
 else work()
@@ -31,6 +33,12 @@ function lead(): void {
   })
   cluster.on('exit', ({ id, process: { pid } }, code, signal) => {
     if (isStopping) return
+    if (code === PORT_TAKEN) {
+      isStopping = true
+      process.exitCode = 1
+      console.error('The port is taken. Choose another one: PORT=3001')
+      return
+    }
     console.log(`Worker ${pid} has ended (${signal ?? code}).`)
     // One that never got as far would only fail again.
     if (listening.has(id)) cluster.fork({ SESSION_SECRET })
@@ -86,6 +94,7 @@ function work(): void {
   })
 
   const server = app.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', (error) => {
+    if (error && 'code' in error && error.code === 'EADDRINUSE') process.exit(PORT_TAKEN)
     if (error) throw error
   })
 

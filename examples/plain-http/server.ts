@@ -48,7 +48,14 @@ function fail(res: ServerResponse, error: unknown): void {
   res.end('Something went wrong.\n')
 }
 
+server.once('error', stop)
 server.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', () => {
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
 })
 process.once('SIGTERM', () => server.close())
+
+/** Nobody can use a server that does not listen. */
+function stop(error: NodeJS.ErrnoException): never {
+  console.error(error.code === 'EADDRINUSE' ? 'The port is taken. Choose another one: PORT=3001' : error)
+  process.exit(1)
+}

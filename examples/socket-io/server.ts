@@ -71,10 +71,17 @@ io.on('connection', (socket) => {
 // The events of this process. With several, io.in() reaches the sockets of all through an adapter of Socket.IO.
 sessions.events.on('logout', ({ id }) => io.in(id).disconnectSockets(true))
 
+server.once('error', stop)
 server.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', () => {
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
 })
 process.once('SIGTERM', () => void io.close())
+
+/** Nobody can use a server that does not listen. */
+function stop(error: NodeJS.ErrnoException): never {
+  console.error(error.code === 'EADDRINUSE' ? 'The port is taken. Choose another one: PORT=3001' : error)
+  process.exit(1)
+}
 
 const PAGE = `<!doctype html>
 <title>Socket.IO and Sojourn</title>

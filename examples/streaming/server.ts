@@ -65,7 +65,13 @@ app.get('/too-late', (req, res) => {
 })
 
 const server = app.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', (error) => {
-  if (error) throw error
+  if (error) stop(error)
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
 })
 process.once('SIGTERM', () => server.close())
+
+/** Nobody can use a server that does not listen. */
+function stop(error: NodeJS.ErrnoException): never {
+  console.error(error.code === 'EADDRINUSE' ? 'The port is taken. Choose another one: PORT=3001' : error)
+  process.exit(1)
+}
