@@ -1,23 +1,20 @@
-// What a second look at users, renewal and clean-up found: clocks that differ, requests that cross, calls that are late.
+// The clean-up: what it ends and archives when clocks differ and requests cross, its lease, and its way through a large store.
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
-import type { Response } from 'express'
 import {
   MemorySessionStore,
   type RegenerateResult,
-  type Session,
   type SessionData,
   SessionManager,
   type StoredSession,
 } from 'sojourn'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
-import { type Client, SECRET } from '../support/http.js'
+import { SECRET } from '../support/http.js'
 import {
   closeRigs,
   collect,
   GROUNDS,
   type Ground,
   idOf,
-  partsOf,
   RedisGround,
   Rig,
   type RigOptions,
@@ -26,20 +23,6 @@ import {
 
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
-const HOUR = 60 * MINUTE
-
-/** Lets nobody through before so many have come. */
-function meeting(size: number): () => Promise<void> {
-  let open = (): void => {}
-  const everybody = new Promise<void>((resolve) => {
-    open = resolve
-  })
-  return () => {
-    size--
-    if (size === 0) open()
-    return everybody
-  }
-}
 
 describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
   const ground: Ground = make()
@@ -48,80 +31,6 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
   afterEach(async () => {
     await closeRigs()
     await ground.reset()
-  })
-
-  /** A process with one session in a persistent cookie, which was begun more than an hour ago. */
-  async function anHourLater(options: RigOptions = {}): Promise<Rig> {
-    const rig = await Rig.start(ground, { cookie: { persistent: true }, idleTimeout: '2h', ...options })
-    await rig.ask((session) => session.set('n', 1))
-    rig.clock.advance(HOUR + MINUTE)
-    return rig
-  }
-
-  const tokenOf = (client: Client): string => partsOf(client)[1]
-
-  /** The cookies that one answer of several at once carries. */
-  async function cookiesSent(
-    rig: Rig,
-    client: Client,
-    handler: (session: Session) => Promise<void>,
-  ): Promise<readonly string[]> {
-    let response: Response | undefined
-    await rig.ask(async (session, _req, res) => {
-      response = res
-      await handler(session)
-    }, client)
-    return [response?.getHeader('Set-Cookie') ?? []].flat().map(String)
-  }
-
-  describe('of requests that renew a token at once', () => {
-    test.each([
-      ['and only read', undefined],
-      ['and write', 'write'],
-    ])('%s, one sends a cookie: the old token does not come back to the browser', async (_what, write) => {
-      const rig = await anHourLater({ renewAfter: '1h' })
-      const old = tokenOf(rig.client)
-      const arrive = meeting(3)
-      const clients = [1, 2, 3].map(() => rig.client.clone())
-      const answers = await Promise.all(
-        clients.map((client, index) =>
-          cookiesSent(rig, client, async (session) => {
-            await arrive()
-            if (write !== undefined) session.set(`${write}${index}`, true)
-          }),
-        ),
-      )
-      // Whichever answer comes last is what the browser goes on with: it has the new token, or none.
-      const sent = answers.filter((cookies) => cookies.length > 0)
-      expect(sent).toHaveLength(1)
-      expect(clients.map(tokenOf).filter((token) => token !== old)).toHaveLength(1)
-      expect(rig.heard('renewed')).toHaveLength(1)
-    })
-
-    test('renew() that comes second sends none either', async () => {
-      const rig = await anHourLater()
-      const arrive = meeting(2)
-      const answers = await Promise.all(
-        [1, 2].map(() =>
-          cookiesSent(rig, rig.client.clone(), async (session) => {
-            await arrive()
-            await session.renew()
-            await session.touch()
-          }),
-        ),
-      )
-      expect(answers.filter((cookies) => cookies.length > 0)).toHaveLength(1)
-    })
-
-    test('one that reads the session anew learns that its token is the old one', async () => {
-      const rig = await anHourLater()
-      const sent = await cookiesSent(rig, rig.client.clone(), async (session) => {
-        await rig.ask((other) => other.renew())
-        await session.reload()
-        await session.touch()
-      })
-      expect(sent).toEqual([])
-    })
   })
 
   describe('processes whose clocks differ', () => {
@@ -243,51 +152,6 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
     const rig = await Rig.start(ground, { idleTimeout: '5m' }, before.clock)
     const end = { reason: 'idle', at: lastAccessedAt.getTime() + 5 * MINUTE }
     expect(await rig.manager.validate(id)).toEqual({ isValid: false, reason: 'idle', end })
-  })
-
-  describe('the context that create() is given', () => {
-    test('is cut and cleaned as that of a request', async () => {
-      const { manager } = await Rig.start(ground)
-      const { context } = await manager.create({
-        context: {
-          ip: '::ffff:192.0.2.7',
-          userAgent: `${'A'.repeat(300)}`,
-          referrer: 'https://example.org/a\r\nb?token=secret',
-          locale: '\u001b[31mde',
-        },
-      })
-      expect(context).toEqual({
-        ip: '192.0.2.7',
-        userAgent: 'A'.repeat(256),
-        referrer: 'https://example.org/a  b',
-        locale: '[31mde',
-      })
-    })
-
-    test('is that of the same client afterwards, however much it says of itself', async () => {
-      const { manager } = await Rig.start(ground)
-      const userAgent = `Browser\t${'x'.repeat(300)}`
-      const { id } = await manager.create({ context: { userAgent } })
-      expect(await manager.validate(id, { userAgent })).toMatchObject({ isValid: true })
-    })
-  })
-
-  test('two ways to write an IPv6 address are one network, and another network is told', async () => {
-    const { manager } = await Rig.start(ground)
-    const isSame = async (then: string, now: string): Promise<boolean> => {
-      const { id } = await manager.create({ context: { ip: then } })
-      return (await manager.validate(id, { ip: now })).isValid
-    }
-    expect(await isSame('2001:0:2:3:4:5:6:7', '2001::2:3:4:5:6:7')).toBe(true)
-    expect(await isSame('0:db8:1::1', '::db8:1:0:0:0:0:2')).toBe(true)
-    expect(await isSame('2001:0:2::1', '2001::1')).toBe(false)
-  })
-
-  test('a filter that does not exist is refused: it would let all sessions through', async () => {
-    const { manager } = await Rig.start(ground)
-    await manager.create({ userId: 'ann' })
-    const { code, message } = await refusal(manager.count({ user: 'bob' } as object))
-    expect({ code, message }).toEqual({ code: 'INVALID_ARGUMENT', message: 'There is no filter "user".' })
   })
 })
 
