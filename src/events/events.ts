@@ -87,6 +87,11 @@ export interface SessionEventMap {
   cookieConflict: { ids: readonly string[]; ip: string | undefined }
   /** A record or one field of it could not be read and was set aside. */
   corruptRecord: { id: string; field?: string | undefined; cause: unknown }
+  /**
+   * A session was written by a clock that ran ahead of this one by `aheadMs`, more than a minute, or this one was set back. It
+   * goes on, by this clock, and for `requireRecentAuth()` its user has proved nothing.
+   */
+  clockSkew: { id: string; userId: UserId; logicalId?: LogicalId; aheadMs: number }
   /** `update()` has to run its function again, because another request wrote the field in between. */
   conflict: { id: string; userId: UserId; field: string }
   /** A write was dropped because the session had ended in the meantime. */
@@ -122,6 +127,7 @@ const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
   'corruptRecord',
   'cookieConflict',
   'forgotten',
+  'clockSkew',
   'storeError',
   'archiveFailed',
 ])
@@ -214,6 +220,9 @@ function describe(name: SessionEventName, event: object): string {
   }
   if (name === 'forgotten') {
     return `${name}: the store is full, and forgot a live session to make room for another; raise its maxSessions or maxBytes.`
+  }
+  if (name === 'clockSkew') {
+    return `${name}: a session was written by a clock that runs ahead of this one, or this one was set back: check the time of all machines.`
   }
   if (name === 'archiveFailed') return `${name}: a session could not be archived; the next clean-up tries again.`
   return `${name}: a session record could not be read and was set aside.`

@@ -3,6 +3,7 @@
 import type { CookieClaim } from '../cookie/cookie.js'
 import type { SessionEvents } from '../events/events.js'
 import { openToken, sameHash } from '../ids.js'
+import { applyChange, type SessionChange } from '../record/changes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
 import { nameOf } from './endings.js'
@@ -38,22 +39,24 @@ export interface FindingParts {
  * them may have been planted. Two tokens of one session, around a renewal, are no such conflict.
  */
 export async function findSession(
-  { store, epoch, events, times, endOf }: FindingParts,
+  parts: FindingParts,
   claims: readonly CookieClaim[],
   { ip, believesFirst }: { ip: () => string | undefined; believesFirst: boolean },
 ): Promise<Finding> {
+  const { store, epoch, events, times, endOf } = parts
   let found: FoundSession | null = null
   let ended: EndedSession | null = null
   const refreshing = epoch.refresh()
   for (const claim of claims) {
-    const record = await store.get(claim.id)
+    let record = await store.get(claim.id)
     if (refreshing !== null) await refreshing
     if (record === 'corrupt') continue
     if (record === null) {
       events.emit('unknownSession', { id: claim.id, ip: ip() })
       continue
     }
-    const match = matchToken(record, claim.tokenHash, times.now())
+    const now = times.now()
+    const match = matchToken(record, claim.tokenHash, now)
     if (match === null) {
       events.emit('tokenMismatch', { id: claim.id, userId: record.userId, ip: ip() })
       continue
@@ -64,6 +67,7 @@ export async function findSession(
         events.emit('cookieConflict', { ids: [found.record.id, record.id], ip: ip() })
         return null
       }
+      if (times.isAhead(record, now)) record = await settleClock(parts, record)
       if (found === null || match === 'current') found = foundSession(record, claim, match)
       if (believesFirst) break
       continue
@@ -76,6 +80,23 @@ export async function findSession(
   if (found === null) return ended && { ended }
   if (events.isHeard('loaded')) events.emit('loaded', nameOf(found.record))
   return found
+}
+
+/**
+ * A live record from the future is told, and brought back to our time in the store. Where that fails it is so for this reader
+ * at least, and the next one tries again.
+ */
+export async function settleClock(
+  { store, events, times }: Pick<FindingParts, 'store' | 'events' | 'times'>,
+  record: SessionData,
+): Promise<SessionData> {
+  const { id, generation, tokenHash, createdAt, lastAccessedAt } = record
+  const change: SessionChange = { generation, expect: { tokenHash }, madeOn: record, ...times.settlement(record) }
+  const aheadMs = Math.max(createdAt, lastAccessedAt) - change.at
+  events.emit('clockSkew', { ...nameOf(record), aheadMs })
+  // A failure has been told as an event. One that has ended meanwhile is found to be so by whoever writes to it.
+  await store.update(id, change, times.ttlSeconds(change, change.at)).catch(() => {})
+  return applyChange(record, change).record ?? record
 }
 
 function foundSession(record: SessionData, claim: CookieClaim, match: 'current' | 'previous'): FoundSession {

@@ -21,7 +21,7 @@ import { type SessionContext, SessionData, type SessionEnd } from '../record/ses
 import { secondsLeft } from '../record/store.js'
 import { type Ending, Endings, MAX_SUCCESSORS, nameOf } from './endings.js'
 import { EPOCH_LEASE_MS, Epoch } from './epoch.js'
-import { type Finding, type FindingParts, findSession } from './finding.js'
+import { type Finding, type FindingParts, findSession, settleClock } from './finding.js'
 import { GuardedStore, notSupported } from './guarded-store.js'
 import { LateWork } from './late-work.js'
 import { type Expiry, Times } from './times.js'
@@ -157,7 +157,8 @@ export class Lifecycle implements ActivitySource {
     const epoch = this.epoch.refresh()
     const record = await this.#store.get(id)
     if (epoch !== null) await epoch
-    return record
+    if (record === null || record === 'corrupt' || !this.times.isAhead(record, this.now())) return record
+    return this.endOf(record) === null ? settleClock(this.#finding, record) : record
   }
 
   /** The live record of a session, for the same readers. */
@@ -424,6 +425,7 @@ export class Lifecycle implements ActivitySource {
       idleTimeoutMs,
       persistent,
       userId: parts.userId,
+      unproven: startsAfresh ? undefined : record.unproven,
       logicalId: parts.logicalId ?? (parts.isFresh || parts.keep === 'all' ? undefined : record.logicalId),
       context: parts.context ?? (parts.isFresh ? undefined : record.context),
       epoch: this.epoch.current,

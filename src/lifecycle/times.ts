@@ -3,7 +3,7 @@
 import { textOfMs } from '../duration.js'
 import { invalidArgument, type SessionError } from '../errors.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
-import type { MetadataChange } from '../record/changes.js'
+import type { MetadataChange, SessionChange } from '../record/changes.js'
 import type { ExpiryReason, SessionData, SessionEnd } from '../record/session-data.js'
 import { secondsLeft } from '../record/store.js'
 
@@ -24,6 +24,9 @@ type TimeOptions = Pick<
   | 'renewGraceMs'
   | 'retentionSeconds'
 >
+
+/** How far the clocks of two processes, or one clock before and after it is set, may be apart without being told of. */
+export const CLOCK_SKEW_MS = 60_000
 
 /** When things happen to a session. Milliseconds since the epoch, unless a name says otherwise. */
 export class Times {
@@ -106,10 +109,42 @@ export class Times {
     return this.now() - lastAccessedAt >= this.#options.logicalIdTimeoutMs
   }
 
-  /** Whether the recorded last access is old enough to be moved, or the client's cookie lags behind as far. */
+  /**
+   * Whether a record was written by a clock that runs ahead of ours by more than is usual, or ours was set back since. It would
+   * be of just now until we have caught up, however old it is.
+   */
+  isAhead({ createdAt, lastAccessedAt }: SessionData, now: number): boolean {
+    return Math.max(createdAt, lastAccessedAt) - now > CLOCK_SKEW_MS
+  }
+
+  /** What brings such a record back to our time: the session goes on, and lives no longer for it. */
+  settlement(record: SessionData): Pick<SessionChange, 'at' | 'expiresAt' | 'metadata' | 'settlesClock'> {
+    const at = this.now()
+    const { createdAt, absoluteExpiresAt, idleTimeoutMs, userId, tokenSince, cookieEndsAt } = record
+    const wholeMs = absoluteExpiresAt - createdAt
+    const absoluteEnd = Math.min(createdAt, at) + wholeMs
+    const { previousToken } = record
+    const until = previousToken?.sealed === undefined ? this.graceUntil(at) : absoluteEnd
+    return {
+      at,
+      expiresAt: this.nextEnd({ idleTimeoutMs, absoluteExpiresAt: absoluteEnd }, at),
+      metadata: {
+        ...(userId !== undefined && { unproven: true }),
+        ...(tokenSince !== undefined && { tokenSince: Math.min(tokenSince, at) }),
+        ...(cookieEndsAt !== undefined && { cookieEndsAt: Math.min(cookieEndsAt, at) }),
+        ...(previousToken && { previousToken: { ...previousToken, until: Math.min(previousToken.until, until) } }),
+      },
+      settlesClock: true,
+    }
+  }
+
+  /**
+   * Whether the recorded last access is old enough to be moved, or the client's cookie lags behind as far. One that is to come
+   * is as old: the store forgets by its own clock, which goes on when ours is set back.
+   */
   isTouchDue(record: SessionData): boolean {
     const intervalMs = this.#touchIntervalMs(record)
-    if (this.now() - record.lastAccessedAt >= intervalMs) return true
+    if (Math.abs(this.now() - record.lastAccessedAt) >= intervalMs) return true
     return record.cookieEndsAt !== undefined && record.expiresAt - record.cookieEndsAt >= intervalMs
   }
 

@@ -10,12 +10,10 @@ import type { Epoch } from './epoch.js'
 import { type GuardedStore, notSupported } from './guarded-store.js'
 import { inParallel } from './in-parallel.js'
 import type { LateWork } from './late-work.js'
-import type { Expiry, Times } from './times.js'
+import { CLOCK_SKEW_MS, type Expiry, type Times } from './times.js'
 
 /** Rounds of making room in a user's list. */
 const MAX_ROUNDS = 10
-/** How far the clocks of two processes may be apart. */
-const CLOCK_SKEW_MS = 10_000
 
 /** What became of a session that was to be stored: `'not stored'` when its ID is taken or the one before it has ended. */
 export type Placement<T> =

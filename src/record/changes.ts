@@ -13,6 +13,7 @@ export interface MetadataChange {
   readonly logicalId?: string
   readonly previousToken?: PreviousToken | undefined
   readonly tokenSince?: number
+  readonly unproven?: true | undefined
 }
 
 /** What `SessionStore.update()` applies to a record, all of it or nothing. */
@@ -39,6 +40,11 @@ export interface SessionChange {
   readonly metadata?: MetadataChange | undefined
   /** The change is no activity: last access and end stay, except for what `metadata` sets. */
   readonly isPassive?: boolean | undefined
+  /**
+   * The record was written by a clock that ran ahead: what it says of the past becomes `at` where it is later, the session
+   * keeps the length of its life, and `expiresAt` is its end even if that is earlier than before.
+   */
+  readonly settlesClock?: boolean | undefined
   /** What the session may be at most with it, judged on what is stored when it is applied. Default: no limit. */
   readonly limits?: SessionLimits | undefined
   /** The record that the change was made on. A store that still holds it as it was may spare itself some work. */
@@ -151,16 +157,31 @@ export function replacedToken({ from, graceUntil, sealed }: NonNullable<SessionC
 export function timesAfter(
   record: SessionData,
   change: SessionChange,
-): Pick<SessionData, 'updatedAt' | 'lastAccessedAt' | 'expiresAt' | 'absoluteExpiresAt'> {
+): Pick<SessionData, 'createdAt' | 'updatedAt' | 'lastAccessedAt' | 'expiresAt' | 'absoluteExpiresAt'> {
+  if (change.settlesClock) return settledTimes(record, change)
   const { metadata, isPassive } = change
   const at = record.effectiveNow(change.at)
   const absoluteExpiresAt = metadata?.absoluteExpiresAt ?? record.absoluteExpiresAt
   const mayShorten = metadata !== undefined && 'idleTimeoutMs' in metadata
   const movesEnd = mayShorten || (!isPassive && change.expiresAt > record.expiresAt)
   return {
+    createdAt: record.createdAt,
     updatedAt: changesFields(change) ? at : record.updatedAt,
     lastAccessedAt: isPassive ? record.lastAccessedAt : at,
     expiresAt: Math.min(movesEnd ? change.expiresAt : record.expiresAt, absoluteExpiresAt),
+    absoluteExpiresAt,
+  }
+}
+
+/** The times of a record that a clock has written which ran ahead, as they would be by the clock of `at`. */
+function settledTimes(record: SessionData, { at, expiresAt }: SessionChange): ReturnType<typeof timesAfter> {
+  const createdAt = Math.min(record.createdAt, at)
+  const absoluteExpiresAt = record.absoluteExpiresAt - (record.createdAt - createdAt)
+  return {
+    createdAt,
+    updatedAt: Math.min(record.updatedAt, at),
+    lastAccessedAt: Math.min(record.lastAccessedAt, at),
+    expiresAt: Math.min(expiresAt, absoluteExpiresAt),
     absoluteExpiresAt,
   }
 }
@@ -197,7 +218,7 @@ export function applyRegeneration(
 /** The tombstone of a session: what it was, without its fields and without what only a live session needs. */
 export function applyEnd(record: SessionData, ended: SessionEnd): SessionData {
   const gone = { previousToken: undefined, tokenSince: undefined, cookieEndsAt: undefined, context: undefined }
-  return record.with({ ended, ...gone, fields: [] })
+  return record.with({ ended, ...gone, unproven: undefined, fields: [] })
 }
 
 /** The end of a session that `regeneration` puts another one in the place of. */

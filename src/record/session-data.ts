@@ -33,6 +33,11 @@ export interface SessionDataInit {
   readonly cookieEndsAt?: number | undefined
   /** Who is logged in. */
   readonly userId?: string | number | undefined
+  /**
+   * Whether it cannot be told any more when the user proved who they are: a clock that ran ahead wrote it down. Until the next
+   * login or `reauthenticate()`, which begin another record.
+   */
+  readonly unproven?: true | undefined
   /** The application's own correlation ID, once it differs from the one that the session ID stands for. */
   readonly logicalId?: string | undefined
   /** What was known of the client when the session began. */
@@ -101,6 +106,7 @@ export interface SessionDataJSON {
   persistent?: boolean
   cookieEndsAt?: string
   userId?: string | number
+  unproven?: true
   logicalId?: string
   context?: SessionContext
   epoch?: number
@@ -128,6 +134,7 @@ export class SessionData {
   readonly persistent: boolean | undefined
   readonly cookieEndsAt: number | undefined
   readonly userId: string | number | undefined
+  readonly unproven: true | undefined
   readonly logicalId: string | undefined
   readonly context: SessionContext | undefined
   readonly epoch: number
@@ -149,6 +156,7 @@ export class SessionData {
     this.persistent = init.persistent
     this.cookieEndsAt = init.cookieEndsAt
     this.userId = init.userId
+    this.unproven = init.unproven
     this.logicalId = init.logicalId
     this.context = frozen(init.context)
     this.epoch = init.epoch ?? 0
@@ -207,6 +215,7 @@ export class SessionData {
       ...(this.persistent !== undefined && { persistent: this.persistent }),
       ...(this.cookieEndsAt !== undefined && { cookieEndsAt: iso(this.cookieEndsAt) }),
       ...(this.userId !== undefined && { userId: this.userId }),
+      ...(this.unproven && { unproven: true as const }),
       ...(this.logicalId !== undefined && { logicalId: this.logicalId }),
       ...(this.context !== undefined && { context: this.context }),
       ...(this.epoch !== 0 && { epoch: this.epoch }),
@@ -222,8 +231,8 @@ export class SessionData {
   static fromJSON(json: unknown): SessionData {
     const record = typeof json === 'string' ? parse(json) : json
     if (!isObject(record)) throw corrupt('it is not an object')
-    const { previousToken, tokenSince, fields, idleTimeoutMs, persistent, userId, logicalId, context, epoch, ended } =
-      record
+    const { previousToken, tokenSince, fields, idleTimeoutMs, persistent, userId, unproven, ...rest } = record
+    const { logicalId, context, epoch, ended } = rest
     if (!isObject(fields)) throw corrupt('fields is not an object')
     const entries = Object.entries(fields)
     for (const [, text] of entries) if (typeof text !== 'string') throw corrupt('a field is not a string')
@@ -231,6 +240,7 @@ export class SessionData {
     if (persistent !== undefined && typeof persistent !== 'boolean') throw corrupt('persistent is not a boolean')
     // A session whose user cannot be read must not go on as nobody's.
     if (userId !== undefined && !isUserId(userId)) throw corrupt('userId is neither text nor a number')
+    if (unproven !== undefined && unproven !== true) throw corrupt('unproven is not true')
     return new SessionData({
       id: text(record, 'id'),
       tokenHash: text(record, 'tokenHash'),
@@ -250,6 +260,7 @@ export class SessionData {
       persistent,
       cookieEndsAt: record['cookieEndsAt'] === undefined ? undefined : time(record, 'cookieEndsAt'),
       userId,
+      unproven,
       logicalId: logicalId === undefined ? undefined : text(record, 'logicalId'),
       context: context === undefined ? undefined : readContext(context),
       epoch: epoch === undefined ? 0 : count(record, 'epoch'),

@@ -60,7 +60,7 @@ export function requireRecentAuth(
     }
     const message =
       age === null
-        ? 'Nobody is logged in.'
+        ? 'Nobody is logged in, or it is not known when they proved who they are.'
         : `The user proved who they are ${Math.floor(age)} seconds ago; ${maxAgeSeconds} are allowed here.`
     next(new SessionError('REAUTHENTICATION_REQUIRED', message))
   }

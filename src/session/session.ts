@@ -31,7 +31,10 @@ export interface SessionMetadata {
   readonly userId: string | number | undefined
   /** The logical ID, when it has been asked for before. */
   readonly logicalId: string | undefined
-  /** When the user last proved who they are: at `login()` or `reauthenticate()`. */
+  /**
+   * When the user last proved who they are: at `login()` or `reauthenticate()`. `undefined` also when that cannot be told any
+   * more, because a clock was wrong: see the event `clockSkew`.
+   */
   readonly authenticatedAt: Date | undefined
   /** The client that began the session: address, user agent, referrer and language, as far as they are recorded. */
   readonly context: SessionContext
@@ -200,7 +203,7 @@ export class Session {
       logicalId: record?.logicalId,
       context: record?.context ?? NO_CONTEXT,
       previousEnd: previousEnd?.end,
-      authenticatedAt: record?.userId === undefined ? undefined : this.createdAt,
+      authenticatedAt: record?.userId === undefined || record.unproven ? undefined : this.createdAt,
       createdAt: this.createdAt,
       updatedAt: new Date(record?.updatedAt ?? now),
       lastAccessedAt: new Date(record?.lastAccessedAt ?? now),
@@ -381,7 +384,7 @@ export function belongsTo(session: Session, lifecycle: object): boolean {
   return !(session instanceof Session) || session[STATE].lifecycle === lifecycle
 }
 
-/** How long ago the user of a session proved who they are; `null` when nobody is logged in. */
+/** How long ago the user of a session proved who they are; `null` when nobody is logged in, or that is not known. */
 export function secondsSinceAuthentication(session: Session): number | null {
   const at = session.metadata.authenticatedAt
   // A session of another copy of this package has no state that this one could read.

@@ -496,8 +496,9 @@ function encodeChange(change: SessionChange, ttlSeconds: number): string {
     rare = `${[metadata.absoluteExpiresAt ?? '', ...tokens, ...encodeExpectation(expect)].join('\t')}\n`
   }
   if (changesFields(change)) flags += 'f'
-  if (isPassive) flags += 'p'
+  if (isPassive || change.settlesClock) flags += 'p'
   if ('idleTimeoutMs' in metadata) flags += 's'
+  if (change.settlesClock) flags += 'sw'
 
   const limits = encodeLimits(change.limits)
   let text = `${change.generation} ${change.at} ${change.expiresAt} ${ttlSeconds} ${flags} ${limits}\n${rare}`
@@ -528,6 +529,7 @@ function expectedLine(expect: Expectation): [name: string, text: string | undefi
 const NO_METADATA: MetadataChange = {}
 const METADATA_OF = {
   u: 'userId',
+  v: 'unproven',
   i: 'idleTimeoutMs',
   s: 'persistent',
   l: 'logicalId',
@@ -537,9 +539,10 @@ const METADATA_OF = {
 } as const
 
 function encodeMetadata(metadata: MetadataChange): string {
-  const { userId, idleTimeoutMs, persistent, logicalId, previousToken, tokenSince, cookieEndsAt } = metadata
+  const { userId, unproven, idleTimeoutMs, persistent, logicalId, previousToken, tokenSince, cookieEndsAt } = metadata
   const texts = {
     u: userId === undefined ? undefined : JSON.stringify(userId),
+    v: unproven ? '1' : undefined,
     i: idleTimeoutMs === undefined ? undefined : String(idleTimeoutMs),
     s: persistent === undefined ? undefined : persistent ? '1' : '0',
     o: cookieEndsAt === undefined ? undefined : String(cookieEndsAt),
@@ -548,7 +551,7 @@ function encodeMetadata(metadata: MetadataChange): string {
     k: tokenSince === undefined ? undefined : String(tokenSince),
   }
   let lines = ''
-  for (const key of ['u', 'i', 's', 'l', 'p', 'k', 'o'] as const) {
+  for (const key of ['u', 'v', 'i', 's', 'l', 'p', 'k', 'o'] as const) {
     const text = texts[key]
     if (text !== undefined) lines += `${key}\t${text}\n`
     else if (METADATA_OF[key] in metadata) lines += `${key}\n`

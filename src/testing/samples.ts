@@ -16,6 +16,7 @@ export const HOSTILE = 'ü "\\ \' {a} * ? $1 %s \r\n \u0000 \uFFFF \u{1F36A} __p
 export interface SampleOptions {
   fields?: Record<string, string>
   userId?: string | number | undefined
+  unproven?: true
   generation?: number
   idleTimeoutMs?: number
   persistent?: boolean

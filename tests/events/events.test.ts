@@ -386,6 +386,20 @@ const CASES: readonly Case[] = [
     },
   },
   {
+    of: 'clockSkew',
+    when: 'a session comes from a clock that is ahead',
+    before: login,
+    async act(rig) {
+      rig.clock.advance(-60_001)
+      await rig.client.get('/plain')
+      const of = { id: idOf(rig.client), userId: 'ann' }
+      return [
+        ['clockSkew', { ...of, aheadMs: 60_001 }],
+        ['loaded', of],
+      ]
+    },
+  },
+  {
     of: 'conflict',
     when: 'another request writes a field during update()',
     before: begin,

@@ -24,6 +24,7 @@ type PackedRest = Partial<
     | 'persistent'
     | 'cookieEndsAt'
     | 'userId'
+    | 'unproven'
     | 'logicalId'
     | 'context'
     | 'epoch'
@@ -35,7 +36,7 @@ type PackedRest = Partial<
 export function pack(record: SessionData): string | null {
   const { tokenHash, generation, createdAt, previousToken, tokenSince, idleTimeoutMs, persistent, userId, ended } =
     record
-  const { cookieEndsAt, logicalId, context } = record
+  const { cookieEndsAt, unproven, logicalId, context } = record
   const parts: string[] = ['', '\n']
   const lengths: number[] = []
   let total = 0
@@ -57,6 +58,7 @@ export function pack(record: SessionData): string | null {
     persistent,
     cookieEndsAt,
     userId,
+    unproven,
     logicalId,
     context,
     epoch,

@@ -6,6 +6,7 @@
 //                                                             and the present one sealed until the client has shown it
 //   k  when the present token was issued, in ms, if later than the session
 //   u  user ID as JSON                                       l  logical ID
+//   v  1 when it cannot be told any more when the user proved who they are
 //   i  this session's own idle timeout in ms                 s  this session's own persistence, 0 or 1
 //   c  context as JSON                                       x  the end as JSON: a tombstone, and its first line
 //   b  bytes from the beginning to the large fields: the second line where there are any
@@ -170,6 +171,7 @@ function metadataLines(data: SessionData): [string, string][] {
   if (data.previousToken) lines.push(['p', escaped(encodePrevious(data.previousToken))])
   if (data.tokenSince !== undefined) lines.push(['k', String(data.tokenSince)])
   if (data.userId !== undefined) lines.push(['u', JSON.stringify(data.userId)])
+  if (data.unproven) lines.push(['v', '1'])
   if (data.idleTimeoutMs !== undefined) lines.push(['i', String(data.idleTimeoutMs)])
   if (data.persistent !== undefined) lines.push(['s', data.persistent ? '1' : '0'])
   if (data.cookieEndsAt !== undefined) lines.push(['o', String(data.cookieEndsAt)])
@@ -252,6 +254,7 @@ export function decodeRecord(id: string, text: string, maxFields = Number.POSITI
     previousToken: decodePrevious(metadata.p),
     tokenSince: metadata.k === undefined ? undefined : Number(metadata.k),
     userId: decodeUser(metadata.u),
+    unproven: metadata.v === undefined ? undefined : true,
     idleTimeoutMs: metadata.i === undefined ? undefined : Number(metadata.i),
     persistent: metadata.s === undefined ? undefined : metadata.s === '1',
     cookieEndsAt: metadata.o === undefined ? undefined : Number(metadata.o),
@@ -267,8 +270,8 @@ export function decodeRecord(id: string, text: string, maxFields = Number.POSITI
 }
 
 type Metadata = { [name in Letter]?: string }
-type Letter = 'm' | 't' | 'p' | 'k' | 'o' | 'u' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
-const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'k', 'o', 'u', 'i', 's', 'l', 'c', 'b', 'x'])
+type Letter = 'm' | 't' | 'p' | 'k' | 'o' | 'u' | 'v' | 'i' | 's' | 'l' | 'c' | 'b' | 'x'
+const LETTERS: ReadonlySet<string> = new Set<Letter>(['m', 't', 'p', 'k', 'o', 'u', 'v', 'i', 's', 'l', 'c', 'b', 'x'])
 
 /** What `decodeLines()` finds besides metadata and fields. */
 interface Findings {

@@ -216,7 +216,8 @@ const LARGE_TEXT = 256
  * those of `limitsOf()`; with the flag `r` one of
  * seven that are rare, with tabs between: new absolute end or '', token to replace or '', token to set, 'p' to set,
  * expectation ('any', 'absent' or 'text'), its name, its text; then the lines to write, and the names of those to remove.
- * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back.
+ * Flags: `f` a field of the application is written or removed, `p` the change is no activity, `s` the end may move back, `w` so
+ * may all times: the clock that wrote them ran ahead.
  */
 const MERGE_LUA = String.raw`${PRELUDE}${SIZE}
 local change = ARGV[#ARGV]
@@ -227,6 +228,12 @@ most, maxBytes, maxFields = tonumber(most), tonumber(maxBytes), tonumber(maxFiel
 local lines = read(KEYS[1], most)
 local r = lines and live(lines, now)
 if not r or r.generation ~= tonumber(generation) then return {'ended'} end
+if string.find(flags, 'w', 1, true) then
+  local ahead = math.max(0, -r.at)
+  r.created, r.at = r.created - ahead, r.at + ahead
+  r.updated, r.accessed = math.min(r.updated + ahead, r.at), math.min(r.accessed + ahead, r.at)
+  r.now = r.at
+end
 local isAllRead = true
 local function reads(name)
   isAllRead = isAllRead and (lines.texts[name] or not lines.largeAt or string.sub(name, 1, 1) ~= '.')

@@ -6,6 +6,7 @@ import {
   changeOf,
   equal,
   HOSTILE,
+  HOUR_MS,
   must,
   ONE_FIELD,
   same,
@@ -135,6 +136,31 @@ export const CHANGES: Record<string, Check> = {
     const after = await must(store, record.id)
     equal(after.lastAccessedAt, record.lastAccessedAt, 'lastAccessedAt')
     equal(after.updatedAt >= record.updatedAt, true, 'updatedAt')
+  },
+  'update() that settles a clock moves back the times that lie ahead, and keeps the length of a life': async (
+    store,
+  ) => {
+    for (const isReadFirst of [true, false]) {
+      const ahead = sample({ fields: { a: '1' }, userId: 1, age: -86_400_000 })
+      await store.create(ahead.id, ahead, 60)
+      const held = isReadFirst ? await must(store, ahead.id) : undefined
+      const metadata = { unproven: true } as const
+      const change = changeOf(ahead, { settlesClock: true, metadata, ...(held && { madeOn: held }) })
+      equal((await store.update(ahead.id, change, 60)).status, 'updated', 'status')
+      const { at, expiresAt } = change
+      const settled = {
+        createdAt: at,
+        updatedAt: at,
+        lastAccessedAt: at,
+        expiresAt,
+        absoluteExpiresAt: at + 12 * HOUR_MS,
+      }
+      same(await store.get(ahead.id), ahead.with({ ...settled, unproven: true }))
+      // What has happened stays as it was.
+      const again = { ...change, at: at + 1_000, expiresAt: at + 500, metadata: undefined }
+      equal((await store.update(ahead.id, again, 60)).status, 'updated', 'status of the second')
+      same(await store.get(ahead.id), ahead.with({ ...settled, unproven: true, expiresAt: at + 500 }))
+    }
   },
   'touch() moves the idle timeout and nothing else': async (store) => {
     const record = sample({ fields: { a: '1' }, userId: 3, age: 10_000, life: 20_000 })
