@@ -92,6 +92,11 @@ export interface SessionEventMap {
    * goes on, by this clock, and for `requireRecentAuth()` its user has proved nothing.
    */
   clockSkew: { id: string; userId: UserId; logicalId?: LogicalId; aheadMs: number }
+  /**
+   * What is kept beside the sessions could not be read: the epoch of `revokeAll()`, the list of a user, a lease or a note, as
+   * `operation` says. The message of `cause` names the key. Told each time.
+   */
+  corruptKey: { operation: string; cause: SessionError }
   /** `update()` has to run its function again, because another request wrote the field in between. */
   conflict: { id: string; userId: UserId; field: string }
   /** A write was dropped because the session had ended in the meantime. */
@@ -125,6 +130,7 @@ type Listener<Name extends SessionEventName> = (event: SessionEvent<Name>) => vo
 const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
   'lateChange',
   'corruptRecord',
+  'corruptKey',
   'cookieConflict',
   'forgotten',
   'clockSkew',
@@ -209,6 +215,7 @@ function channelOf(name: SessionEventName): Channel {
 }
 
 function describe(name: SessionEventName, event: object): string {
+  if (name === 'corruptKey' && 'cause' in event) return `${name}: ${(event.cause as Error).message}`
   if ('error' in event && event.error instanceof Error) return `${name}: ${event.error.message}`
   if ('reason' in event) {
     return event.reason === 'headers-sent'

@@ -5,11 +5,20 @@ import { notSupported } from './guarded-store.js'
 /** How long a process goes by the last epoch that it read. `revokeAll()` waits it out. */
 export const EPOCH_LEASE_MS = 1_000
 
+/**
+ * How long a process goes on by the epoch that it knows while it cannot be read, though sessions can: what stands there is junk,
+ * or Redis refuses this one key. Long enough to be told and to mend it without an outage; and `revokeAll()` may come so much
+ * later to this process, as it says.
+ */
+export const EPOCH_PATIENCE_MS = 60_000
+
 /** The epoch as this process knows it. */
 export class Epoch {
   readonly #store: GuardedStore
   #current = 0
-  #readAt = Number.NEGATIVE_INFINITY
+  /** When it was last asked for, and when it was last told. */
+  #askedAt = Number.NEGATIVE_INFINITY
+  #knownAt = Number.NEGATIVE_INFINITY
   #reading: Promise<void> | null = null
 
   constructor(store: GuardedStore) {
@@ -21,9 +30,12 @@ export class Epoch {
     return this.#current
   }
 
-  /** Reads the epoch anew when the last reading is too old: what to wait for, or `null`. */
+  /**
+   * Reads the epoch anew when the last reading is too old: what to wait for, or `null`. Rejects when it was never read, or not
+   * for `EPOCH_PATIENCE_MS`: then nobody can say who is still logged in.
+   */
   refresh(): Promise<void> | null {
-    if (!this.#store.hasEpoch || performance.now() - this.#readAt < EPOCH_LEASE_MS) return null
+    if (!this.#store.hasEpoch || performance.now() - this.#askedAt < EPOCH_LEASE_MS) return null
     this.#reading ??= this.#read().finally(() => {
       this.#reading = null
     })
@@ -42,11 +54,21 @@ export class Epoch {
 
   async #read(): Promise<void> {
     const askedAt = performance.now()
-    let epoch = await this.#store.epoch()
-    // A store that has lost it must not bring revoked sessions back.
-    if (epoch < this.#current) epoch = await this.#store.epoch(this.#current)
-    this.#set(epoch)
-    this.#readAt = askedAt
+    try {
+      let epoch = await this.#store.epoch()
+      // A store that has lost it must not bring revoked sessions back.
+      if (epoch < this.#current) epoch = await this.#store.epoch(this.#current)
+      this.#set(epoch)
+      this.#knownAt = askedAt
+      this.#askedAt = askedAt
+    } catch (error) {
+      // It has been told as an event.
+      this.#askedAt = performance.now()
+      if (this.#askedAt - this.#knownAt < EPOCH_PATIENCE_MS) return
+      // Whoever comes next asks again.
+      this.#askedAt = Number.NEGATIVE_INFINITY
+      throw error
+    }
   }
 
   #set(epoch: number): void {

@@ -214,10 +214,14 @@ export class GuardedStore {
   }
 
   #storeError(operation: string, id: string | undefined, error: unknown): SessionError {
-    if (isSessionError(error, 'CORRUPT_RECORD')) return error
-    const told = isSessionError(error)
-      ? error
-      : new SessionError('STORE_UNAVAILABLE', `The session store failed at "${operation}".`, { cause: error })
+    const isCorrupt = isSessionError(error, 'CORRUPT_RECORD')
+    const isBeside = operation === 'epoch' || operation === 'lease' || /^(users|notes)\./.test(operation)
+    if (isCorrupt && !isBeside) return error
+    if (isCorrupt) this.#events.emit('corruptKey', { operation, cause: error })
+    const told =
+      isSessionError(error) && !isCorrupt
+        ? error
+        : new SessionError('STORE_UNAVAILABLE', `The session store failed at "${operation}".`, { cause: error })
     this.#events.emit('storeError', { id, operation, error: told })
     return told
   }

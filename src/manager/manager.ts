@@ -318,7 +318,8 @@ export class SessionManager {
 
   /**
    * Ends every session there is, that of the caller included. Takes a second and two store calls, whatever their number:
-   * each process asks once a second whether it was called, so when it resolves no session that began before counts in any.
+   * each process asks once a second whether it was called, so when it resolves no session that began before counts in any; in
+   * one that cannot ask, though it can read sessions, within a minute.
    * Who did it and why is told by the event `allRevoked`; of the single sessions, only that they were revoked.
    */
   async revokeAll(options: RevokeOptions = {}): Promise<void> {

@@ -34,6 +34,7 @@ import {
 import { redisNotes } from './redis/notes.js'
 import {
   corrupt,
+  corruptKey,
   decodeEnd,
   decodeRecord,
   encodeEnd,
@@ -367,7 +368,12 @@ export class RedisSessionStore extends SessionStore {
 
   override readonly users: UserIndex = redisUserIndex((user) => `${this.#prefix}u:{${user}}`, {
     run: (script, key, args) => this.#script(script, [key], args),
-    read: (key) => this.#connection.read((client) => client.hgetall(key)),
+    read: (key) =>
+      this.#connection
+        .read((client) => client.hgetall(key))
+        .catch((error) => {
+          throw error instanceof Error && error.message.startsWith('WRONGTYPE') ? corruptKey(key, error) : error
+        }),
   })
 
   override readonly notes: SessionNotes = redisNotes((purpose, key) => `${this.#prefix}n:${purpose}:{${key}}`, {
@@ -406,7 +412,7 @@ export class RedisSessionStore extends SessionStore {
       if (error instanceof Error && /CORRUPT|WRONGTYPE/.test(error.message)) {
         const [key = ''] = keys
         // Of a session the caller knows the ID; of what is no session's, only the key says what to look at.
-        throw corrupt(key.startsWith(`${this.#prefix}{`) ? 'unreadable metadata' : `look at the key ${key}`, error)
+        throw key.startsWith(`${this.#prefix}{`) ? corrupt('unreadable metadata', error) : corruptKey(key, error)
       }
       throw error
     })

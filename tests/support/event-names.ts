@@ -22,6 +22,7 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   tokenMismatch: true,
   cookieConflict: true,
   corruptRecord: true,
+  corruptKey: true,
   clockSkew: true,
   conflict: true,
   lateWrite: true,

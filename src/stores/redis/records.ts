@@ -365,6 +365,13 @@ function parse(json: string): unknown {
   }
 }
 
+/** Of what is no record, but kept beside them. */
+export function corruptKey(key: string, cause: unknown): SessionError {
+  return new SessionError('CORRUPT_RECORD', `What Redis has under the key ${key} cannot be read: mend or delete it.`, {
+    cause,
+  })
+}
+
 export function corrupt(reason: string, cause?: unknown): SessionError {
   return new SessionError('CORRUPT_RECORD', `The session record in Redis cannot be read: ${reason}.`, { cause })
 }
