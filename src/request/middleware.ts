@@ -10,7 +10,7 @@ import {
   VerifiedCookies,
   writeCookie,
 } from '../cookie/cookie.js'
-import { isSessionError, SessionError } from '../errors.js'
+import { invalidArgument, isSessionError, SessionError } from '../errors.js'
 import { type ActivityRequest, recordActivity, type SessionActivityType } from '../events/activity-hook.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
@@ -278,6 +278,7 @@ class Exchange implements SessionHost, ResponseHooks {
   // --- Commit ---
 
   beforeHead(isLast: boolean): Promise<void> | undefined {
+    if (this.#req.session !== this.#holder.session) return this.#takeAssigned().then(() => this.beforeHead(isLast))
     if (this.#engine.options.commit === 'before-response') return this.#commit(isLast)
     // The one store call that the head has to wait for: whether the client gets another token.
     const renewal = renewBeforeHead(this.#state)
@@ -293,9 +294,24 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   beforeEnd(): Promise<void> | undefined {
+    if (this.#req.session !== this.#holder.session) return this.#takeAssigned().then(() => this.beforeEnd())
     if (this.#engine.options.commit === 'before-response') return this.#commit(true)
     this.#commitLater()
     return undefined
+  }
+
+  /**
+   * The handler has assigned `req.session`, or deleted it. `null` ends the session, as in cookie-session.
+   * @throws {SessionError} `INVALID_ARGUMENT` for anything else; and as `logout()`.
+   */
+  #takeAssigned(): Promise<void> {
+    const assigned: unknown = this.#req.session
+    this.#req.session = this.#holder.session
+    if (assigned === null) return this.#holder.session.logout()
+    throw invalidArgument(
+      'req.session was replaced or deleted, so that nobody knows what the session is to be. To end it, write await ' +
+        'req.session.logout(), or req.session = null; to empty it, req.session.clear(); for a field, req.session.name = value.',
+    )
   }
 
   /** Brings the store up to date. Returns nothing when there is nothing to wait for. */

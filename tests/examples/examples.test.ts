@@ -433,6 +433,26 @@ describe('socket-io', () => {
     expect(await bystander.emitWithAck('say', 'still here')).toEqual({ messages: ['hello', 'still here'] })
   })
 
+  test('a page of another site opens no socket, one of this site does', async () => {
+    const client = new Client(socketIo.url)
+    await client.get('/')
+    const connect = (origin: string): Promise<string> =>
+      new Promise((resolve) => {
+        const extraHeaders = { cookie: client.cookieHeader, origin }
+        const options = { transports: ['websocket'], extraHeaders, forceNew: true, reconnection: false }
+        const socket = io(socketIo.url, options)
+        const told = (outcome: string): void => {
+          socket.disconnect()
+          resolve(outcome)
+        }
+        socket.once('connect', () => told('open'))
+        socket.once('connect_error', () => told('refused'))
+      })
+    expect(await connect('https://other.example')).toBe('refused')
+    expect(await connect('null')).toBe('refused')
+    expect(await connect(socketIo.url)).toBe('open')
+  })
+
   test('a connection without a session is refused', async () => {
     const socket = open(new Client(socketIo.url), ['websocket'])
     const error = await new Promise<Error>((resolve) => socket.once('connect_error', resolve))
