@@ -360,6 +360,20 @@ const CASES: readonly Case[] = [
     },
   },
   {
+    of: 'corruptKey',
+    when: 'the list of a user cannot be read',
+    async act(rig) {
+      const cause = new SessionError('CORRUPT_RECORD', 'junk')
+      rig.store.fail({ kind: 'error', operations: ['users.list'], times: 1, error: cause })
+      await rig.manager.sessionsOf('ann').catch(() => {})
+      const error = expect.objectContaining({ code: 'STORE_UNAVAILABLE', cause })
+      return [
+        ['corruptKey', { operation: 'users.list', cause }],
+        ['storeError', { id: undefined, operation: 'users.list', error }],
+      ]
+    },
+  },
+  {
     of: 'corruptRecord',
     when: 'a record cannot be read',
     before: login,
