@@ -1,7 +1,6 @@
 // Who is told when a sink fails, or does not get what it should have: the application, or else a process warning.
 
 import { warn } from '../../warn.js'
-import type { ActivityLogOptions } from './log-options.js'
 import type { DropReason } from './queue.js'
 
 /** A failure of a sink. */
@@ -25,13 +24,19 @@ export interface ActivityDrop {
   readonly error: unknown
 }
 
+/** Who is told, if anybody wants to be. */
+export interface SinkListeners {
+  readonly onError?: ((failure: SinkFailure) => void) | undefined
+  readonly onDropped?: ((drop: ActivityDrop) => void) | undefined
+}
+
 /** Tells of sinks that fail. Nothing in it throws. */
 export class SinkTrouble {
-  readonly #onError: ActivityLogOptions['onError']
-  readonly #onDropped: ActivityLogOptions['onDropped']
+  readonly #onError: SinkListeners['onError']
+  readonly #onDropped: SinkListeners['onDropped']
   readonly #warned = new Set<string>()
 
-  constructor({ onError, onDropped }: Pick<ActivityLogOptions, 'onError' | 'onDropped'>) {
+  constructor({ onError, onDropped }: SinkListeners) {
     this.#onError = onError
     this.#onDropped = onDropped
   }
