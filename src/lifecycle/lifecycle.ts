@@ -90,7 +90,6 @@ export class Lifecycle implements ActivitySource {
   readonly #store: GuardedStore
   readonly #endings: Endings
   readonly #finding: FindingParts
-  readonly #stopHearing: (() => void) | undefined
   /**
    * Whether anybody in this process has looked at a logical ID: only then one that was seen, and not kept, is worth its bytes
    * when the session ID that it follows from changes.
@@ -121,13 +120,6 @@ export class Lifecycle implements ActivitySource {
     })
     this.usesLogicalIds = options.activity !== undefined
     recordEvents(this, events)
-    this.#stopHearing = options.store.onForgotten?.((session) => events.emit('forgotten', session))
-  }
-
-  /** Resolves when everything that was answered is stored. */
-  async close(): Promise<void> {
-    await this.late.drain()
-    this.#stopHearing?.()
   }
 
   /** What takes activities, if anything does. */

@@ -120,11 +120,13 @@ export class SessionManager {
   readonly #engine: Lifecycle
   readonly #cleanUp: CleanUp
   readonly #middleware: SessionMiddleware
+  readonly #stopHearing: (() => void) | undefined
 
   /** @throws {SessionError} `INVALID_OPTION` */
   constructor(options: SessionOptions) {
     this.#engine = new Lifecycle(resolveOptions(options, (clock) => new MemorySessionStore({ clock })))
     this.#cleanUp = new CleanUp(this.#engine)
+    this.#stopHearing = this.store.onForgotten?.((session) => this.events.emit('forgotten', session))
     const facts = { events: this.events, store: this.store, manager: this }
     this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine), facts))
   }
@@ -358,7 +360,8 @@ export class SessionManager {
    * (`commit: 'after-response'`), and closes the store. A Redis client of your own stays open.
    */
   async close(): Promise<void> {
-    await Promise.all([this.#cleanUp.stop(), this.#engine.close()])
+    await Promise.all([this.#cleanUp.stop(), this.#engine.late.drain()])
+    this.#stopHearing?.()
     await this.store.close()
   }
 
