@@ -22,6 +22,21 @@ export interface SessionCodec {
    * @default false
    */
   readonly isDeterministic?: boolean
+  /**
+   * What the store keeps of an encoded text: the place of encryption, which works on text and leaves the format to the rest.
+   * Called once for a text that has changed, and never for a field that was only read. It may draw a nonce.
+   */
+  seal?(text: string, name: string): string
+  /** The text that `seal` was given. Throws for what `seal` never made, or made for a field of another name. */
+  open?(text: string, name: string): string
+}
+
+/**
+ * The value of a stored text.
+ * @throws what the codec throws
+ */
+export function decodeStored(codec: SessionCodec, stored: string, name: string): unknown {
+  return codec.decode(codec.open === undefined ? stored : codec.open(stored, name), name)
 }
 
 /** How deep objects and arrays may nest in one field before `jsonCodec` refuses them. */

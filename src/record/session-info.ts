@@ -1,5 +1,5 @@
 // What is told of a session to those who do not hold it: lists, pages and jobs. Nothing here opens a session.
-import type { SessionCodec } from './codec.js'
+import { decodeStored, type SessionCodec } from './codec.js'
 import { isHiddenField } from './hidden-fields.js'
 import type { SessionContext, SessionData, SessionEnd } from './session-data.js'
 
@@ -74,7 +74,7 @@ export function storedSessionOf(
   for (const [name, text] of record.fields) {
     if (isHiddenField(name)) continue
     try {
-      fields.push([name, codec.decode(text, name)])
+      fields.push([name, decodeStored(codec, text, name)])
     } catch (cause) {
       onCorrupt(name, cause)
     }

@@ -15,8 +15,10 @@ export interface FieldChanges {
 interface TouchedField {
   /** The present value; `undefined` when the field was deleted. */
   value: unknown
-  /** What is stored, or was when it was read. */
+  /** The encoded text of what is stored, or was when it was read. */
   text: string | undefined
+  /** A text of this field as the store keeps it, when that is another one: sealed once, however often it is asked for. */
+  sealed?: { readonly text: string; readonly stored: string }
   /** The text of a value that was assigned and that nobody can alter: encoding it once is enough. */
   readonly encoded?: string
   /** Whether the value may have changed: it was assigned, or it is an object that the caller may have altered. */
@@ -30,6 +32,8 @@ interface TouchedField {
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
 /** Equal to nothing that a codec gives. */
 const UNREADABLE = Symbol('unreadable')
+/** Stands for what is stored and cannot be opened. No codec encodes to it. */
+const UNOPENED = '\u0000'
 const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 
 /** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
@@ -55,10 +59,12 @@ export class Fields {
   get(name: string): unknown {
     const touched = this.#touched.get(name)
     if (touched) return touched.value
-    const text = this.#stored.get(name)
-    if (text === undefined) return undefined
+    const stored = this.#stored.get(name)
+    if (stored === undefined) return undefined
+    let text = UNOPENED
     let value: unknown
     try {
+      text = this.#open(stored, name)
       value = this.#codec.decode(text, name)
     } catch (cause) {
       // Set aside: the field reads as absent and stays in the store as it is until it is assigned.
@@ -88,7 +94,7 @@ export class Fields {
     const isObject = typeof value === 'object' && value !== null
     this.#touched.set(name, {
       value,
-      text: this.#stored.get(name),
+      text: this.#storedText(name),
       suspect: true,
       ...(!isObject && { encoded: text }),
     })
@@ -97,7 +103,7 @@ export class Fields {
   delete(name: string): boolean {
     const existed = this.has(name)
     if (existed || this.#stored.has(name)) {
-      this.#touched.set(name, { value: undefined, text: this.#stored.get(name), suspect: true })
+      this.#touched.set(name, { value: undefined, text: this.#storedText(name), suspect: true })
     }
     return existed
   }
@@ -149,7 +155,7 @@ export class Fields {
       field.schema = schema
       return
     }
-    const { text, suspect } = field ?? { text: this.#stored.get(name), suspect: false }
+    const { text, suspect } = field ?? { text: this.#storedText(name), suspect: false }
     this.#touched.set(name, {
       value,
       text,
@@ -169,7 +175,7 @@ export class Fields {
    */
   changeOf(name: string): FieldChanges {
     const field = this.#touched.get(name)
-    const text = field ? this.#encode(name, field) : this.#stored.get(name)
+    const text = field ? this.#seal(name, field, this.#encode(name, field)) : this.#stored.get(name)
     const change =
       text === undefined ? { set: NO_FIELDS, delete: [name] } : { set: new Map([[name, text]]), delete: [] }
     this.#checkTotal(change)
@@ -208,8 +214,9 @@ export class Fields {
       const text = this.#encode(name, field)
       if (text === field.text) continue
       changes ??= { set: new Map(), delete: [] }
-      if (text === undefined) changes.delete.push(name)
-      else changes.set.set(name, text)
+      const stored = this.#seal(name, field, text)
+      if (stored === undefined) changes.delete.push(name)
+      else changes.set.set(name, stored)
     }
     if (changes !== null) this.#checkTotal(changes)
     return changes
@@ -239,7 +246,30 @@ export class Fields {
 
   #rebase(name: string, text: string | undefined): void {
     const field = this.#touched.get(name)
-    if (field) field.text = text
+    if (field) field.text = field.sealed !== undefined && field.sealed.stored === text ? field.sealed.text : text
+  }
+
+  /** The encoded text of what is stored. */
+  #storedText(name: string): string | undefined {
+    const stored = this.#stored.get(name)
+    if (stored === undefined || this.#codec.open === undefined) return stored
+    try {
+      return this.#open(stored, name)
+    } catch {
+      return UNOPENED
+    }
+  }
+
+  #open(stored: string, name: string): string {
+    return this.#codec.open === undefined ? stored : this.#codec.open(stored, name)
+  }
+
+  /** What the store is to keep of the text that a field has now: what it keeps already, when that is the same. */
+  #seal(name: string, field: TouchedField, text: string | undefined): string | undefined {
+    if (text === undefined || this.#codec.seal === undefined) return text
+    if (text === field.text) return this.#stored.get(name)
+    if (field.sealed?.text !== text) field.sealed = { text, stored: this.#codec.seal(text, name) }
+    return field.sealed.stored
   }
 
   /** The text of a field now: the very one that is stored when that says the same. */

@@ -2,6 +2,7 @@
 import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
 import { invalidArgument } from '../errors.js'
 import { type Activity, checkActivity, recordActivity } from '../events/activity-hook.js'
+import { decodeStored } from '../record/codec.js'
 import { hiddenField, isHiddenField } from '../record/hidden-fields.js'
 import { updateField } from './atomic-update.js'
 import { NO_CHANGES } from './commit.js'
@@ -37,7 +38,7 @@ export class Insider implements Inside {
 
   restore(texts: ReadonlyMap<string, string>): void {
     const { codec } = this.#state.lifecycle.options
-    const values = [...texts].map(([name, text]) => [name, codec.decode(text, name)] as const)
+    const values = [...texts].map(([name, text]) => [name, decodeStored(codec, text, name)] as const)
     this.#state.use()
     for (const [name, value] of values) this.#state.set(name, value)
   }

@@ -6,6 +6,7 @@ import { invalidArgument, isSessionError } from '../errors.js'
 import { newLogicalId } from '../ids.js'
 import type { IssuedSession, RegenerationParts } from '../lifecycle/lifecycle.js'
 import { type ExpiryOptions, resolveExpiry } from '../options/expiry-options.js'
+import { decodeStored } from '../record/codec.js'
 import type { SessionData } from '../record/session-data.js'
 import { NO_CHANGES, storeChanges, touchNow } from './commit.js'
 import {
@@ -322,7 +323,7 @@ export function restart(state: SessionState): Promise<void> {
     if (state.record === null) state.requireCookie()
     else await keepLogicalId(state)
     fields.clear()
-    for (const [name, text] of initial) fields.set(name, codec.decode(text, name))
+    for (const [name, text] of initial) fields.set(name, decodeStored(codec, text, name))
     if (state.record === null) {
       turnLogicalId(state, 'restart')
       return
