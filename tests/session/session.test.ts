@@ -1042,14 +1042,15 @@ describe('the end of a session', () => {
         () => session.renew(),
         () => session.login('ann'),
         () => session.reauthenticate(),
-        () => session.logout(),
         () => session.setExpiry('1h'),
         () => session.update('n', () => 1),
         () => session.regenerate({ keep: true }),
       ]) {
         await expect(act()).rejects.toMatchObject({ code: 'SESSION_ENDED' })
       }
+      // Ending it again is none.
       await session.destroy()
+      await session.logout()
       return session.id
     })
     expect(await rig.ended(id)).toMatchObject({ reason: 'destroyed' })
