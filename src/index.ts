@@ -65,9 +65,9 @@ export {
   sessionContext,
   withSession,
 } from './request/current-session.js'
+export type { HttpResponse } from './request/http-response.js'
 export type { HttpRequest } from './request/middleware.js'
 export { type RecentAuthOptions, requireRecentAuth } from './request/recent-auth.js'
-export type { HttpResponse } from './request/response.js'
 export type { ChangedByJson, CodecTypes, FieldValue, SessionFields } from './session/field-types.js'
 export type {
   FieldName,

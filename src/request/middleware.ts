@@ -26,8 +26,9 @@ import { type SessionHost, type SessionOrigin, SessionState } from '../session/s
 import { warn, warnOfFailure } from '../warn.js'
 import { contextOf, ipOf } from './client.js'
 import type { SessionHolder } from './current-session.js'
+import type { HttpResponse } from './http-response.js'
 import { forbidStoring, setPageHeaders } from './page-headers.js'
-import { HeldResponse, type HttpResponse, type ResponseHooks } from './response.js'
+import { HeldResponse, type ResponseHooks } from './response.js'
 
 /** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpRequest = IncomingMessage | Http2ServerRequest

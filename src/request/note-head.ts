@@ -1,6 +1,6 @@
 // `writeHead()` without the writing: the status and the headers are put on the response, and what Node would throw is thrown.
 import { OutgoingMessage, ServerResponse } from 'node:http'
-import type { Target } from './response.js'
+import type { Target } from './http-response.js'
 
 /** Does now what `writeHead(...args)` would do, but for the sending. */
 export function noteHead(res: Target, args: readonly unknown[]): void {

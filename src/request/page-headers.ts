@@ -1,6 +1,6 @@
 // What the head of a page says of the session behind it: to caches (Cache-Control and Vary, RFC 9111 and RFC 9110) and to the
 // browser's storage (Clear-Site-Data). What is in the cookie is decided elsewhere.
-import type { HttpResponse } from './response.js'
+import type { HttpResponse } from './http-response.js'
 
 /** What the headers depend on. */
 export interface PageFacts {

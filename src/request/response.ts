@@ -10,14 +10,11 @@
 // sees while it waits is what it would see without us (seal.ts): the head has left, an answer that has ended has ended.
 import { type OutgoingHttpHeader, OutgoingMessage, ServerResponse } from 'node:http'
 import { Http2ServerResponse } from 'node:http2'
-import type { Socket } from 'node:net'
 import { getDefaultHighWaterMark, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
+import type { HttpResponse, Method, Target } from './http-response.js'
 import { noteHead } from './note-head.js'
 import { headersSentError, sealEnd, sealHead, whenHeadIsRendered, writeAfterEndError } from './seal.js'
-
-/** A response of `node:http`, `node:https` or the compatibility API of `node:http2`. */
-export type HttpResponse = ServerResponse | Http2ServerResponse
 
 /** What to do before a response goes on. */
 export interface ResponseHooks {
@@ -39,37 +36,12 @@ interface Call {
   /** What is below the gate that was called, at that time. */
   readonly method: Method
 }
-type Method = (...args: unknown[]) => unknown
 type Methods = Pick<Target, Kind | 'writeHead'>
 type Wrappers = Partial<Methods>
 
-/** The members that are called here, without the overloads in which the two kinds of response differ. */
-export interface Target {
-  statusCode: number
-  statusMessage: string
-  readonly headersSent: boolean
-  readonly writableEnded: boolean
-  writeHead: Method
-  /** Another name of `writeHead`, up to Node 24. */
-  writeHeader?: Method
-  write: Method
-  end: Method
-  flushHeaders: Method
-  getHeader(name: string): unknown
-  getHeaders(): Record<string, OutgoingHttpHeader | undefined>
-  getHeaderNames(): string[]
-  setHeader: Method
-  appendHeader: Method
-  removeHeader: Method
-  emit(event: string): boolean
-  on(event: 'pipe', listener: (source: NodeJS.ReadableStream) => void): unknown
-  destroy: Method
-  shouldKeepAlive?: boolean
-  readonly socket: Socket | null
-  readonly stream?: { readonly destroyed: boolean; readonly closed: boolean; close(code: number): void }
-}
-
 const HTTP2_INTERNAL_ERROR = 2
+/** How long a response that was destroyed after its end may take to leave. */
+const LINGER_MS = 1_000
 const HIGH_WATER_MARK = getDefaultHighWaterMark(false)
 
 /**
@@ -248,12 +220,25 @@ export class HeldResponse {
       if (this.#queue.at(-1)?.kind === 'end') this.#sealEnd()
       return
     }
-    for (const destroy of this.#destroyLater ?? []) destroy()
+    if (this.#destroyLater !== null) this.#destroyAfterAnswer(this.#destroyLater)
     if (this.#owesDrain && this.#phase === 'streaming' && this.#lastWriteFlowed) {
       this.#owesDrain = false
       // What a listener throws is nobody's here.
       process.nextTick(() => this.#phase === 'streaming' && this.#res.emit('drain'))
     }
+  }
+
+  /** An answer that has ended is given the time to leave, unless its client does not read it. */
+  #destroyAfterAnswer(tasks: readonly (() => void)[]): void {
+    const res = this.#res
+    const destroy = (): void => {
+      clearTimeout(timer)
+      res.off('finish', destroy)
+      for (const task of tasks) task()
+    }
+    const timer = setTimeout(destroy, LINGER_MS).unref()
+    if (res.writableFinished) destroy()
+    else res.on('finish', destroy)
   }
 
   /** Lets a call through, and the head with it. */

@@ -1,7 +1,7 @@
 // What everybody but the gate sees of a response while its head or its end waits behind the gate: what they would see if it
 // had left. Each function returns what takes the pretence away.
 import { OutgoingMessage } from 'node:http'
-import type { Target } from './response.js'
+import type { Target } from './http-response.js'
 
 /** From here on the head is to everybody as if it had left: `headersSent` is true, changing it is an error. */
 export function sealHead(res: Target): () => void {
