@@ -380,13 +380,16 @@ export class Lifecycle implements ActivitySource {
     return null
   }
 
-  /** Of a call whose answer was lost, what is stored tells whether it was done: then nobody must lose the session for it. */
+  /**
+   * Of a call whose answer was lost, what is stored tells whether it was done: then nobody must lose the session for it. To
+   * ask takes half a deadline at most.
+   */
   async #regenerateOnce(id: string, regeneration: Regeneration, ttl: number): Promise<RegenerateResult> {
     try {
       return await this.#store.regenerate(id, regeneration, ttl)
     } catch (error) {
       const { next } = regeneration
-      const found = await this.#store.get(next.id).catch(() => null)
+      const found = await settledWithin(this.options.storeTimeoutMs / 2, this.#store.get(next.id))
       if (found === null || found === 'corrupt' || !sameHash(found.tokenHash, next.tokenHash)) throw error
       return { status: 'regenerated', record: found }
     }
@@ -482,6 +485,21 @@ export class Lifecycle implements ActivitySource {
 
 function raise(error: Error): never {
   throw error
+}
+
+/** What a promise resolves to, or `null` when it rejects or takes longer. */
+async function settledWithin<T>(ms: number, promise: Promise<T>): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, ms, null)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } catch {
+    return null
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 function evicted(): SessionError {
