@@ -81,6 +81,11 @@ export function invalidArgument(message: string): SessionError {
   return new SessionError('INVALID_ARGUMENT', message)
 }
 
+/** Whether the store is at fault: it failed, gave no answer in time, or left a session that can only be read. */
+export function isStoreFault(error: unknown): error is SessionError {
+  return isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT', 'SESSION_READ_ONLY')
+}
+
 function statusOf(code: SessionErrorCode): number {
   switch (code) {
     case 'STORE_UNAVAILABLE':

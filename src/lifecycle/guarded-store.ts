@@ -2,7 +2,7 @@
 // comes back looked at once. Nothing above this file calls a store by itself.
 import { isSessionError, SessionError, type SessionErrorCode } from '../errors.js'
 import type { SessionEvents } from '../events/events.js'
-import { noteKey } from '../ids.js'
+import { noteKey, sameHash } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
 import type { EndResult, RegenerateResult, Regeneration, SessionChange, UpdateResult } from '../record/changes.js'
 import { loadableUnder, type SessionLimits } from '../record/limits.js'
@@ -66,8 +66,19 @@ export class GuardedStore {
     return this.#call('touch', id, () => this.#store.touch(id, ttlSeconds, at, retainSeconds))
   }
 
-  regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
-    return this.#call('regenerate', id, () => this.#store.regenerate(id, regeneration, ttlSeconds))
+  /**
+   * Of a call whose answer was lost, what is stored tells whether it was done: then nobody must lose the session for it. To
+   * ask takes half a deadline at most.
+   */
+  async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
+    try {
+      return await this.#call('regenerate', id, () => this.#store.regenerate(id, regeneration, ttlSeconds))
+    } catch (error) {
+      const { next } = regeneration
+      const found = await settledWithin(this.#timeoutMs / 2, this.get(next.id))
+      if (found === null || found === 'corrupt' || !sameHash(found.tokenHash, next.tokenHash)) throw error
+      return { status: 'regenerated', record: found }
+    }
   }
 
   end(id: string, end: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
@@ -246,6 +257,21 @@ function checkTtl(options: { ttlSeconds: number } | undefined): void {
 
 /** In UTF-16 units. Notes are small: what is large has a place of its own and its key in a note. */
 const LONGEST_NOTE = 100_000
+
+/** What a promise resolves to, or `null` when it rejects or takes longer. */
+async function settledWithin<T>(ms: number, promise: Promise<T>): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, ms, null)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } catch {
+    return null
+  } finally {
+    clearTimeout(timer)
+  }
+}
 
 /** The error of an application that asks for what its store does not have. */
 export function notSupported(what: string): SessionError {

@@ -10,7 +10,6 @@ import type { ResolvedSessionOptions } from '../options/options.js'
 import {
   applyChange,
   type MetadataChange,
-  type RegenerateResult,
   type Regeneration,
   type SessionChange,
   type UpdateResult,
@@ -365,7 +364,7 @@ export class Lifecycle implements ActivitySource {
       const { limits } = this.options
       const regeneration = { generation, at: now, next: candidate, keep, delete: remove, tombstoneSeconds, limits }
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
-        const result = await this.#regenerateOnce(record.id, regeneration, ttl)
+        const result = await this.#store.regenerate(record.id, regeneration, ttl)
         if (result.status === 'too-large') throw tooLarge(result, limits)
         if (result.status === 'regenerated') this.#endings.tellRegenerated(record, candidate.id, keep === 'all')
         return { isStored: result.status === 'regenerated', value: result }
@@ -378,21 +377,6 @@ export class Lifecycle implements ActivitySource {
     if (stored !== 'ended') return { record: stored, token }
     this.events.emit('lateWrite', nameOf(record))
     return null
-  }
-
-  /**
-   * Of a call whose answer was lost, what is stored tells whether it was done: then nobody must lose the session for it. To
-   * ask takes half a deadline at most.
-   */
-  async #regenerateOnce(id: string, regeneration: Regeneration, ttl: number): Promise<RegenerateResult> {
-    try {
-      return await this.#store.regenerate(id, regeneration, ttl)
-    } catch (error) {
-      const { next } = regeneration
-      const found = await settledWithin(this.options.storeTimeoutMs / 2, this.#store.get(next.id))
-      if (found === null || found === 'corrupt' || !sameHash(found.tokenHash, next.tokenHash)) throw error
-      return { status: 'regenerated', record: found }
-    }
   }
 
   /** The session that takes the place of `record`, as far as that can be said before the store has merged the fields. */
@@ -485,21 +469,6 @@ export class Lifecycle implements ActivitySource {
 
 function raise(error: Error): never {
   throw error
-}
-
-/** What a promise resolves to, or `null` when it rejects or takes longer. */
-async function settledWithin<T>(ms: number, promise: Promise<T>): Promise<T | null> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<null>((resolve) => {
-    timer = setTimeout(resolve, ms, null)
-  })
-  try {
-    return await Promise.race([promise, late])
-  } catch {
-    return null
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 function evicted(): SessionError {

@@ -1,6 +1,8 @@
 // Who changes one thing by what it was takes turns in this process, instead of racing in the store: of n racers all but one lose
 // each time, and n² attempts are made. Processes race with each other still, one racer each, with growing pauses.
 
+import { isStoreFault } from '../errors.js'
+
 /** What one left behind for the next, who need not ask the store: a guess, since other processes write as well. */
 export interface Left {
   readonly text: string | undefined
@@ -8,7 +10,7 @@ export interface Left {
 
 interface Line {
   /** Those who wait, the first one first. */
-  readonly waiting: (() => void)[]
+  readonly waiting: { begin(): void; fail(error: unknown): void }[]
   left: Left | undefined
   /** Whose turn it is. */
   holder: object
@@ -27,7 +29,10 @@ export class Turns {
     this.#longestMs = longestMs
   }
 
-  /** Runs `task` in its turn, with what the one before it has left. */
+  /**
+   * Runs `task` in its turn, with what the one before it has left. When the store fails one, those who wait fail with it: a
+   * request does not wait for as many deadlines as there are others.
+   */
   async run<T>(
     key: string,
     task: (left: Left | undefined) => Promise<{ value: T; left: Left | undefined }>,
@@ -46,6 +51,10 @@ export class Turns {
       const done = await task(line.left)
       left = done.left
       return done.value
+    } catch (error) {
+      // The store is the same for all of them: one who waits would find it as it is, only later.
+      if (isStoreFault(error)) for (const { fail } of line.waiting.splice(0)) fail(error)
+      throw error
     } finally {
       // One that took too long has lost its turn already.
       if (line.holder === holder) this.#next(key, line, left)
@@ -54,7 +63,7 @@ export class Turns {
 
   #wait(key: string, line: Line): Promise<void> {
     line.timer ??= setTimeout(() => this.#next(key, line, undefined), this.#longestMs).unref()
-    return new Promise((resolve) => line.waiting.push(resolve))
+    return new Promise((begin, fail) => line.waiting.push({ begin, fail }))
   }
 
   #next(key: string, line: Line, left: Left | undefined): void {
@@ -68,7 +77,7 @@ export class Turns {
     line.timer?.refresh()
     // Nobody's, until the next one begins.
     line.holder = line
-    next()
+    next.begin()
   }
 }
 

@@ -10,7 +10,7 @@ import {
   VerifiedCookies,
   writeCookie,
 } from '../cookie/cookie.js'
-import { invalidArgument, isSessionError, SessionError } from '../errors.js'
+import { invalidArgument, isSessionError, isStoreFault, SessionError } from '../errors.js'
 import { type ActivityRequest, recordActivity, type SessionActivityType } from '../events/activity-hook.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
@@ -340,7 +340,7 @@ class Exchange implements SessionHost, ResponseHooks {
     this.#engine.late.track(written)
     written.catch((error) => {
       // A store error has been told as an event.
-      if (!isStoreError(error)) warn(`A session was not stored: ${messageOf(error)}`, 'commit')
+      if (!isStoreFault(error)) warn(`A session was not stored: ${messageOf(error)}`, 'commit')
     })
   }
 
@@ -392,7 +392,7 @@ class Exchange implements SessionHost, ResponseHooks {
     if (canAnswer) {
       this.#answer(error)
       this.#answerIfNobodyDoes(this.#res as HttpResponse)
-    } else if (!isStoreError(error)) warn(`A response was cut off: ${messageOf(error)}`, 'commit')
+    } else if (!isStoreFault(error)) warn(`A response was cut off: ${messageOf(error)}`, 'commit')
   }
 
   #answer(error: unknown): void {
@@ -401,7 +401,7 @@ class Exchange implements SessionHost, ResponseHooks {
       if (this.#held) this.#decideHeaders()
       // An error handler that chooses no status must not turn this into a success.
       this.#res.statusCode = isSessionError(error) ? error.status : 500
-      if (isStoreError(error)) this.#res.setHeader('Retry-After', '1')
+      if (isStoreFault(error)) this.#res.setHeader('Retry-After', '1')
     }
     try {
       this.#next(error)
@@ -492,10 +492,6 @@ function warnOnce(engine: Lifecycle, code: string, message: string): void {
   if (codes.has(code)) return
   warned.set(engine, codes.add(code))
   warn(message, code)
-}
-
-function isStoreError(error: unknown): boolean {
-  return isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT', 'SESSION_READ_ONLY')
 }
 
 function messageOf(error: unknown): string {

@@ -1,6 +1,6 @@
 // What a response has to store of its session, and the one place where that is decided.
 
-import { isSessionError } from '../errors.js'
+import { isSessionError, isStoreFault } from '../errors.js'
 import type { SessionChange } from '../record/changes.js'
 import type { SessionData } from '../record/session-data.js'
 import type { FieldChanges } from './fields.js'
@@ -223,7 +223,7 @@ export async function touchNow(state: SessionState): Promise<void> {
  * told of, does not spoil a response that changed nothing.
  */
 function forgiveInPassing(error: unknown): void {
-  if (!isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT', 'SESSION_ENDED')) throw error
+  if (!isStoreFault(error) && !isSessionError(error, 'SESSION_ENDED')) throw error
 }
 
 // --- What is due ---

@@ -2,7 +2,7 @@
 // stands beside it, as functions of a state: commit.ts, life.ts, logical-id.ts, response-cookie.ts.
 
 import type { CookieAttributes } from '../cookie/cookie.js'
-import { isSessionError, SessionError } from '../errors.js'
+import { isStoreFault, SessionError } from '../errors.js'
 import type { ActivityRequest } from '../events/activity-hook.js'
 import type { SessionEventMap } from '../events/events.js'
 import { derivedLogicalId, newToken } from '../ids.js'
@@ -248,7 +248,7 @@ export class SessionState {
       if (this.running === turn) this.running = null
     }
     turn.then(settled, (error) => {
-      this.hasStoreFailed ||= isSessionError(error, 'STORE_UNAVAILABLE', 'STORE_TIMEOUT')
+      this.hasStoreFailed ||= isStoreFault(error)
       settled()
     })
     return turn

@@ -1,7 +1,7 @@
 // Many who change one thing at once: each counts, and what that costs grows with their number and no faster.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
 import { Turns } from '../../src/lifecycle/turns.js'
-import { closeRigs, RedisGround, Rig } from '../support/rig.js'
+import { closeRigs, MemoryGround, RedisGround, Rig } from '../support/rig.js'
 
 const ground = new RedisGround()
 beforeAll(() => ground.start())
@@ -119,4 +119,19 @@ describe('turns', () => {
     await Promise.all([run('a', 5), run('b', 0)])
     expect(order).toEqual(['b', 'a'])
   })
+})
+
+test('who waits for a turn fails with the one before, when the store fails that', async () => {
+  const rig = await Rig.start(new MemoryGround(), { storeTimeout: '200ms' })
+  await rig.ask((session) => session.set('n', 0))
+  const before = rig.store.calls.update
+  rig.store.fail({ kind: 'hang', operations: ['update'] })
+  const asked = Array.from({ length: 20 }, () =>
+    rig.ask((session) => session.update('n', (n) => Number(n) + 1), rig.client.clone()),
+  )
+  const results = await Promise.allSettled(asked)
+  const codes = results.map((result) => result.status === 'rejected' && (result.reason as { code?: string }).code)
+  expect(codes).toEqual(results.map(() => 'STORE_TIMEOUT'))
+  // Not one deadline after the other. A request that comes later begins a line of its own.
+  expect(rig.store.calls.update - before).toBeLessThan(5)
 })
