@@ -8,18 +8,14 @@
  * app.post('/login', asyncHandler(async (req, res) => { await req.session.login('ann'); res.send('Welcome.') }))
  * ```
  */
-export function asyncHandler<Req, Res, Next extends (error?: unknown) => void>(
-  handler: (req: Req, res: Res, next: Next) => unknown,
-): (req: Req, res: Res, next: Next) => void {
-  return function asyncHandlerGuard(req, res, next) {
-    void run(req, res, next)
-  }
-
-  async function run(req: Req, res: Res, next: Next): Promise<void> {
+// biome-ignore lint/suspicious/noExplicitAny: the framework says what its handlers get, by where this is used
+export function asyncHandler<Handler extends (req: any, res: any, next: any) => unknown>(handler: Handler): Handler {
+  async function asyncHandlerGuard(req: unknown, res: unknown, next: (error?: unknown) => void): Promise<void> {
     try {
       await handler(req, res, next)
     } catch (error) {
       next(error)
     }
   }
+  return asyncHandlerGuard as Handler
 }

@@ -5,6 +5,7 @@ import { createServer as createHttpsServer } from 'node:https'
 import connect from 'connect'
 import express, { type NextFunction, type Request, type RequestHandler, type Response, Router } from 'express'
 import sessionByDefault, {
+  asyncHandler,
   getSession,
   requireRecentAuth,
   requireSession,
@@ -36,6 +37,14 @@ app.get('/:id', sessions, async (req, res) => {
   await req.session.login(req.params.id)
   res.redirect('/')
 })
+app.get(
+  '/wrapped/:id',
+  asyncHandler(async (req, res) => {
+    exactly<string>()(req.params.id)
+    await req.session.login(req.params.id)
+    res.redirect('/')
+  }),
+)
 app.post('/password', requireRecentAuth('10m'), (_req, res) => void res.sendStatus(204))
 const toLogin = (_req: Request, res: Response): void => res.redirect('/login')
 app.post('/email', requireRecentAuth('10m', { onRequired: toLogin }), (_req, res) => void res.sendStatus(204))
