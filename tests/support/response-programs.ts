@@ -205,6 +205,8 @@ export class Run {
       } catch (error) {
         result = (error as { code?: string }).code ?? String(error)
       }
+      // The client of a HEAD request is served with the head: what a write finds depends on when it hangs up.
+      if (this.#program.method === 'HEAD' && typeof result === 'boolean') result = null
       this.#note(step, result)
     }
     if (!seen.wasDestroyed && !this.#res.writableEnded) this.#note('end', this.#res.end('.'))
