@@ -12,6 +12,7 @@ import {
   GROUNDS,
   idOf,
   MemoryGround,
+  outside,
   partsOf,
   Rig,
   type RigOptions,
@@ -443,7 +444,7 @@ const CASES: readonly Case[] = [
       const of = { id: idOf(rig.client), userId: 'ann' }
       await refusal(
         rig.ask(async (session) => {
-          await rig.manager.revoke(of.id)
+          await outside(() => rig.manager.revoke(of.id))
           session.set('n', 2)
           await session.save()
         }),
@@ -463,7 +464,7 @@ const CASES: readonly Case[] = [
       const of = { id: idOf(rig.client), userId: 'ann' }
       await refusal(
         rig.ask(async (session) => {
-          await rig.manager.revoke(of.id)
+          await outside(() => rig.manager.revoke(of.id))
           await session.login('bob')
         }),
       )

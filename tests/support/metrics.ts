@@ -20,6 +20,7 @@ import { type MeasuredSessions, type MetricsOptions, otelMetrics, prometheusMetr
 import { FakeClock, FaultyStore } from 'sojourn/testing'
 import { testApp } from './app.js'
 import { Client, listen, send, type TestServer } from './http.js'
+import { outside } from './rig.js'
 
 /** Values by name and labels, both as the system spells them. */
 export type Samples = Readonly<Record<string, number>>
@@ -133,12 +134,12 @@ export async function rigOn({
   })
   app.post('/late', async (req, res) => {
     const { id } = req.session
-    await manager.revoke(id)
+    await outside(() => manager.revoke(id))
     req.session.set('late', true)
     res.end()
   })
   app.post('/end-twice', async (req, res) => {
-    await manager.revoke(req.session.id)
+    await outside(() => manager.revoke(req.session.id))
     await req.session.logout()
     res.end()
   })

@@ -16,6 +16,7 @@ import {
 } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
+import { runWithoutSession } from '../../src/request-scope.js'
 import { ALL_EVENT_NAMES } from './event-names.js'
 import { type Answer, Client, listen, SECRET } from './http.js'
 import { RedisServer } from './redis.js'
@@ -233,6 +234,11 @@ const open: Rig[] = []
 /** For afterEach: closes the rigs of the test. */
 export async function closeRigs(): Promise<void> {
   await Promise.all([...open].map((rig) => rig.close()))
+}
+
+/** Runs `task` in a handler as somebody else would: to end the session that is at hand is no logout then. */
+export function outside<T>(task: () => T): T {
+  return runWithoutSession(task, undefined)
 }
 
 /** The public session ID in a client's cookie. */
