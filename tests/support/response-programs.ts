@@ -42,6 +42,8 @@ export interface Seen {
   /** Whether the session was changed while there was a head to put a cookie in. */
   changedInTime: boolean
   wasDestroyed: boolean
+  /** Whether it was destroyed after its end. */
+  wasDestroyedLate: boolean
 }
 
 // --- Programs at random ---
@@ -180,6 +182,7 @@ export class Run {
     errors: [],
     changedInTime: false,
     wasDestroyed: false,
+    wasDestroyedLate: false,
   }
   readonly #program: Program
   readonly #res: Response
@@ -244,7 +247,8 @@ export class Run {
         return res.flushHeaders()
       case 'destroy':
         // Of a response that has ended, plain Node has sent what there is, or as much as the connection took.
-        if (!res.writableEnded) this.seen.wasDestroyed = true
+        if (res.writableEnded) this.seen.wasDestroyedLate = true
+        else this.seen.wasDestroyed = true
         return void res.destroy()
       case 'tick':
         return new Promise<void>((resolve) => setImmediate(resolve))
