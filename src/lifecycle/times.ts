@@ -3,7 +3,7 @@
 import { textOfMs } from '../duration.js'
 import { invalidArgument, type SessionError } from '../errors.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
-import type { MetadataChange, SessionChange } from '../record/changes.js'
+import { type MetadataChange, msToSettle, type SessionChange } from '../record/changes.js'
 import type { ExpiryReason, SessionData, SessionEnd } from '../record/session-data.js'
 import { secondsLeft } from '../record/store.js'
 
@@ -120,9 +120,8 @@ export class Times {
   /** What brings such a record back to our time: the session goes on, and lives no longer for it. */
   settlement(record: SessionData): Pick<SessionChange, 'at' | 'expiresAt' | 'metadata' | 'settlesClock'> {
     const at = this.now()
-    const { createdAt, absoluteExpiresAt, idleTimeoutMs, userId, tokenSince, cookieEndsAt } = record
-    const wholeMs = absoluteExpiresAt - createdAt
-    const absoluteEnd = Math.min(createdAt, at) + wholeMs
+    const { idleTimeoutMs, userId, tokenSince, cookieEndsAt } = record
+    const absoluteEnd = record.absoluteExpiresAt - msToSettle(record, at)
     const { previousToken } = record
     const until = previousToken?.sealed === undefined ? this.graceUntil(at) : absoluteEnd
     return {

@@ -41,8 +41,8 @@ export interface SessionChange {
   /** The change is no activity: last access and end stay, except for what `metadata` sets. */
   readonly isPassive?: boolean | undefined
   /**
-   * The record was written by a clock that ran ahead: what it says of the past becomes `at` where it is later, the session
-   * keeps the length of its life, and `expiresAt` is its end even if that is earlier than before.
+   * The record was written by a clock that ran ahead: what it says of the past becomes `at` where it is later, and `expiresAt`
+   * is its end even if that is earlier than before. A session that began later than `at` moves back as a whole: see `msToSettle()`.
    */
   readonly settlesClock?: boolean | undefined
   /** What the session may be at most with it, judged on what is stored when it is applied. Default: no limit. */
@@ -173,14 +173,22 @@ export function timesAfter(
   }
 }
 
+/**
+ * How far the times of a record move back, all by the same, when its clock is settled: only where it began later than
+ * `at`, and then so far that it is as old at `at` as it was at its last access.
+ */
+export function msToSettle({ createdAt, lastAccessedAt }: SessionData, at: number): number {
+  return createdAt > at ? Math.max(createdAt, lastAccessedAt) - at : 0
+}
+
 /** The times of a record that a clock has written which ran ahead, as they would be by the clock of `at`. */
 function settledTimes(record: SessionData, { at, expiresAt }: SessionChange): ReturnType<typeof timesAfter> {
-  const createdAt = Math.min(record.createdAt, at)
-  const absoluteExpiresAt = record.absoluteExpiresAt - (record.createdAt - createdAt)
+  const backMs = msToSettle(record, at)
+  const absoluteExpiresAt = record.absoluteExpiresAt - backMs
   return {
-    createdAt,
-    updatedAt: Math.min(record.updatedAt, at),
-    lastAccessedAt: Math.min(record.lastAccessedAt, at),
+    createdAt: record.createdAt - backMs,
+    updatedAt: Math.min(record.updatedAt - backMs, at),
+    lastAccessedAt: Math.min(record.lastAccessedAt - backMs, at),
     expiresAt: Math.min(expiresAt, absoluteExpiresAt),
     absoluteExpiresAt,
   }

@@ -764,34 +764,46 @@ describe.each(KINDS)('with sessions in %s', (_name, kind) => {
       expect(fieldsOf(await new Client(short.server, long.client.cookies).get('/peek'))).toEqual({})
     })
 
-    test('a clock that jumps back extends nothing', async () => {
+    test.each([
+      ['its beginning', 3 * HOUR],
+      ['its last access', 2 * MINUTE],
+      ['neither by more than clocks differ', MINUTE],
+    ])('a clock that jumps back before %s extends no life beyond its own length', async (_what, backMs) => {
       const clock = new FakeClock()
       const { client, store } = await site(kind, { ...options, touchInterval: 0, clock: clock.now })
       const start = clock.now()
       await client.post('/set?a=1')
-      clock.set(start - 3 * HOUR)
-      for (const path of ['/set?a=2', '/update', '/renew', '/regenerate?keep=true', '/nowhere', '/set?a=3']) {
+      clock.advance(8 * MINUTE)
+      await client.get('/peek')
+      const last = clock.now()
+      clock.set(last - backMs)
+      // Before its beginning, the session is as old as it was. Otherwise its absolute end stays where it was.
+      const absoluteExpiresAt = backMs > 8 * MINUTE ? start + HOUR - backMs : start + HOUR
+      const lastAccessedAt = backMs > MINUTE ? clock.now() : last
+      for (const path of ['/update', '/set?a=2', '/renew', '/regenerate?keep=true', '/nowhere', '/set?a=3']) {
         await client.post(path)
         await client.get('/peek')
         const record = (await store.get(idOf(client))) as SessionData
-        expect([path, record.expiresAt, record.absoluteExpiresAt]).toEqual([path, start + 10 * MINUTE, start + HOUR])
+        const { expiresAt } = record
+        expect({ path, expiresAt, absoluteExpiresAt: record.absoluteExpiresAt }).toEqual({
+          path,
+          expiresAt: lastAccessedAt + 10 * MINUTE,
+          absoluteExpiresAt,
+        })
         if (kind === redisKind) {
           const ttlMs = await raw.pttl(await keyOf(idOf(client)))
           // Longer than the session lives by `endedRetention`.
-          expect(ttlMs).toBeLessThanOrEqual(25 * MINUTE)
+          expect(ttlMs).toBeLessThanOrEqual(25 * MINUTE + backMs)
           expect(ttlMs).toBeGreaterThan(10 * MINUTE)
         }
       }
-      clock.set(start + 10 * MINUTE - 1)
-      expect(
-        fieldsOf(
-          await client
-            .clone()
-            .get('/plain')
-            .then(() => client.get('/peek')),
-        ),
-      ).toHaveProperty('a')
-      clock.set(start + HOUR)
+      clock.set(lastAccessedAt + 10 * MINUTE - 1)
+      expect(fieldsOf(await client.get('/peek'))).toHaveProperty('a')
+      while (clock.now() + 9 * MINUTE < absoluteExpiresAt) {
+        clock.advance(9 * MINUTE)
+        expect(fieldsOf(await client.get('/peek'))).toHaveProperty('a')
+      }
+      clock.set(absoluteExpiresAt)
       expect(fieldsOf(await client.get('/peek'))).toEqual({})
     })
 

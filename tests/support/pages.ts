@@ -47,6 +47,8 @@ const DIRECTORY = resolve('node_modules/.cache/sojourn-docs')
 const VERSIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'docs/guides/express-4.md': { express: 'express4' },
 }
+/** A program that is given as an argument, with nothing in it that a shell would look into. */
+const ONE_LINER = /^node --input-type=module -e "([^"$`\\]+)"$/
 /** The package's entries, as the sources are found by them: `sojourn/redis` by `./src/stores/redis.ts`. */
 const { paths } = (
   JSON.parse(readFileSync('tsconfig.json', 'utf8')) as {
@@ -189,6 +191,12 @@ export class Workshop {
           if (isServer === undefined) await child.ended
           else await listening(port, child)
           results.push({ command, shown, printed: isServer === undefined ? child.stdout() : shown })
+        } else if (ONE_LINER.test(command)) {
+          const [, code = ''] = ONE_LINER.exec(command) ?? []
+          const child = start(DIRECTORY, ['--input-type=module', '-e', code], { REDIS_URL: this.#redis?.url })
+          started.push(child)
+          await child.ended
+          results.push({ command, shown, printed: child.stdout() })
         } else if (command.startsWith('curl ')) {
           results.push({ command, shown, printed: await curl(command, { port, jar }) })
         } else throw new Error(`${page}: "${command}" is no command that this test knows.`)
@@ -249,9 +257,9 @@ interface Started {
   all(): string
 }
 
-function start(cwd: string, args: readonly string[]): Started {
+function start(cwd: string, args: readonly string[], settings: NodeJS.ProcessEnv = {}): Started {
   const { NODE_OPTIONS: _jestOptions, ...inherited } = process.env
-  const env = { ...inherited, NODE_ENV: 'development', SESSION_SECRET: SECRET, NODE_NO_WARNINGS: '1' }
+  const env = { ...inherited, NODE_ENV: 'development', SESSION_SECRET: SECRET, NODE_NO_WARNINGS: '1', ...settings }
   const child = spawn(process.execPath, args, { cwd, env, stdio: 'pipe' })
   let stdout = ''
   let all = ''

@@ -229,9 +229,9 @@ local lines = read(KEYS[1], most)
 local r = lines and live(lines, now)
 if not r or r.generation ~= tonumber(generation) then return {'ended'} end
 if string.find(flags, 'w', 1, true) then
-  local ahead = math.max(0, -r.at)
+  local ahead = r.at < 0 and math.max(0, r.accessed) - r.at or 0
   r.created, r.at = r.created - ahead, r.at + ahead
-  r.updated, r.accessed = math.min(r.updated + ahead, r.at), math.min(r.accessed + ahead, r.at)
+  r.updated, r.accessed = math.min(r.updated, r.at), math.min(r.accessed, r.at)
   r.now = r.at
 end
 local isAllRead = true

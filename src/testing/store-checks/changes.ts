@@ -141,7 +141,9 @@ export const CHANGES: Record<string, Check> = {
     store,
   ) => {
     for (const isReadFirst of [true, false]) {
-      const ahead = sample({ fields: { a: '1' }, userId: 1, age: -86_400_000 })
+      const begun = sample({ fields: { a: '1' }, userId: 1, age: -86_400_000, life: 2 * HOUR_MS })
+      // Used an hour after it began: it is as old afterwards.
+      const ahead = begun.with({ lastAccessedAt: begun.createdAt + HOUR_MS })
       await store.create(ahead.id, ahead, 60)
       const held = isReadFirst ? await must(store, ahead.id) : undefined
       const metadata = { unproven: true } as const
@@ -149,11 +151,11 @@ export const CHANGES: Record<string, Check> = {
       equal((await store.update(ahead.id, change, 60)).status, 'updated', 'status')
       const { at, expiresAt } = change
       const settled = {
-        createdAt: at,
-        updatedAt: at,
+        createdAt: at - HOUR_MS,
+        updatedAt: at - HOUR_MS,
         lastAccessedAt: at,
         expiresAt,
-        absoluteExpiresAt: at + 12 * HOUR_MS,
+        absoluteExpiresAt: at + 11 * HOUR_MS,
       }
       same(await store.get(ahead.id), ahead.with({ ...settled, unproven: true }))
       // What has happened stays as it was.
