@@ -1,6 +1,6 @@
 // The test suite on the other Node versions that are supported: `npm run test:nodes [-- 22 26]`. The npm package `node` brings
-// the binaries. The runs go on side by side, since one leaves half of two cores idle, and each in a copy of the project, since
-// tests build in it. What a run prints comes when it is over.
+// the binaries. One run after the other, so that none is slowed down by the next, and each in a copy of the project, since tests
+// build in it. What a run prints comes when it is over.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -9,9 +9,9 @@ import { delimiter, join } from 'node:path'
 
 const versions = process.argv.length > 2 ? process.argv.slice(2) : ['22', '24', '26']
 const directory = mkdtempSync(join(tmpdir(), 'sojourn-nodes-'))
-let results = []
+const results = []
 console.log(
-  `The whole suite on Node ${versions.join(', ')}, side by side: about ${3 * versions.length} minutes on two cores.`,
+  `The whole suite on Node ${versions.join(', ')}, one after the other: about ${6 * versions.length} minutes on two cores.`,
 )
 try {
   writeFileSync(join(directory, 'package.json'), '{}')
@@ -20,7 +20,7 @@ try {
   execFileSync('npm', ['install', ...options, ...wanted], { cwd: directory, stdio: 'inherit' })
   // Installs what the tests need, once.
   spawnSync(process.execPath, ['tests/run.mjs', '--listTests'], { stdio: ['ignore', 'ignore', 'inherit'] })
-  results = await Promise.all(versions.map(run))
+  for (const version of versions) results.push(await run(version))
 } finally {
   rmSync(directory, { recursive: true, force: true })
 }
@@ -32,7 +32,7 @@ async function run(version) {
   execFileSync('cp', ['-R', '.', cwd])
   const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` }
   const node = join(bin, 'node')
-  const suite = spawn(node, ['tests/run.mjs', '--maxWorkers=1'], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const suite = spawn(node, ['tests/run.mjs'], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
   const output = []
   for (const stream of [suite.stdout, suite.stderr]) stream.on('data', (chunk) => output.push(chunk))
   const [status] = await once(suite, 'close')
