@@ -117,7 +117,7 @@ export class Users {
       const isSettled = await index.settle(userKey(userId), record.id, isSameUser ? [previous.id] : [])
       await this.#endEvicted(record, userId, evicted)
       if (!isSameUser && previous?.userId !== undefined) await this.forget(previous.userId, [previous.id])
-      if (isSettled) return { status: 'stored', value }
+      if (isSettled || (await this.#wentOn(record.id))) return { status: 'stored', value }
       await this.#endPlaced(record, userId, 'limit')
       return { status: 'evicted' }
     } catch (error) {
@@ -125,6 +125,12 @@ export class Users {
       this.#late.track(this.#endPlaced(record, userId, 'destroyed').catch(ignore))
       throw error
     }
+  }
+
+  /** Whether a session that is off its list has become another one, which has taken its place there as well. */
+  async #wentOn(id: string): Promise<boolean> {
+    const record = await this.#store.get(id)
+    return record !== null && record !== 'corrupt' && record.ended?.reason === 'regenerated'
   }
 
   /** An entry must not be forgotten before its session ends. */

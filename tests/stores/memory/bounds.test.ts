@@ -138,6 +138,6 @@ test('by default, 2,000 sessions of 200 KB end no process that has a heap of 300
   expect(code).toBe(0)
   const { used } = JSON.parse(output) as { used: number[] }
   expect(used).toHaveLength(4)
-  // Full after the first quarter, and flat from then on.
-  for (const each of used) expect(Math.abs(each - (used[0] as number))).toBeLessThan(15)
+  // Full after the first quarter, and flat from then on: each quarter is 100 MB of text, and collections come when they like.
+  for (const each of used) expect(Math.abs(each - (used[0] as number))).toBeLessThan(45)
 }, 60_000)
