@@ -70,7 +70,7 @@ export class RedisReplication {
   }
 
   #enqueue(client: RedisReplicationClient, waiting: Waiting): void {
-    const node = waiting.movesTo === undefined ? nodeOf(client, waiting.key) : `to ${waiting.movesTo}`
+    const node = placeOf(client, waiting)
     const queue = this.#nodes.get(node)
     if (queue) {
       queue.push(waiting)
@@ -83,7 +83,13 @@ export class RedisReplication {
 
   async #ask(client: RedisReplicationClient, node: string, queue: Waiting[]): Promise<void> {
     while (queue.length > 0) {
-      const batch = queue.splice(0, MAX_BATCH)
+      // Slots may have moved since they were put here, and a pipeline of keys on two nodes is refused as a whole.
+      const batch = queue.splice(0, MAX_BATCH).filter((waiting) => {
+        if (placeOf(client, waiting) === node) return true
+        this.#enqueue(client, waiting)
+        return false
+      })
+      if (batch.length === 0) continue
       try {
         const pipeline = nodeAt(client, batch[0]?.movesTo).pipeline()
         for (const { script, key, args, movesTo } of batch) {
@@ -138,6 +144,11 @@ function unconfirmed(reason: string, cause?: unknown): SessionError {
 
 function isUnconfirmed(error: unknown): boolean {
   return isSessionError(error) && error.message.startsWith(UNCONFIRMED)
+}
+
+/** Where to confirm it: the node that its key moves to, or else the nodes that hold it. */
+function placeOf(client: RedisReplicationClient, { key, movesTo }: Waiting): string {
+  return movesTo === undefined ? nodeOf(client, key) : `to ${movesTo}`
 }
 
 /** A name for the nodes that hold a key, the same for all keys that one pipeline may have. */

@@ -279,6 +279,53 @@ describe('a cluster', () => {
     await expectOnReplica(other.id)
     await store.close()
   })
+
+  test('endings that wait for one node are confirmed each by its own when a slot moves while they wait', async () => {
+    const client = cluster.connect()
+    const second = client.duplicate()
+    client.duplicate = (() => second) as typeof client.duplicate
+    const store = new RedisSessionStore({ client, wait: { replicas: 1, timeoutMs: 4_000 } })
+    const { primary, replica, records } = await onOneNode(store, 3)
+    const [first, moving, staying] = records as [SessionData, SessionData, SessionData]
+    if (second.status !== 'ready') await new Promise((resolve) => second.once('ready', resolve))
+    await cluster.moveSlotOf(keyOf(moving.id), async () => {})
+    const { primary: movedTo } = await cluster.holdersOf(keyOf(moving.id))
+    replica.freeze()
+    const ends: Promise<unknown>[] = []
+    try {
+      ends.push(store.end(first.id, LOGOUT, 60))
+      await until(() => ask(primary, async (redis) => /blocked_clients:1/.test(await redis.info('clients'))))
+      ends.push(store.end(moving.id, LOGOUT, 60), store.end(staying.id, LOGOUT, 60))
+      await until(() => isEndedOn(movedTo, moving.id))
+      await until(() => isEndedOn(primary, staying.id))
+      // What was answered on the connection before this is waiting now.
+      await Promise.all(records.map(({ id }) => store.get(id)))
+      // Only now the connection that asks replicas hears of it.
+      await new Promise((resolve) => second.refreshSlotsCache(resolve))
+    } finally {
+      replica.thaw()
+    }
+    expect(await Promise.all(ends)).toEqual(ends.map(() => ({ status: 'ended' })))
+    // The replica may have been taken for lost.
+    await cluster.settled()
+    for (const { id } of records) await expectOnReplica(id)
+    await store.close()
+  })
+
+  /** As many sessions as asked for, each in a slot of its own, that are all on one node. */
+  async function onOneNode(
+    store: RedisSessionStore,
+    count: number,
+  ): Promise<{ primary: RedisServer; replica: RedisServer; records: SessionData[] }> {
+    const found = new Map<RedisServer, SessionData[]>()
+    for (;;) {
+      const record = await begun(store)
+      const { primary, replicas } = await cluster.holdersOf(keyOf(record.id))
+      const records = [...(found.get(primary) ?? []), record]
+      found.set(primary, records)
+      if (records.length === count) return { primary, replica: replicas[0] as RedisServer, records }
+    }
+  }
 })
 
 describe('options', () => {
