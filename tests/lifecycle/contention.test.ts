@@ -1,6 +1,8 @@
 // Many who change one thing at once: each counts, and what that costs grows with their number and no faster.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
 import { Turns } from '../../src/lifecycle/turns.js'
+import { Client } from '../support/http.js'
+import { type Program, startProgram } from '../support/processes.js'
 import { closeRigs, MemoryGround, RedisGround, Rig } from '../support/rig.js'
 
 const ground = new RedisGround()
@@ -43,6 +45,37 @@ test.each([50, 500])(
     expect(scripts).toBeLessThanOrEqual(4 * count)
   },
 )
+
+describe('processes of the operating system', () => {
+  let programs: Program[]
+  beforeAll(async () => {
+    const options = JSON.stringify({ storeTimeout: '10s' })
+    const start = (): Promise<Program> =>
+      startProgram('tests/support/app-process.ts', [ground.server.url, 'two:', options])
+    programs = await Promise.all([start(), start()])
+  }, 60_000)
+  afterAll(async () => {
+    await Promise.all(programs.map((program) => program.stop()))
+  })
+
+  test('500 update() of one field at once, in two of them, are exact, for four scripts each at most', async () => {
+    const count = 500
+    const first = new Client((programs[0] as Program).url)
+    await first.post('/set?other=1')
+    const values: number[] = []
+    const scripts = await scriptsDuring(async () => {
+      const answers = await Promise.all(
+        Array.from({ length: count }, (_unused, n) =>
+          new Client((programs[n % 2] as Program).url, first.cookies).post('/update'),
+        ),
+      )
+      for (const answer of answers) values.push(answer.json<number>())
+    })
+    expect(values.sort((a, b) => a - b)).toEqual(Array.from({ length: count }, (_unused, n) => n + 1))
+    expect((await first.get('/peek')).json()).toMatchObject({ fields: { n: count, other: '1' } })
+    expect(scripts).toBeLessThanOrEqual(4 * count)
+  })
+})
 
 test('100 restart() at once, on two processes, all begin anew, for four scripts each at most', async () => {
   const [, of] = await twoProcesses()
