@@ -56,8 +56,14 @@ export function derivedLogicalId(from: string): string {
   ].join('-')
 }
 
+/** A token, and the hash of it that a store keeps. */
+export interface IssuedToken {
+  readonly token: string
+  readonly tokenHash: string
+}
+
 /** A new token: 256 bits from the system's secure random source (OWASP ASVS 7.2.3), and the hash that a store may keep. */
-export function newToken(): { token: string; tokenHash: string } {
+export function newToken(): IssuedToken {
   const token = randomBytes(32).toString('base64url')
   return { token, tokenHash: hashToken(token) }
 }

@@ -65,8 +65,8 @@ export {
   sessionContext,
   withSession,
 } from './request/current-session.js'
+export type { HttpRequest } from './request/http-request.js'
 export type { HttpResponse } from './request/http-response.js'
-export type { HttpRequest } from './request/middleware.js'
 export { type RecentAuthOptions, requireRecentAuth } from './request/recent-auth.js'
 export type { ChangedByJson, CodecTypes, FieldValue, SessionFields } from './session/field-types.js'
 export type {

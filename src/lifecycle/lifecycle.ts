@@ -5,7 +5,7 @@ import type { CookieClaim } from '../cookie/cookie.js'
 import { SessionError } from '../errors.js'
 import { type ActivitySource, recordEvents } from '../events/activity-hook.js'
 import { SessionEvents } from '../events/events.js'
-import { newSessionId, newToken, sameHash, sealToken } from '../ids.js'
+import { type IssuedToken, newSessionId, newToken, sameHash, sealToken } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
 import {
   applyChange,
@@ -38,7 +38,7 @@ export interface NewSession {
   readonly id: string
   readonly fields: ReadonlyMap<string, string>
   /** A token that was promised to the client already. */
-  readonly token?: { readonly token: string; readonly tokenHash: string } | undefined
+  readonly token?: IssuedToken | undefined
   readonly metadata?: MetadataChange | undefined
   readonly context?: SessionContext | undefined
 }
@@ -48,6 +48,8 @@ export type ChangeParts = Pick<SessionChange, 'set' | 'delete' | 'expect' | 'ren
 
 /** What goes over when a session is regenerated. */
 export interface RegenerationParts {
+  /** The ID of the new session, when that comes from outside. */
+  readonly id?: string | undefined
   readonly keep: Regeneration['keep']
   readonly set?: ReadonlyMap<string, string> | undefined
   readonly delete?: readonly string[] | undefined
@@ -89,14 +91,17 @@ export class Lifecycle implements ActivitySource {
   readonly #store: GuardedStore
   readonly #endings: Endings
   readonly #finding: FindingParts
+  readonly #token: IssuedToken | undefined
   /**
    * Whether anybody in this process has looked at a logical ID: only then one that was seen, and not kept, is worth its bytes
    * when the session ID that it follows from changes.
    */
   usesLogicalIds: boolean
 
-  constructor(options: ResolvedSessionOptions) {
+  /** @param token the one that all sessions have, where the signature of the cookie alone proves the right to them */
+  constructor(options: ResolvedSessionOptions, token?: IssuedToken) {
     this.options = options
+    this.#token = token
     this.events = new SessionEvents(options.clock)
     this.times = new Times(options)
     this.#store = new GuardedStore(options, this.events)
@@ -107,16 +112,7 @@ export class Lifecycle implements ActivitySource {
     this.#endings = new Endings({ store, times, events, retentionSeconds: options.retentionSeconds })
     const endOf = (record: SessionData): SessionEnd | null => this.endOf(record)
     this.#finding = { store, epoch, events, times, endOf }
-    this.users = new Users({
-      options,
-      store,
-      times,
-      epoch,
-      events,
-      late,
-      endings: this.#endings,
-      endOf,
-    })
+    this.users = new Users({ options, store, times, epoch, events, late, endings: this.#endings, endOf })
     this.usesLogicalIds = options.activity !== undefined
     recordEvents(this, events)
   }
@@ -133,6 +129,10 @@ export class Lifecycle implements ActivitySource {
 
   newId(): string {
     return newSessionId()
+  }
+
+  newToken(): IssuedToken {
+    return this.#token ?? newToken()
   }
 
   /** Which session these claims open; see `findSession()`. */
@@ -183,7 +183,7 @@ export class Lifecycle implements ActivitySource {
     // A session that begins with too old an epoch is over before it is used.
     await this.epoch.refresh()
     const now = this.now()
-    const { token, tokenHash } = promised ?? newToken()
+    const { token, tokenHash } = promised ?? this.newToken()
     const first = new SessionData({
       id: session.id,
       tokenHash,
@@ -316,6 +316,12 @@ export class Lifecycle implements ActivitySource {
    * has just done so.
    */
   async renew(record: SessionData, token: string, isPassive: boolean): Promise<IssuedSession | 'ended' | null> {
+    if (this.#token !== undefined) {
+      throw new SessionError(
+        'NOT_SUPPORTED',
+        'Cookies of this middleware carry no token that could be renewed: use regenerate().',
+      )
+    }
     const next = newToken()
     const renew = {
       from: record.tokenHash,
@@ -381,14 +387,14 @@ export class Lifecycle implements ActivitySource {
 
   /** The session that takes the place of `record`, as far as that can be said before the store has merged the fields. */
   #successor(record: SessionData, parts: RegenerationParts, now: number): { token: string; next: SessionData } {
-    const { token, tokenHash } = newToken()
+    const { token, tokenHash } = this.newToken()
     const startsAfresh = parts.isLogin || parts.isFresh === true
     const keepsSettings = parts.keep === 'all' || parts.keep.length > 0
     const { idleTimeoutMs, persistent, absoluteTimeoutMs }: SessionSettings = keepsSettings
       ? record
       : (parts.settings ?? {})
     const next = new SessionData({
-      id: newSessionId(record.id),
+      id: parts.id ?? newSessionId(record.id),
       tokenHash,
       tokenSince: startsAfresh ? undefined : now,
       generation: record.generation + 1,

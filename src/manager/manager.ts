@@ -19,8 +19,10 @@ import {
 import { abilitiesOf, type SessionStore } from '../record/store.js'
 import { type ClientFacts, cleanContext, differenceOf } from '../request/client.js'
 import { getSession } from '../request/current-session.js'
+import type { Face } from '../request/face.js'
+import type { HttpRequest } from '../request/http-request.js'
 import type { HttpResponse } from '../request/http-response.js'
-import { type HttpRequest, requestPath } from '../request/middleware.js'
+import { requestPath } from '../request/middleware.js'
 import { Fields } from '../session/fields.js'
 import { checkUserId } from '../session/life.js'
 import { isSession, leaveIf, type Session } from '../session/session.js'
@@ -122,13 +124,17 @@ export class SessionManager {
   readonly #middleware: SessionMiddleware
   readonly #stopHearing: (() => void) | undefined
 
-  /** @throws {SessionError} `INVALID_OPTION` */
-  constructor(options: SessionOptions) {
-    this.#engine = new Lifecycle(resolveOptions(options, (clock) => new MemorySessionStore({ clock })))
+  /**
+   * @param face for who builds another middleware on the same sessions; most do not
+   * @throws {SessionError} `INVALID_OPTION`
+   */
+  constructor(options: SessionOptions, face?: Face) {
+    const resolved = resolveOptions(options, (clock) => new MemorySessionStore({ clock }))
+    this.#engine = new Lifecycle(resolved, face?.token)
     this.#cleanUp = new CleanUp(this.#engine)
     this.#stopHearing = this.store.onForgotten?.((session) => this.events.emit('forgotten', session))
     const facts = { events: this.events, store: this.store, manager: this }
-    this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine), facts))
+    this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine, face), facts))
   }
 
   /** The middleware: gives every request a `req.session`. Always the same one; mounting it twice is harmless. */

@@ -1,6 +1,7 @@
 // The contract of a session store. Three methods make a working one; the rest have defaults that are atomic within one
 // process, and a store that several processes share overrides them to be atomic across processes.
 import { SessionError } from '../errors.js'
+import { Recent } from '../recent.js'
 import {
   applyChange,
   applyEnd,
@@ -42,6 +43,7 @@ const MAX_WAITING = 1000
  */
 export abstract class SessionStore {
   #waiting = new Map<string, { last: Promise<unknown>; count: number }>()
+  readonly #made = new Recent<true>()
 
   /**
    * The record of `id`, or `null` when there is none. A record that has expired, or the tombstone of one that was ended,
@@ -87,10 +89,13 @@ export abstract class SessionStore {
     return 0
   }
 
-  /** Writes a new record. Never overwrites: resolves to `false` when the ID is taken. */
+  /**
+   * Writes a new record. Never overwrites: resolves to `false` when the ID is taken. The default reads first only where this
+   * process has lately made a session of that ID: no other has made up the same UUID.
+   */
   create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
     return this.#exclusively([id], async () => {
-      if ((await this.#read(id)) !== null) return false
+      if (await this.#isTaken(id)) return false
       await this.set(id, data, ttlSeconds)
       return true
     })
@@ -122,7 +127,7 @@ export abstract class SessionStore {
       const record = await this.#read(id)
       const result = applyRegeneration(record, regeneration)
       if (record === null || result.status !== 'regenerated') return result
-      if ((await this.#read(nextId)) !== null) return { status: 'taken' }
+      if (await this.#isTaken(nextId)) return { status: 'taken' }
       await this.set(nextId, result.record, ttlSeconds)
       await this.set(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
       return result
@@ -185,6 +190,12 @@ export abstract class SessionStore {
   /** What `get()` says, also when it says `undefined` for what it does not have, as a `Map` does. */
   async #read(id: string): Promise<SessionData | null> {
     return (await this.get(id)) ?? null
+  }
+
+  async #isTaken(id: string): Promise<boolean> {
+    const isTaken = this.#made.get(id) === true && (await this.#read(id)) !== null
+    this.#made.set(id, true)
+    return isTaken
   }
 
   /** Runs `task` when no other task on any of `ids` is under way in this store instance. */

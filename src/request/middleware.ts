@@ -1,6 +1,6 @@
 // The request path, from top to bottom: read the cookie, load, attach, let the handler run, commit, set the cookie.
-import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http'
-import { type Http2ServerRequest, Http2ServerResponse } from 'node:http2'
+import { ServerResponse, STATUS_CODES } from 'node:http'
+import { Http2ServerResponse } from 'node:http2'
 import {
   believesFirst,
   clearCookie,
@@ -21,46 +21,22 @@ import { mayCommit, promiseNextStep, renewBeforeHead, takeNextStep } from '../se
 import { Fields } from '../session/fields.js'
 import { tellUncalled, WATCHES_MEMBERS } from '../session/misread-members.js'
 import { cookieContent } from '../session/response-cookie.js'
-import { belongsTo, isSession, type Session, sessionOf } from '../session/session.js'
+import { belongsTo, isSession, sessionOf } from '../session/session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
 import { warn, warnOfFailure } from '../warn.js'
 import { contextOf, ipOf } from './client.js'
 import type { SessionHolder } from './current-session.js'
+import type { Face } from './face.js'
+import { type HttpRequest, isEncrypted, type SessionRequest, trustsProxy } from './http-request.js'
 import type { HttpResponse } from './http-response.js'
 import { forbidStoring, setPageHeaders } from './page-headers.js'
 import { HeldResponse, type ResponseHooks } from './response.js'
-
-/** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
-export type HttpRequest = IncomingMessage | Http2ServerRequest
-
-// Express's request extends both of its own: they must say the same.
-declare global {
-  namespace Express {
-    interface Request {
-      session: Session
-    }
-  }
-}
-
-declare module 'http' {
-  interface IncomingMessage {
-    /** There where the middleware ran, for this request or for the upgrade of this socket. */
-    session: Session
-  }
-}
-
-declare module 'http2' {
-  interface Http2ServerRequest {
-    /** There where the middleware ran. */
-    session: Session
-  }
-}
 
 /** Attaches the session and calls `next`; see `SessionMiddleware` in manager.ts. */
 type RequestHandler = (req: HttpRequest, res: HttpResponse | object, next: Next) => void
 
 /** The request path of sessions on `engine`. `session()` in manager.ts says what a response does. */
-export function requestPath(engine: Lifecycle): RequestHandler {
+export function requestPath(engine: Lifecycle, face?: Face): RequestHandler {
   const { cookie, trustProxy, onStoreError, clientContext } = engine.options
   const isProduction = process.env['NODE_ENV'] === 'production'
   const verified = new VerifiedCookies()
@@ -87,12 +63,19 @@ export function requestPath(engine: Lifecycle): RequestHandler {
     const mayUseCookie = isSecure || !needsHttps
     const cookieName = isSecure ? cookie.secureName : cookie.plainName
     const cookieHeader = mayUseCookie ? req.headers.cookie : undefined
-    const { claims, rejected } = readCookie(cookieHeader, cookieName, cookie.keys, verified)
+    const { claims, rejected } =
+      face === undefined ? readCookie(cookieHeader, cookieName, cookie.keys, verified) : face.readCookie(req)
     if (rejected !== null) engine.events.emit('badCookie', { reason: rejected, ip: ipOf(request, clientContext) })
     if (!isSecure && cookie.secureName !== cookie.plainName && hasCookie(req.headers.cookie, cookie.secureName)) {
       warnOnce(engine, 'untrusted_proxy', UNTRUSTED_PROXY)
     }
-    const exchange = new Exchange(engine, request, res, next, { isSecure, mayUseCookie, cookieName, cookieHeader })
+    const exchange = new Exchange(engine, request, res, next, {
+      isSecure,
+      mayUseCookie,
+      cookieName,
+      cookieHeader,
+      face,
+    })
     if (claims.length === 0) {
       exchange.begin('new')
       return
@@ -131,6 +114,8 @@ interface CookieFacts {
   readonly mayUseCookie: boolean
   readonly cookieName: string
   readonly cookieHeader: string | undefined
+  /** Of a middleware that has one. */
+  readonly face: Face | undefined
 }
 
 /** One request and its response, from the loaded session to the cookie. */
@@ -228,7 +213,13 @@ class Exchange implements SessionHost, ResponseHooks {
   #attach(origin: SessionOrigin): void {
     this.#state = new SessionState(this.#engine, this, origin)
     this.#holder = { session: sessionOf(this.#state) }
-    this.#req.session = this.#holder.session
+    this.#show()
+  }
+
+  #show(): void {
+    const { face } = this.#facts
+    if (face === undefined) this.#req.session = this.#holder.session
+    else face.show(this.#state, this.#req)
   }
 
   // --- While the handler runs ---
@@ -236,7 +227,11 @@ class Exchange implements SessionHost, ResponseHooks {
   replace(successor: SessionState): void {
     this.#state = successor
     this.#holder.session = sessionOf(successor)
-    this.#req.session = this.#holder.session
+    this.#show()
+  }
+
+  newId(): string | undefined {
+    return this.#facts.face?.newId?.(this.#req)
   }
 
   /** The handler looks at the session: from now on the response depends on it, whoever has put methods on it meanwhile. */
@@ -279,7 +274,8 @@ class Exchange implements SessionHost, ResponseHooks {
   // --- Commit ---
 
   beforeHead(isLast: boolean): Promise<void> | undefined {
-    if (this.#req.session !== this.#holder.session) return this.#takeAssigned().then(() => this.beforeHead(isLast))
+    const assigned = this.#assigned()
+    if (assigned) return assigned.then(() => this.beforeHead(isLast))
     if (this.#engine.options.commit === 'before-response') return this.#commit(isLast)
     // The one store call that the head has to wait for: whether the client gets another token.
     const renewal = renewBeforeHead(this.#state)
@@ -295,10 +291,18 @@ class Exchange implements SessionHost, ResponseHooks {
   }
 
   beforeEnd(): Promise<void> | undefined {
-    if (this.#req.session !== this.#holder.session) return this.#takeAssigned().then(() => this.beforeEnd())
+    const assigned = this.#assigned()
+    if (assigned) return assigned.then(() => this.beforeEnd())
     if (this.#engine.options.commit === 'before-response') return this.#commit(true)
     this.#commitLater()
     return undefined
+  }
+
+  /** What the handler did to `req.session` itself, when that is to be done first. */
+  #assigned(): Promise<void> | undefined {
+    const { face } = this.#facts
+    if (face !== undefined) return face.settle(this.#state, this.#req)
+    return this.#req.session === this.#holder.session ? undefined : this.#takeAssigned()
   }
 
   /**
@@ -374,7 +378,8 @@ class Exchange implements SessionHost, ResponseHooks {
 
   #setCookie(): string | null {
     const { cookie } = this.#engine.options
-    const { isSecure, cookieHeader, cookieName } = this.#facts
+    const { isSecure, cookieHeader, cookieName, face } = this.#facts
+    if (face !== undefined) return face.setCookie(this.#state, this.#req)
     const attributes = this.#state.cookieAttributes
     if (this.#state.cookie === 'clear' && hasCookie(cookieHeader, cookieName)) {
       return clearCookie(cookie, isSecure, attributes)
@@ -438,33 +443,7 @@ const MAX_WRITES = 3
 
 type Next = (error?: unknown) => void
 
-type SessionRequest = HttpRequest & RequestExtras
-
-interface RequestExtras {
-  session?: Session | undefined
-  /** Express and Connect keep the whole URL here. */
-  originalUrl?: string
-  /** Express's judgements, which honour `trust proxy`. */
-  secure?: boolean
-  ip?: string | undefined
-  app?: { get?(setting: string): unknown }
-}
-
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
-
-function isEncrypted(req: SessionRequest, trustProxy: boolean): boolean {
-  if ((req.socket as { encrypted?: boolean }).encrypted) return true
-  if (typeof req.secure === 'boolean') return req.secure
-  if (!trustProxy) return false
-  const forwarded = req.headers['x-forwarded-proto']
-  const [first] = String(forwarded ?? '').split(',')
-  return first?.trim().toLowerCase() === 'https'
-}
-
-/** Whether some proxy's word counts, by Express's setting where there is Express. */
-function trustsProxy({ app, secure }: SessionRequest, trustProxy: boolean): boolean {
-  return typeof secure === 'boolean' ? Boolean(app?.get?.('trust proxy')) : trustProxy
-}
 
 function activityRequestOf(
   req: SessionRequest,

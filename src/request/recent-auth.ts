@@ -3,7 +3,7 @@
 import { type Duration, milliseconds } from '../duration.js'
 import { SessionError } from '../errors.js'
 import { isSession, secondsSinceAuthentication } from '../session/session.js'
-import type { HttpRequest } from './middleware.js'
+import type { HttpRequest } from './http-request.js'
 
 /** What `requireRecentAuth()` does instead of an error. */
 export interface RecentAuthOptions {

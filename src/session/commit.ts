@@ -58,7 +58,7 @@ export function nextStep(state: SessionState): Step {
   if (state.standing !== 'live') return NOTHING
   const changes = state.fields.changes()
   if (state.record === null) {
-    if (changes === null && !hasBoundary(state)) return NOTHING
+    if (changes === null && !state.isWanted && !hasBoundary(state)) return NOTHING
     return canBeCreated(state) ? { name: 'create', changes } : TOO_LATE
   }
   if (changes !== null || state.metadata !== NO_METADATA) return { name: 'update', changes }
@@ -156,6 +156,7 @@ export async function create(state: SessionState, changes = state.fields.changes
   // The handler may have asked for one meanwhile.
   if (state.logical !== null) state.logical.boundaries = state.logical.boundaries.slice(boundaries.length)
   takeIssued(state, issued)
+  state.hasTouched = true
   for (const boundary of boundaries) tellBoundary(state, boundary)
   state.fields.committed(written, issued.record.fields)
 }
@@ -178,6 +179,8 @@ async function updateStored(state: SessionState, changes: FieldChanges | null): 
 export function takeUpdated(state: SessionState, change: SessionChange, after: SessionData): void {
   const before = state.record as SessionData
   state.record = after
+  // A write is as good as a touch.
+  state.hasTouched ||= change.isPassive !== true
   if (change.metadata === state.metadata) state.metadata = NO_METADATA
   const { set = NO_CHANGES.set, delete: removed = NO_CHANGES.delete } = change
   state.fields.committed({ set, delete: removed }, after.fields)
@@ -215,6 +218,7 @@ export async function touchNow(state: SessionState): Promise<void> {
   const touched = await state.lifecycle.touch(state.record, isTold(state))
   if (touched === null) throw state.ended()
   state.record = touched
+  state.hasTouched = true
   moveCookie(state)
 }
 

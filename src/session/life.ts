@@ -89,7 +89,7 @@ export function regenerate(state: SessionState, keep: 'all' | readonly string[])
     const { fields, id: previousId, lifecycle, record } = state
     if (record === null) {
       if (keep !== 'all') for (const name of fields.allNames()) if (!keep.includes(name)) fields.delete(name)
-      state.id = lifecycle.newId()
+      state.id = state.host.newId() ?? lifecycle.newId()
       return
     }
     await succeed(state, { keep, userId: keep === 'all' ? record.userId : undefined, isLogin: false })
@@ -172,6 +172,7 @@ export async function trySucceed(state: SessionState, parts: Omit<RegenerationPa
   const settings = state.expiryChoice === null ? undefined : settingsOf(state.expiryChoice)
   const issued = await state.lifecycle.regenerate(record, {
     ...parts,
+    id: state.host.newId(),
     set,
     delete: [...changes.delete, ...left],
     logicalId,
@@ -221,6 +222,7 @@ async function regenerateAfresh(
   const previous = lastLogicalId(state)
   const issued = await lifecycle.regenerate(record as SessionData, {
     ...parts,
+    id: host.newId(),
     keep: [],
     set: new Map([...host.initialFields(), ...(parts.set ?? [])]),
     isFresh: true,

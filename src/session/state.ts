@@ -5,7 +5,7 @@ import type { CookieAttributes } from '../cookie/cookie.js'
 import { isStoreFault, SessionError } from '../errors.js'
 import type { ActivityRequest } from '../events/activity-hook.js'
 import type { SessionEventMap } from '../events/events.js'
-import { derivedLogicalId, newToken } from '../ids.js'
+import { derivedLogicalId, type IssuedToken } from '../ids.js'
 import type { FoundSession } from '../lifecycle/finding.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { ResolvedExpiry } from '../options/expiry-options.js'
@@ -23,6 +23,8 @@ export interface SessionHost {
   readonly isSecure: boolean
   /** Whether the response is over and the commit with it. */
   isResponded(): boolean
+  /** The ID of a session that begins, when that comes from outside; else `undefined`. */
+  newId(): string | undefined
   /** Whether the request is no activity of the session. */
   readonly isPassive: boolean
   /** What an activity tells of the request. */
@@ -88,7 +90,7 @@ export class SessionState {
   expiryChoice: ResolvedExpiry | null = null
   /** Private, and behind methods: `inspect()` shows all else, also what getters give. */
   #token: string | undefined
-  #promised: ReturnType<typeof newToken> | undefined
+  #promised: IssuedToken | undefined
   /** The end of the session that a response which does not wait has told the client. */
   promisedEnd: number | undefined
 
@@ -98,7 +100,9 @@ export class SessionState {
   isAfterLogout = false
   /** Whether the store failed at something the handler asked for. */
   hasStoreFailed = false
-  /** Whether the commit has touched the session. Once in a response, however short the touch interval. */
+  /** Whether a new session is to be stored although it is empty. */
+  isWanted = false
+  /** Whether this request has moved the idle timeout. The commit does so once in a response, however short the touch interval. */
   hasTouched = false
   /** Once in a request: not a token that has just been issued, nor again when another request was quicker. */
   mayRenew = true
@@ -115,7 +119,7 @@ export class SessionState {
     this.host = host
     this.isNew = typeof origin === 'string' || 'ended' in origin
     if (typeof origin === 'string' || 'ended' in origin) {
-      this.id = lifecycle.newId()
+      this.id = host.newId() ?? lifecycle.newId()
       if (origin === 'unavailable') this.standing = 'unavailable'
       else if (typeof origin === 'object') {
         this.previousEnd = origin.ended
@@ -158,12 +162,12 @@ export class SessionState {
   }
 
   /** The token of a session to be created that a response which does not wait has told the client. */
-  promised(): ReturnType<typeof newToken> | undefined {
+  promised(): IssuedToken | undefined {
     return this.#promised
   }
 
   promiseToken(): void {
-    this.#promised ??= newToken()
+    this.#promised ??= this.lifecycle.newToken()
     this.#token = this.#promised.token
   }
 

@@ -63,6 +63,7 @@ class Bench {
     const host: SessionHost = {
       cookieOutlook: () => this.outlook,
       isResponded: () => false,
+      newId: () => undefined,
       isPassive: false,
       isSecure: false,
       activityRequest: () => ({ method: 'GET', path: '/', ip: undefined }),
@@ -292,6 +293,14 @@ describe('the commit', () => {
     const bench = await benchOf((b) => b.stored(), { touchInterval: 0 })
     expect((await bench.commit()).steps).toEqual(['touch'])
     expect((await bench.commit()).steps).toEqual(['nothing'])
+  })
+
+  test('does not touch what it has written, however short the touch interval', async () => {
+    const changed = await benchOf(async (b) => (await b.stored()).set('a', 1), { touchInterval: 0 })
+    expect((await changed.commit()).steps).toEqual(['update'])
+    const created = await benchOf(async (b) => b.begin('new').set('a', 1), { touchInterval: 0 })
+    expect((await created.commit()).steps).toEqual(['create'])
+    expect((await created.commit()).steps).toEqual(['nothing'])
   })
 
   test('keeps a logical ID in passing once: what fails then is left to the next request', async () => {

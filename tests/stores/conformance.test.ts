@@ -15,6 +15,7 @@ import {
   type UserIndex,
 } from 'sojourn'
 import { checkStore, conformanceChecks, FaultyStore, type StoreAbility, type StoreOperation } from 'sojourn/testing'
+import { newSessionId } from '../../src/ids.js'
 import { memoryKit, redisKit } from '../support/stores.js'
 
 /** The least that is a store. */
@@ -54,6 +55,26 @@ describe('a store of three methods', () => {
   for (const { name, run, ability } of conformanceChecks({ createStore: () => new ThreeMethodStore() })) {
     if (ability === undefined) test(name, run)
   }
+
+  test('makes a session without reading first, since nobody else has its ID', async () => {
+    class Silent extends ThreeMethodStore {
+      override get(): Promise<never> {
+        throw new Error('A new session was looked up.')
+      }
+    }
+    const id = newSessionId()
+    const store = new Silent()
+    const at = Date.now()
+    const times = {
+      createdAt: at,
+      updatedAt: at,
+      lastAccessedAt: at,
+      expiresAt: at + 1000,
+      absoluteExpiresAt: at + 1000,
+    }
+    const record = new SessionData({ id, tokenHash: 'x', generation: 1, ...times, fields: [] })
+    expect(await store.create(id, record, 60)).toBe(true)
+  })
 
   test('is reported as atomic within one process, without abilities, and nothing is said of several', async () => {
     const report = await checkStore({ createStore: () => new ThreeMethodStore() })
