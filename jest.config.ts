@@ -19,6 +19,7 @@ const config: Config = {
     '^sojourn/metrics$': '<rootDir>/src/features/metrics/index.ts',
     '^sojourn/inside$': '<rootDir>/src/session/inside.ts',
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
+    '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

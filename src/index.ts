@@ -74,6 +74,7 @@ export type {
   Session,
   SessionCallback,
   SessionMetadata,
+  SetOptions,
 } from './session/session.js'
 export type { SessionCookie } from './session/session-cookie.js'
 export type { InferSchemaOutput, StandardSchema, TypedSession } from './session/typed.js'

@@ -137,7 +137,7 @@ export class CleanUp {
     if (archive === undefined) return
     const { events } = this.#engine
     const { id, userId } = record
-    const stored = storedSessionOf(record, end, codec, (field, cause) => {
+    const stored = storedSessionOf(record, end, { codec, now: this.#engine.now() }, (field, cause) => {
       events.emit('corruptRecord', { id, field, cause })
     })
     try {

@@ -377,7 +377,8 @@ export class SessionManager {
   }
 
   #stored(record: SessionData, end: SessionEnd | null): StoredSession {
-    return storedSessionOf(record, end, this.#engine.options.codec, (field, cause) => {
+    const reader = { codec: this.#engine.options.codec, now: this.#engine.now() }
+    return storedSessionOf(record, end, reader, (field, cause) => {
       this.events.emit('corruptRecord', { id: record.id, field, cause })
     })
   }
@@ -387,7 +388,7 @@ export class SessionManager {
     record?: SessionData,
   ): { set?: ReadonlyMap<string, string>; delete?: readonly string[] } {
     const { codec, limits } = this.#engine.options
-    const fields = new Fields({ codec, limits, stored: record?.fields, onCorrupt: () => {} })
+    const fields = new Fields({ codec, limits, stored: record?.fields, clock: this.#engine, onCorrupt: () => {} })
     fields.setAll(values)
     return fields.changes() ?? {}
   }

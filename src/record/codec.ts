@@ -1,5 +1,6 @@
 // How a field's value becomes text and comes back. The only place that knows the format of application data.
 import { SessionError } from '../errors.js'
+import { textOf } from './lifetime.js'
 
 /**
  * Turns field values into text and back. Give your own as the `codec` option for richer formats (superjson, devalue,
@@ -36,7 +37,8 @@ export interface SessionCodec {
  * @throws what the codec throws
  */
 export function decodeStored(codec: SessionCodec, stored: string, name: string): unknown {
-  return codec.decode(codec.open === undefined ? stored : codec.open(stored, name), name)
+  const text = textOf(stored)
+  return codec.decode(codec.open === undefined ? text : codec.open(text, name), name)
 }
 
 /** How deep objects and arrays may nest in one field before `jsonCodec` refuses them. */

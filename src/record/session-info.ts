@@ -1,6 +1,7 @@
 // What is told of a session to those who do not hold it: lists, pages and jobs. Nothing here opens a session.
 import { decodeStored, type SessionCodec } from './codec.js'
 import { isHiddenField } from './hidden-fields.js'
+import { endOf, isPast } from './lifetime.js'
 import type { SessionContext, SessionData, SessionEnd } from './session-data.js'
 
 /** A session that is over, as far as it is remembered. */
@@ -63,16 +64,16 @@ export function infoOf(record: SessionData, end: SessionEnd | null): SessionInfo
   }
 }
 
-/** With its fields; `onCorrupt` is told of those that cannot be decoded. */
+/** With the fields that it has at `now`; `onCorrupt` is told of those that cannot be decoded. */
 export function storedSessionOf(
   record: SessionData,
   end: SessionEnd | null,
-  codec: SessionCodec,
+  { codec, now }: { codec: SessionCodec; now: number },
   onCorrupt: (field: string, cause: unknown) => void,
 ): StoredSession {
   const fields: [string, unknown][] = []
   for (const [name, text] of record.fields) {
-    if (isHiddenField(name)) continue
+    if (isHiddenField(name) || isPast(endOf(text), now)) continue
     try {
       fields.push([name, decodeStored(codec, text, name)])
     } catch (cause) {

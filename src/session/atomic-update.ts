@@ -17,7 +17,7 @@ export function updateField(state: SessionState, name: string, modify: Modify): 
     if (state.record === null) {
       state.requireCookie()
       const value = await modify(state.fields.get(name))
-      state.fields.set(name, value)
+      state.fields.set(name, value, state.fields.endOf(name))
       state.noticeLateChange()
       return value
     }
@@ -50,7 +50,7 @@ async function race(
   if (left !== undefined && left.text !== record.fields.get(name)) goOnWith(left.text)
   for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
     const value = await modify(fields.get(name))
-    fields.set(name, value)
+    fields.set(name, value, fields.endOf(name))
     const write = fields.changeOf(name)
     const expect = { field: name, text: record.fields.get(name) }
     const metadata = cookieNote(state)

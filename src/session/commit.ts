@@ -173,7 +173,27 @@ async function updateStored(state: SessionState, changes: FieldChanges | null): 
   const result = await state.lifecycle.update(record, change)
   if (result.status !== 'updated') throw state.ended()
   takeUpdated(state, change, result.record)
+  await dropOverdue(state)
 }
+
+/**
+ * Removes fields whose end has come, where one that ends was met: unless another request has set them anew. In passing, and so many
+ * at a time that nobody waits long.
+ */
+async function dropOverdue(state: SessionState): Promise<void> {
+  for (const [field, text] of state.fields.overdue().slice(0, MAX_DROPPED)) {
+    const record = state.record as SessionData
+    const change = state.lifecycle.change(record, { delete: [field], expect: { field, text }, isPassive: true })
+    try {
+      const result = await state.lifecycle.update(record, change)
+      if (result.status === 'updated') takeUpdated(state, change, result.record)
+    } catch (error) {
+      forgiveInPassing(error)
+    }
+  }
+}
+
+const MAX_DROPPED = 4
 
 /** Brings this request's view up to date with a change that the store has applied. */
 export function takeUpdated(state: SessionState, change: SessionChange, after: SessionData): void {

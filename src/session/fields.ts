@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { SessionError } from '../errors.js'
 import type { SessionCodec } from '../record/codec.js'
 import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
+import { endOf, isPast, textOf, withEnd } from '../record/lifetime.js'
 import { type SessionLimits, sizeError } from '../record/limits.js'
 
 /** The fields that a commit writes and removes. */
@@ -23,6 +24,8 @@ interface TouchedField {
   readonly encoded?: string
   /** Whether the value may have changed: it was assigned, or it is an object that the caller may have altered. */
   suspect: boolean
+  /** When the field is over, if it does not stay. */
+  endsAt?: number | undefined
   /** The schema that has seen this value, see `adopt()`. */
   schema?: object
   /** Where `value` is what a schema made of another: that other value and its text, which stay while nothing is altered. */
@@ -36,31 +39,44 @@ const UNREADABLE = Symbol('unreadable')
 const UNOPENED = '\u0000'
 const NO_CHANGES: FieldChanges = { set: new Map(), delete: [] }
 
+interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number
+}
+
 /** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
 export class Fields {
   readonly #codec: SessionCodec
   readonly #limits: SessionLimits
   readonly #onCorrupt: (field: string, cause: unknown) => void
+  readonly #clock: Clock
   #stored: ReadonlyMap<string, string>
   #touched = new Map<string, TouchedField>()
+  /** Whether this request has met a field that does not stay. */
+  #knowsEnds = false
 
   constructor(options: {
     codec: SessionCodec
     limits: SessionLimits
     stored?: ReadonlyMap<string, string> | undefined
+    /** Whose time it is by which fields are over; default the system's. */
+    clock?: Clock
     onCorrupt: (field: string, cause: unknown) => void
   }) {
     this.#codec = options.codec
     this.#limits = options.limits
+    this.#clock = options.clock ?? Date
     this.#stored = options.stored ?? NO_FIELDS
     this.#onCorrupt = options.onCorrupt
   }
 
   get(name: string): unknown {
     const touched = this.#touched.get(name)
-    if (touched) return touched.value
+    if (touched) return this.#isOver(touched.endsAt) ? undefined : touched.value
     const stored = this.#stored.get(name)
     if (stored === undefined) return undefined
+    const endsAt = endOf(stored)
+    if (this.#isOver(endsAt)) return undefined
     let text = UNOPENED
     let value: unknown
     try {
@@ -71,17 +87,30 @@ export class Fields {
       this.#onCorrupt(name, cause)
       value = undefined
     }
-    this.#touched.set(name, { value, text, suspect: typeof value === 'object' && value !== null })
+    const suspect = typeof value === 'object' && value !== null
+    this.#touched.set(name, endsAt === undefined ? { value, text, suspect } : { value, text, suspect, endsAt })
     return value
+  }
+
+  /** When a field is over that does not stay. */
+  endOf(name: string): number | undefined {
+    const touched = this.#touched.get(name)
+    const endsAt = touched ? touched.endsAt : endOf(this.#stored.get(name))
+    return this.#isOver(endsAt) ? undefined : endsAt
   }
 
   has(name: string): boolean {
     const touched = this.#touched.get(name)
-    return touched ? touched.value !== undefined : this.#stored.has(name)
+    if (touched) return touched.value !== undefined && !this.#isOver(touched.endsAt)
+    const stored = this.#stored.get(name)
+    return stored !== undefined && !this.#isOver(endOf(stored))
   }
 
-  /** @throws {SessionError} `INVALID_FIELD`, `INVALID_VALUE` or `SESSION_TOO_LARGE`; the old value stays. */
-  set(name: string, value: unknown): void {
+  /**
+   * @param endsAt when the field is over; default: it stays
+   * @throws {SessionError} `INVALID_FIELD`, `INVALID_VALUE` or `SESSION_TOO_LARGE`; the old value stays.
+   */
+  set(name: string, value: unknown, endsAt?: number): void {
     if (value === undefined) {
       this.delete(name)
       return
@@ -92,11 +121,15 @@ export class Fields {
     const text = this.#codec.encode(value, name)
     this.#checkLimits(name, text)
     const isObject = typeof value === 'object' && value !== null
+    if (endsAt !== undefined) this.#knowsEnds = true
+    const stays = endsAt === undefined && endOf(this.#stored.get(name)) === undefined
     this.#touched.set(name, {
       value,
-      text: this.#storedText(name),
+      // The same value with another end is to be written as well.
+      text: stays ? this.#storedText(name) : UNOPENED,
       suspect: true,
       ...(!isObject && { encoded: text }),
+      ...(endsAt !== undefined && { endsAt }),
     })
   }
 
@@ -155,11 +188,12 @@ export class Fields {
       field.schema = schema
       return
     }
-    const { text, suspect } = field ?? { text: this.#storedText(name), suspect: false }
+    const { text, suspect, endsAt } = field ?? { text: this.#storedText(name), suspect: false }
     this.#touched.set(name, {
       value,
       text,
       suspect: suspect || (typeof value === 'object' && value !== null),
+      endsAt,
       schema,
       input: {
         value: this.input(name),
@@ -244,15 +278,30 @@ export class Fields {
     this.#touched = new Map()
   }
 
-  #rebase(name: string, text: string | undefined): void {
+  /** Stored fields whose end has come, as they are stored; none where no field that ends was met. */
+  overdue(): [name: string, stored: string][] {
+    if (!this.#knowsEnds) return []
+    return [...this.#stored].filter(([name, stored]) => !this.#touched.has(name) && this.#isOver(endOf(stored)))
+  }
+
+  #isOver(endsAt: number | undefined): boolean {
+    if (endsAt === undefined) return false
+    this.#knowsEnds = true
+    return isPast(endsAt, this.#clock.now())
+  }
+
+  #rebase(name: string, stored: string | undefined): void {
     const field = this.#touched.get(name)
-    if (field) field.text = field.sealed !== undefined && field.sealed.stored === text ? field.sealed.text : text
+    if (field === undefined) return
+    const text = stored === undefined ? undefined : textOf(stored)
+    field.text = field.sealed !== undefined && field.sealed.stored === text ? field.sealed.text : text
   }
 
   /** The encoded text of what is stored. */
   #storedText(name: string): string | undefined {
     const stored = this.#stored.get(name)
-    if (stored === undefined || this.#codec.open === undefined) return stored
+    if (stored === undefined) return undefined
+    if (this.#codec.open === undefined) return textOf(stored)
     try {
       return this.#open(stored, name)
     } catch {
@@ -261,15 +310,17 @@ export class Fields {
   }
 
   #open(stored: string, name: string): string {
-    return this.#codec.open === undefined ? stored : this.#codec.open(stored, name)
+    const text = textOf(stored)
+    return this.#codec.open === undefined ? text : this.#codec.open(text, name)
   }
 
   /** What the store is to keep of the text that a field has now: what it keeps already, when that is the same. */
   #seal(name: string, field: TouchedField, text: string | undefined): string | undefined {
-    if (text === undefined || this.#codec.seal === undefined) return text
+    if (text === undefined) return undefined
     if (text === field.text) return this.#stored.get(name)
+    if (this.#codec.seal === undefined) return withEnd(text, field.endsAt)
     if (field.sealed?.text !== text) field.sealed = { text, stored: this.#codec.seal(text, name) }
-    return field.sealed.stored
+    return withEnd(field.sealed.stored, field.endsAt)
   }
 
   /** The text of a field now: the very one that is stored when that says the same. */

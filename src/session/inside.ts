@@ -67,8 +67,11 @@ export interface Inside {
 export interface Drawer<T> {
   /** The value, `undefined` when there is none. A change inside of it is noticed. */
   get(): T | undefined
-  /** @throws {SessionError} as `session.set()`. */
-  set(value: T | undefined): void
+  /**
+   * With `ttlMs` (milliseconds, from now) the value is gone after that time.
+   * @throws {SessionError} as `session.set()`.
+   */
+  set(value: T | undefined, options?: { ttlMs?: number | undefined }): void
   /** Returns whether there was a value. */
   delete(): boolean
   /** Reads, changes and writes the value as one atomic step, at once: see `session.update()`. */

@@ -4,6 +4,7 @@ import { invalidArgument } from '../errors.js'
 import { type Activity, checkActivity, recordActivity } from '../events/activity-hook.js'
 import { decodeStored } from '../record/codec.js'
 import { hiddenField, isHiddenField } from '../record/hidden-fields.js'
+import { endOf, isPast } from '../record/lifetime.js'
 import { updateField } from './atomic-update.js'
 import { NO_CHANGES } from './commit.js'
 import type { Drawer, Inside } from './inside.js'
@@ -33,14 +34,18 @@ export class Insider implements Inside {
     this.#state.use()
     const { fields } = this.#state
     const all = fields.all(fields.changes() ?? NO_CHANGES)
-    return new Map([...all].filter(([name]) => !isHiddenField(name)))
+    const now = this.#state.lifecycle.now()
+    return new Map([...all].filter(([name, text]) => !isHiddenField(name) && !isPast(endOf(text), now)))
   }
 
   restore(texts: ReadonlyMap<string, string>): void {
     const { codec } = this.#state.lifecycle.options
-    const values = [...texts].map(([name, text]) => [name, decodeStored(codec, text, name)] as const)
+    const now = this.#state.lifecycle.now()
+    const values = [...texts]
+      .filter(([, text]) => !isPast(endOf(text), now))
+      .map(([name, text]) => [name, decodeStored(codec, text, name), endOf(text)] as const)
     this.#state.use()
-    for (const [name, value] of values) this.#state.set(name, value)
+    for (const [name, value, endsAt] of values) this.#state.set(name, value, endsAt)
   }
 
   keys(purpose: string): readonly KeyObject[] {
@@ -90,9 +95,9 @@ class FieldDrawer<T> implements Drawer<T> {
     return this.#state.fields.get(this.#field) as T | undefined
   }
 
-  set(value: T | undefined): void {
+  set(value: T | undefined, { ttlMs }: { ttlMs?: number | undefined } = {}): void {
     this.#state.use()
-    this.#state.setAny(this.#field, value)
+    this.#state.setAny(this.#field, value, ttlMs === undefined ? undefined : this.#state.lifecycle.now() + ttlMs)
   }
 
   delete(): boolean {

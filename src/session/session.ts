@@ -1,6 +1,8 @@
 // `Session`: what a handler holds as `req.session`. Fields are plain properties; everything else is a member below.
 
-import type { Duration } from '../duration.js'
+import { didYouMean } from '../did-you-mean.js'
+import { type Duration, milliseconds } from '../duration.js'
+import { invalidOption } from '../errors.js'
 import type { ExpiryOptions } from '../options/expiry-options.js'
 import { hiddenFieldError, isHiddenField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
@@ -24,6 +26,15 @@ export type FieldName = (keyof SessionFields & string) | (string & {})
 
 /** Called by the members of `Session` that take a Node callback, with the error if there was one. */
 export type SessionCallback = (error?: unknown) => void
+
+/** How long a field lives. */
+export interface SetOptions {
+  /**
+   * How long, from now.
+   * @default as long as the session
+   */
+  ttl?: Duration | undefined
+}
 
 /** What is known of a session besides its fields. */
 export interface SessionMetadata {
@@ -91,12 +102,14 @@ export class Session {
   }
 
   /**
-   * Sets a field. `undefined` deletes it.
+   * Sets a field. `undefined` deletes it. With `ttl` the field is gone after that time, counted from now: it reads as absent
+   * everywhere, and goes along with the session until then. `update()` and changes inside of the value leave its end as it is; to
+   * set or assign it again without `ttl` makes it stay.
    * @throws {SessionError} `INVALID_VALUE` for what cannot be stored, naming the path; `SESSION_TOO_LARGE`;
-   *   `SESSION_ENDED`; `SESSION_READ_ONLY`. The old value stays.
+   *   `SESSION_ENDED`; `SESSION_READ_ONLY`; `INVALID_OPTION` for a `ttl` that is no duration. The old value stays.
    */
-  set<K extends FieldName>(name: K, value: FieldValue<K> | undefined): this {
-    this[STATE].set(name, value)
+  set<K extends FieldName>(name: K, value: FieldValue<K> | undefined, options?: SetOptions): this {
+    this[STATE].set(name, value, options && endsAtOf(options, this[STATE].lifecycle))
     return this
   }
 
@@ -414,6 +427,13 @@ export function sessionOf(state: SessionState): Session {
 /** One handler serves all sessions. */
 const fieldsAsProperties = propertiesOf(Session.prototype)
 freezeMethods(Session.prototype)
+
+function endsAtOf({ ttl, ...others }: SetOptions, clock: { now(): number }): number | undefined {
+  for (const name of Object.keys(others)) {
+    throw invalidOption(`There is no option "${name}" of set().${didYouMean(name, ['ttl'])}`)
+  }
+  return ttl === undefined ? undefined : clock.now() + milliseconds(ttl, 'ttl')
+}
 
 /** A promise that nobody waits for must not end the process: the response fails with it. */
 function unlessIgnored<T>(promise: Promise<T>): Promise<T> {

@@ -148,6 +148,7 @@ export class SessionState {
       limits: lifecycle.options.limits,
       // Initial fields are as good as stored: reading them changes nothing, and only a change stores them.
       stored: this.record?.fields ?? (origin === 'unavailable' ? undefined : host.initialFields()),
+      clock: lifecycle,
       onCorrupt: (field, cause) => lifecycle.events.emit('corruptRecord', { id: this.id, field, cause }),
     })
   }
@@ -193,9 +194,9 @@ export class SessionState {
     return !isHiddenField(name) && this.fields.has(name)
   }
 
-  set(name: string, value: unknown): void {
+  set(name: string, value: unknown, endsAt?: number): void {
     requireOwnField(name)
-    this.setAny(name, value)
+    this.setAny(name, value, endsAt)
   }
 
   delete(name: string): boolean {
@@ -204,9 +205,9 @@ export class SessionState {
   }
 
   /** Of a field of the application's or of a feature. */
-  setAny(name: string, value: unknown): void {
+  setAny(name: string, value: unknown, endsAt?: number): void {
     this.requireWritable()
-    this.fields.set(name, value)
+    this.fields.set(name, value, endsAt)
     this.noticeLateChange()
   }
 

@@ -327,6 +327,7 @@ describe('what is exported', () => {
     'features/metrics/index.ts',
     'session/inside.ts',
     'features/passport.ts',
+    'features/flash.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))

@@ -21,6 +21,7 @@ import { createServer, type IncomingMessage } from 'node:http'
 import { createServer as createHttp2Server } from 'node:http2'
 import sessionByDefault, { session, type Session, SessionData, SessionStore } from 'sojourn'
 import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
+import { flash, takeFlash } from 'sojourn/flash'
 import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { passportUsers } from 'sojourn/passport'
@@ -43,6 +44,8 @@ express().use(middleware).get('/', (req, res) => {
   const current: Session = req.session
   req.session.cart?.push(current.id)
   inside(current).drawer<number>('x').set(1)
+  flash(current, 'x', 1)
+  void takeFlash(current, 'x')
   passportUsers({ serializeUser: () => {} }, { userId: (user: { id: number }) => user.id })
   res.end()
 })
