@@ -52,7 +52,7 @@ export {
   type SessionEnd,
 } from './record/session-data.js'
 export type { EndedSession, SessionInfo, StoredSession, UserSession } from './record/session-info.js'
-export { type ForgottenSession, SessionStore } from './record/store.js'
+export { type ForgottenSession, requireInTime, SessionStore } from './record/store.js'
 export type { UserEntry, UserIndex } from './record/user-index.js'
 export { asyncHandler } from './request/async-handler.js'
 export type { ClientFacts } from './request/client.js'

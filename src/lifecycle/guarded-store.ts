@@ -55,7 +55,8 @@ export class GuardedStore {
   }
 
   create(record: SessionData, ttlSeconds: number): Promise<boolean> {
-    return this.#call('create', record.id, () => this.#store.create(record.id, record, ttlSeconds))
+    const notAfter = performance.now() + this.#timeoutMs
+    return this.#call('create', record.id, () => this.#store.create(record.id, record, ttlSeconds, notAfter))
   }
 
   update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
@@ -68,11 +69,12 @@ export class GuardedStore {
 
   /**
    * Of a call whose answer was lost, what is stored tells whether it was done: then nobody must lose the session for it. To
-   * ask takes half a deadline at most.
+   * ask takes half a deadline at most. What was not done by the deadline is not done later.
    */
   async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
+    const inTime = { ...regeneration, notAfter: performance.now() + this.#timeoutMs }
     try {
-      return await this.#call('regenerate', id, () => this.#store.regenerate(id, regeneration, ttlSeconds))
+      return await this.#call('regenerate', id, () => this.#store.regenerate(id, inTime, ttlSeconds))
     } catch (error) {
       const { next } = regeneration
       const found = await settledWithin(this.#timeoutMs / 2, this.get(next.id))

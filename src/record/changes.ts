@@ -105,6 +105,8 @@ export interface Regeneration {
   readonly tombstoneSeconds: number
   /** What the new session may be at most, with the fields that go over. Default: no limit. */
   readonly limits?: SessionLimits | undefined
+  /** When the caller gives up, by `performance.now()`. A store that does it later has logged the client out: see `requireInTime()`. */
+  readonly notAfter?: number | undefined
 }
 
 /**

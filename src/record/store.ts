@@ -91,11 +91,13 @@ export abstract class SessionStore {
 
   /**
    * Writes a new record. Never overwrites: resolves to `false` when the ID is taken. The default reads first only where this
-   * process has lately made a session of that ID: no other has made up the same UUID.
+   * process has lately made a session of that ID: no other has made up the same UUID. What has not begun at `notAfter` is not
+   * done any more: see `requireInTime()`.
    */
-  create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
+  create(id: string, data: SessionData, ttlSeconds: number, notAfter?: number): Promise<boolean> {
     return this.#exclusively([id], async () => {
       if (await this.#isTaken(id)) return false
+      requireInTime('create', notAfter)
       await this.set(id, data, ttlSeconds)
       return true
     })
@@ -119,7 +121,7 @@ export abstract class SessionStore {
   /**
    * Ends the session `id` and begins `regeneration.next` in its place, so that at every instant exactly one is live. The
    * old one leaves a tombstone that names its successor. The default is atomic towards calls in this process, but a crash
-   * between its two writes can leave both.
+   * between its two writes can leave both. What has not begun at `regeneration.notAfter` is not done any more.
    */
   regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
     const nextId = regeneration.next.id
@@ -128,6 +130,7 @@ export abstract class SessionStore {
       const result = applyRegeneration(record, regeneration)
       if (record === null || result.status !== 'regenerated') return result
       if (await this.#isTaken(nextId)) return { status: 'taken' }
+      requireInTime('regenerate', regeneration.notAfter)
       await this.set(nextId, result.record, ttlSeconds)
       await this.set(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
       return result
@@ -233,6 +236,25 @@ export abstract class SessionStore {
     }
     return queue
   }
+}
+
+/**
+ * Refuses what its caller does not wait for any more. The client of a login that is done after it was answered with 503 would
+ * be logged out: its old token opens nothing then, and nobody has told it the new one. A store in another process compares with
+ * the clock over there, in the step that writes.
+ *
+ * @param notAfter by `performance.now()`; `undefined`: whenever
+ * @throws {SessionError} `STORE_TIMEOUT` when it is too late: nothing has been done, and nothing may be
+ */
+export function requireInTime(operation: string, notAfter: number | undefined): void {
+  if (notAfter !== undefined && performance.now() >= notAfter) throw cameTooLate(operation)
+}
+
+export function cameTooLate(operation: string): SessionError {
+  return new SessionError(
+    'STORE_TIMEOUT',
+    `"${operation}" came to the session store after its deadline, and was not done.`,
+  )
 }
 
 /** What is told of a session that a store has forgotten. */

@@ -16,7 +16,7 @@ import {
 } from '../record/changes.js'
 import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
-import { type ForgottenSession, SessionStore, secondsLeft } from '../record/store.js'
+import { type ForgottenSession, requireInTime, SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { warn } from '../warn.js'
 import { FIRST_ROW, KeyedRows, NONE } from './memory/keyed-rows.js'
@@ -199,8 +199,9 @@ export class MemorySessionStore extends SessionStore {
     return touched !== null
   }
 
-  override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
+  override async create(id: string, data: SessionData, ttlSeconds: number, notAfter?: number): Promise<boolean> {
     if (this.#find(id) !== NONE) return false
+    requireInTime('create', notAfter)
     this.#put(id, data, ttlSeconds)
     return true
   }
@@ -220,6 +221,7 @@ export class MemorySessionStore extends SessionStore {
     if (record === null || result.status !== 'regenerated') return result
     const next = result.record
     if (this.#find(next.id) !== NONE) return { status: 'taken' }
+    requireInTime('regenerate', regeneration.notAfter)
     // First the tombstone: when the store is full, it makes room for the successor, and no other session does.
     this.#put(id, applyEnd(record, endOfRegenerated(regeneration)), regeneration.tombstoneSeconds)
     this.#put(next.id, next, ttlSeconds)

@@ -31,6 +31,7 @@ import {
   type RedisScanner,
   unavailable,
 } from './redis/connection.js'
+import { ScriptsInTime } from './redis/in-time.js'
 import { redisNotes } from './redis/notes.js'
 import {
   corrupt,
@@ -50,9 +51,10 @@ import {
   textOf,
   unescaped,
 } from './redis/records.js'
-import { RedisReplication, type RedisWaitOptions } from './redis/replication.js'
+import { nodeOf, RedisReplication, type RedisWaitOptions } from './redis/replication.js'
 import { countOf, isYes, statusOf, unknownReply } from './redis/replies.js'
 import {
+  CREATE,
   END,
   EPOCH,
   LEASE,
@@ -118,6 +120,7 @@ const RECONNECT_EVERY_MS = 1_000
 /** What a string in JavaScript may be at most: as good as no bound. */
 const LONGEST_STRING = 512 * 1024 * 1024
 const UNBOUNDED: SessionLimits = { maxBytes: Number.MAX_SAFE_INTEGER, maxFields: Number.MAX_SAFE_INTEGER }
+const CREATE_STATUSES = ['created', 'taken'] as const
 const UPDATE_STATUSES = ['updated', 'ended', 'conflict', 'renewed', 'too-large'] as const
 const REGENERATE_STATUSES = ['regenerated', 'ended', 'taken', 'too-large'] as const
 /** How many keys one `SCAN` looks at, and how many records are read at a time. */
@@ -201,7 +204,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
-    const reply = await this.#script(SET, [this.#key(id)], ['set', ttlSeconds, encodeRecord(data)])
+    const reply = await this.#script(SET, [this.#key(id)], [ttlSeconds, encodeRecord(data)])
     if (!isYes(reply, 'set')) throw unknownReply('set')
   }
 
@@ -214,8 +217,16 @@ export class RedisSessionStore extends SessionStore {
     return isYes(await this.#script(TOUCH, [this.#key(id)], args), 'touch')
   }
 
-  override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
-    return isYes(await this.#script(SET, [this.#key(id)], ['create', ttlSeconds, encodeRecord(data)]), 'create')
+  override async create(id: string, data: SessionData, ttlSeconds: number, notAfter?: number): Promise<boolean> {
+    const [status] = await this.#inTime.call({
+      operation: 'create',
+      script: CREATE,
+      keys: [this.#key(id)],
+      args: [ttlSeconds, encodeRecord(data)],
+      statuses: CREATE_STATUSES,
+      notAfter,
+    })
+    return status === 'created'
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
@@ -240,12 +251,13 @@ export class RedisSessionStore extends SessionStore {
   }
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
-    const { generation, at, next, keep, delete: remove = [], tombstoneSeconds, limits } = regeneration
+    const { generation, at, next, keep, delete: remove = [], tombstoneSeconds, limits, notAfter } = regeneration
     const kept = keep === 'all' ? [] : keep.map(lineName)
-    const reply = await this.#script(
-      REGENERATE,
-      [this.#key(id), this.#key(next.id)],
-      [
+    const [status, first, second] = await this.#inTime.call({
+      operation: 'regenerate',
+      script: REGENERATE,
+      keys: [this.#key(id), this.#key(next.id)],
+      args: [
         `${generation} ${encodeLimits(limits)}`,
         at,
         ttlSeconds,
@@ -258,8 +270,9 @@ export class RedisSessionStore extends SessionStore {
         ...remove.map(lineName),
         ...linesOf(next),
       ],
-    )
-    const [status, first, second] = statusOf(reply, REGENERATE_STATUSES, 'regenerate')
+      statuses: REGENERATE_STATUSES,
+      notAfter,
+    })
     switch (status) {
       case 'regenerated':
         if (typeof first !== 'string') throw unknownReply('regenerate')
@@ -365,6 +378,11 @@ export class RedisSessionStore extends SessionStore {
       } while (cursor !== '0')
     }
   }
+
+  readonly #inTime = new ScriptsInTime({
+    run: (script, keys, args) => this.#script(script, keys, args),
+    serverOf: (key) => this.#connection.run(async (client) => nodeOf(client, key)),
+  })
 
   override readonly users: UserIndex = redisUserIndex((user) => `${this.#prefix}u:{${user}}`, {
     run: (script, key, args) => this.#script(script, [key], args),

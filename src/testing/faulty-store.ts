@@ -159,8 +159,8 @@ export class FaultyStore extends SessionStore {
     return this.#disturb('clearExpired', () => this.#inner.clearExpired())
   }
 
-  override create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
-    return this.#disturb('create', () => this.#inner.create(id, data, ttlSeconds))
+  override create(id: string, data: SessionData, ttlSeconds: number, notAfter?: number): Promise<boolean> {
+    return this.#disturb('create', () => this.#inner.create(id, data, ttlSeconds, notAfter))
   }
 
   override update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {

@@ -1,4 +1,5 @@
 // Records to check a store with, and what the checks say when it breaks a promise. Free of any test runner.
+import { isSessionError } from '../errors.js'
 import { newSessionId, newToken } from '../ids.js'
 import type { Regeneration, SessionChange } from '../record/changes.js'
 import { type SessionContext, SessionData, type SessionEnd } from '../record/session-data.js'
@@ -99,6 +100,15 @@ export function attempt(action: () => void): void {
   } catch {
     // Refusing is as good as ignoring.
   }
+}
+
+/** A call that comes too late has to say so: whoever waits for it must not take it for done, nor for not done by chance. */
+export async function tooLate(what: string, call: Promise<unknown>): Promise<void> {
+  const answer = await call.then(
+    () => 'an answer',
+    (error: unknown) => (isSessionError(error) ? error.code : String(error)),
+  )
+  equal(answer, 'STORE_TIMEOUT', `${what} that comes after "notAfter" (see requireInTime())`)
 }
 
 export function equal(found: unknown, expected: unknown, what: string): void {

@@ -1146,6 +1146,7 @@ describe('rights and secrets', () => {
     'pttl',
     'pexpire',
     'scan',
+    'time',
   ]
 
   test('runs under a user that may run only the commands used, on keys of its prefix', async () => {

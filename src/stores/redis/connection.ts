@@ -25,6 +25,8 @@ export interface RedisClient {
   nodes?(role: 'master'): readonly RedisScanner[]
   /** Read by `scan()`: what the client puts before every key, but not into a pattern. */
   readonly options?: { readonly keyPrefix?: string | undefined }
+  /** Read of a cluster: the addresses that hold each slot, the primary first. */
+  readonly slots?: readonly (readonly string[] | undefined)[]
   /** Called for the option `wait`: opens a second connection like this one, which the store closes. */
   duplicate?(): RedisReplicationClient
 }
@@ -46,8 +48,6 @@ export interface OwnClient extends RedisClient {
 /** What the option `wait` calls on the second connection. */
 export interface RedisReplicationClient extends OwnClient {
   pipeline(): RedisPipeline
-  /** The addresses that hold each slot of a cluster, the primary first. */
-  readonly slots?: readonly (readonly string[] | undefined)[]
   /** The nodes of a cluster: one is asked by itself about a key that is just moving to it. */
   nodes?(role: 'master'): readonly (RedisScanner & RedisNode)[]
 }

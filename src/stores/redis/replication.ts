@@ -152,7 +152,7 @@ function placeOf(client: RedisReplicationClient, { key, movesTo }: Waiting): str
 }
 
 /** A name for the nodes that hold a key, the same for all keys that one pipeline may have. */
-function nodeOf({ slots, options }: RedisReplicationClient, key: string): string {
+export function nodeOf({ slots, options }: Pick<RedisReplicationClient, 'slots' | 'options'>, key: string): string {
   if (slots === undefined) return ''
   return slots[slotOfKey(`${options?.keyPrefix ?? ''}${key}`)]?.join() ?? key
 }

@@ -183,15 +183,35 @@ local function bury(key, lines, ended, ttl)
 end
 `
 
-/** ARGV: 'set' or 'create', ttl in seconds, text. */
+/** ARGV: ttl in seconds, text. */
 export const SET = script(`
-if ARGV[1] == 'create' then
-  if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-else
-  redis.call('DEL', KEYS[1])
-end
-redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[2])
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[1])
 return 1
+`)
+
+/**
+ * For what must not be done once the caller has given up: ARGV[1] is when that is by the clock of this server, in ms, or ''.
+ * `answer(status, ...)` is what such a script replies, with the time of the server behind the status.
+ */
+const IN_TIME = `
+local clock = redis.call('TIME')
+clock = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function answer(status, ...) return {status, clock, ...} end
+local function isLate() return ARGV[1] ~= '' and clock >= tonumber(ARGV[1]) end
+`
+
+/** The time of the server, as `IN_TIME` has it. */
+export const TIME = script(`${IN_TIME}
+return answer('now')
+`)
+
+/** ARGV: not after, ttl in seconds, text. Replies 'created', 'taken' or 'late'. */
+export const CREATE = script(`${IN_TIME}
+if redis.call('EXISTS', KEYS[1]) == 1 then return answer('taken') end
+if isLate() then return answer('late') end
+redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[2])
+return answer('created')
 `)
 
 /** ARGV: now, ms to the new end, seconds to keep the record beyond it. */
@@ -314,47 +334,48 @@ export const REPLACE_FRONT = replacing(`redis.call('SETRANGE', KEYS[1], '0', ARG
   redis.call('EXPIRE', KEYS[1], ARGV[3])`)
 
 /**
- * KEYS: old, new. ARGV: "generation limits", now, ttl in seconds, the end of the old one as JSON, ttl of its tombstone, 'all' or
- * 'some', number of fields to keep, their names, number of fields to leave behind, their names, then name and text of
- * every line of the new record.
+ * KEYS: old, new. ARGV: not after, "generation limits", now, ttl in seconds, the end of the old one as JSON, ttl of its
+ * tombstone, 'all' or 'some', number of fields to keep, their names, number of fields to leave behind, their names, then name
+ * and text of every line of the new record.
  *
  * A client that lost the reply with its connection may send the same once more: no other end names this successor.
  */
-export const REGENERATE = script(`${PRELUDE}${SIZE}${BURY}
-local generation, most, maxBytes, maxFields = string.match(ARGV[1], '^(%d+) (%d+) (%d+) (%d+)$')
+export const REGENERATE = script(`${IN_TIME}${PRELUDE}${SIZE}${BURY}
+local generation, most, maxBytes, maxFields = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
 maxBytes, maxFields = tonumber(maxBytes), tonumber(maxFields)
 local old = read(KEYS[1], tonumber(most))
-local r = old and live(old, ARGV[2])
+local r = old and live(old, ARGV[3])
 if not r or r.generation ~= tonumber(generation) then
-  if old and old.texts.x == ARGV[4] and redis.call('EXISTS', KEYS[2]) == 1 then
-    return {'regenerated', redis.call('GET', KEYS[2])}
+  if old and old.texts.x == ARGV[5] and redis.call('EXISTS', KEYS[2]) == 1 then
+    return answer('regenerated', redis.call('GET', KEYS[2]))
   end
-  return {'ended'}
+  return answer('ended')
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
+if redis.call('EXISTS', KEYS[2]) == 1 then return answer('taken') end
+if isLate() then return answer('late') end
 if old.largeAt then old = readAll(KEYS[1]) end
 local new = { names = { 'm' }, texts = {} }
-local kept = tonumber(ARGV[7])
-if ARGV[6] == 'all' then
+local kept = tonumber(ARGV[8])
+if ARGV[7] == 'all' then
   for _, name in ipairs(old.names) do
     if name == 'l' or string.sub(name, 1, 1) == '.' then put(new, name, old.texts[name]) end
   end
 else
-  for i = 8, 7 + kept do put(new, ARGV[i], old.texts[ARGV[i]]) end
+  for i = 9, 8 + kept do put(new, ARGV[i], old.texts[ARGV[i]]) end
 end
-local at = 8 + kept
+local at = 9 + kept
 local removed = tonumber(ARGV[at])
 for i = at + 1, at + removed do put(new, ARGV[i], nil) end
 for i = at + removed + 1, #ARGV, 2 do put(new, ARGV[i], ARGV[i + 1]) end
 local text = textOf(new)
 if #text > maxBytes or #new.names > maxFields then
   local refusal = excess(new.texts, old.texts, maxBytes, maxFields)
-  if refusal then return refusal end
+  if refusal then return answer(unpack(refusal)) end
 end
 redis.call('DEL', KEYS[1])
-bury(KEYS[1], old, ARGV[4], ARGV[5])
-redis.call('SET', KEYS[2], text, 'EX', math.max(1, tonumber(ARGV[3])))
-return {'regenerated', text}
+bury(KEYS[1], old, ARGV[5], ARGV[6])
+redis.call('SET', KEYS[2], text, 'EX', math.max(1, tonumber(ARGV[4])))
+return answer('regenerated', text)
 `)
 
 /** The fields of a record above so many bytes are not looked at by what only ends it. */

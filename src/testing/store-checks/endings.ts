@@ -16,6 +16,7 @@ import {
   sameResult,
   sample,
   successor,
+  tooLate,
 } from '../samples.js'
 
 /** Promises of `end()`. */
@@ -202,6 +203,17 @@ export const REGENERATIONS: Record<string, Check> = {
     const next = successor(record)
     equal((await store.regenerate(record.id, regenerationOf(record, next), 60)).status, 'ended', 'status')
     equal(await store.get(next.id), null, 'the new session')
+  },
+  'regenerate() that comes after its deadline is not done': async (store) => {
+    const record = sample({ fields: { a: '1' } })
+    await store.create(record.id, record, 60)
+    const next = successor(record)
+    const regeneration = regenerationOf(record, next, { notAfter: performance.now() - 1 })
+    await tooLate('regenerate()', store.regenerate(record.id, regeneration, 60))
+    same(await store.get(record.id), record)
+    equal(await store.get(next.id), null, 'the new session')
+    const inTime = regenerationOf(record, next, { notAfter: performance.now() + 60_000 })
+    equal((await store.regenerate(record.id, inTime, 60)).status, 'regenerated', 'status')
   },
   'regenerate() never overwrites': async (store) => {
     const record = sample()

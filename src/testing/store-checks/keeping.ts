@@ -1,6 +1,6 @@
 // What every store promises of a record: that it comes back whole, or not at all.
 import { newSessionId, newToken } from '../../ids.js'
-import { attempt, type Check, endOf, equal, HOSTILE, must, same, sample } from '../samples.js'
+import { attempt, type Check, endOf, equal, HOSTILE, must, same, sample, tooLate } from '../samples.js'
 
 /** Promises of keeping and forgetting. */
 export const KEEPING: Record<string, Check> = {
@@ -11,6 +11,12 @@ export const KEEPING: Record<string, Check> = {
     const record = sample()
     equal(await store.create(record.id, record, 60), true, 'create')
     same(await store.get(record.id), record)
+  },
+  'create() that comes after its deadline is not done': async (store) => {
+    const record = sample()
+    await tooLate('create()', store.create(record.id, record, 60, performance.now() - 1))
+    equal(await store.get(record.id), null, 'get')
+    equal(await store.create(record.id, record, 60, performance.now() + 60_000), true, 'create')
   },
   'what set() wrote, get() returns, whole': async (store) => {
     const first = sample({ fields: { a: '1', b: '2' }, userId: 7 })
