@@ -16,6 +16,7 @@ const config: Config = {
     '^sojourn$': '<rootDir>/src/index.ts',
     '^sojourn/redis$': '<rootDir>/src/stores/redis.ts',
     '^sojourn/activity$': '<rootDir>/src/features/activity/index.ts',
+    '^sojourn/cache$': '<rootDir>/src/features/cache/index.ts',
     '^sojourn/metrics$': '<rootDir>/src/features/metrics/index.ts',
     '^sojourn/inside$': '<rootDir>/src/session/inside.ts',
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',

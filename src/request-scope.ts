@@ -12,6 +12,15 @@ export function requestScope(): object | undefined {
   return current.getStore()
 }
 
+/**
+ * The request that is being handled, or `undefined` outside of one: the same object wherever in it, and the one that code with
+ * a request in its hands has.
+ */
+export function presentRequestObject(): object | undefined {
+  const scope = current.getStore() as { readonly request?: object } | undefined
+  return scope?.request ?? scope
+}
+
 /** Runs `task`, and everything that it starts, with `scope` as the object of the request. */
 export function runWithSession<T>(scope: object, task: () => T): T {
   return current.run(scope, task)

@@ -7,6 +7,8 @@ import { isSession, type Session } from '../session/session.js'
 /** What of a request the context carries; `session` changes when the session is regenerated. */
 export interface SessionHolder {
   session: Session
+  /** Which request it is, for what is kept beside the session: the session changes. */
+  readonly request?: object
 }
 
 /**

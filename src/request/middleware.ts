@@ -212,7 +212,7 @@ class Exchange implements SessionHost, ResponseHooks {
 
   #attach(origin: SessionOrigin): void {
     this.#state = new SessionState(this.#engine, this, origin)
-    this.#holder = { session: sessionOf(this.#state) }
+    this.#holder = { session: sessionOf(this.#state), request: this.#req }
     this.#show()
   }
 

@@ -324,6 +324,7 @@ describe('what is exported', () => {
     'index.ts',
     'stores/redis.ts',
     'features/activity/index.ts',
+    'features/cache/index.ts',
     'features/metrics/index.ts',
     'session/inside.ts',
     'features/passport.ts',

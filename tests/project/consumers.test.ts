@@ -22,6 +22,7 @@ import { createServer as createHttp2Server } from 'node:http2'
 import sessionByDefault, { session, type Session, SessionData, SessionStore } from 'sojourn'
 import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
 import { flash, takeFlash } from 'sojourn/flash'
+import { perRequest } from 'sojourn/cache'
 import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { passportUsers } from 'sojourn/passport'
@@ -55,6 +56,7 @@ http.createServer().on('upgrade', (req) => middleware(req, {}, () => req.session
 createHttp2Server((req, res) => middleware(req, res, () => res.end(req.session.id)))
 export const ofRaw = (request: { raw: IncomingMessage }): Session => request.raw.session
 export const ofSocket = (socket: { request: http.IncomingMessage }): Session => socket.request.session
+export const loaded: Promise<number> = perRequest(async (id: string) => id.length)('a')
 export const log = new ActivityLog({ sinks: [memorySink()] })
 export const report = checkStore({ createStore: () => new Custom() })
 export const others = [isArchive, prometheusMetrics, otelMetrics]

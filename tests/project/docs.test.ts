@@ -5,6 +5,7 @@ import { dirname, join, normalize } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import * as core from 'sojourn'
 import * as activity from 'sojourn/activity'
+import * as cache from 'sojourn/cache'
 import * as metrics from 'sojourn/metrics'
 import * as redis from 'sojourn/redis'
 import * as testing from 'sojourn/testing'
@@ -195,6 +196,7 @@ describe('the reference', () => {
     ['sojourn', core],
     ['sojourn/redis', redis],
     ['sojourn/activity', activity],
+    ['sojourn/cache', cache],
     ['sojourn/metrics', metrics],
     ['sojourn/testing', testing],
   ])('has a word on each function and class of %s', (_name, module) => {

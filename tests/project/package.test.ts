@@ -26,6 +26,7 @@ function run(directory: string, file: string, source: string): string {
 const FEATURES = `
 if (!isArchive({ name: 'a', write() {}, page() {}, countByType() {}, prune() {} })) throw new Error('activity')
 if (typeof otelMetrics !== 'function') throw new Error('metrics')
+if (typeof perRequest !== 'function') throw new Error('cache')
 try { prometheusMetrics(session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' }), {}) ; throw new Error('metrics') }
 catch (error) { if (error.code !== 'INVALID_OPTION') throw error }
 `
@@ -72,6 +73,7 @@ describe('the packed package', () => {
       if (session !== named || !(RedisSessionStore.prototype instanceof SessionStore)) throw new Error('exports')
       if (typeof checkStore !== 'function') throw new Error('testing')
       import { isArchive } from 'sojourn/activity'\nimport { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
+      import { perRequest } from 'sojourn/cache'
       ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
   })
@@ -84,6 +86,7 @@ describe('the packed package', () => {
       if (typeof checkStore !== 'function') throw new Error('testing')
       const { isArchive } = require('sojourn/activity')
       const { otelMetrics, prometheusMetrics } = require('sojourn/metrics')
+      const { perRequest } = require('sojourn/cache')
       ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
   })
