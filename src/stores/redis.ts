@@ -24,6 +24,7 @@ import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import { SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
+import { clientOf } from './redis/clients.js'
 import {
   type RedisClient,
   RedisConnection,
@@ -32,6 +33,7 @@ import {
   unavailable,
 } from './redis/connection.js'
 import { ScriptsInTime } from './redis/in-time.js'
+import type { NodeRedisClient } from './redis/node-redis.js'
 import { redisNotes } from './redis/notes.js'
 import {
   corrupt,
@@ -77,14 +79,18 @@ export type {
   RedisReplicationClient,
   RedisScanner,
 } from './redis/connection.js'
+export type { NodeRedisClient } from './redis/node-redis.js'
 export type { RedisWaitOptions } from './redis/replication.js'
 
 /** What `new RedisSessionStore()` takes: a `url`, or a `client`. */
 export interface RedisSessionStoreOptions {
   /** Where to connect: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Closed by `close()`. */
   url?: string | undefined
-  /** Your ioredis `Redis` or `Cluster`. The store never closes it. */
-  client?: RedisClient | undefined
+  /**
+   * Your `Redis` or `Cluster` of ioredis 5 or 6 or of iovalkey, or your client, cluster or Sentinel of node-redis 5 or 6. The
+   * store never opens or closes it. One of node-redis gets its `error` listener and its `connect()` from you.
+   */
+  client?: RedisClient | NodeRedisClient | undefined
   /**
    * What every key begins with. Give each application on one Redis its own. Up to five characters cost no memory.
    * @default 'soj:'
@@ -143,8 +149,8 @@ export class RedisSessionStore extends SessionStore {
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
   constructor(options: RedisSessionStoreOptions) {
     super()
-    const { url, client, prefix = 'soj:', maxPending = 10_000, wait, warnInProduction = true } = options ?? {}
-    if ((url === undefined) === (client === undefined)) {
+    const { url, client: given, prefix = 'soj:', maxPending = 10_000, wait, warnInProduction = true } = options ?? {}
+    if ((url === undefined) === (given === undefined)) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore needs either url or client.')
     }
     if (url !== undefined && !/^(redis|rediss|valkey|valkeys):\/\//.test(url)) {
@@ -165,27 +171,7 @@ export class RedisSessionStore extends SessionStore {
         `RedisSessionStore: wait must be { replicas, timeoutMs? }: at least 1, and 1 to ${LONGEST_WAIT_MS} ms.`,
       )
     }
-    const needed = [
-      'get',
-      'getrange',
-      'strlen',
-      'hgetall',
-      'del',
-      'evalsha',
-      'eval',
-      'once',
-      ...(wait === undefined ? [] : ['duplicate']),
-    ]
-    const missing = needed.filter(
-      (name) =>
-        client !== undefined && typeof (client as unknown as Record<string, unknown> | null)?.[name] !== 'function',
-    )
-    if (missing.length > 0) {
-      throw new SessionError(
-        'INVALID_OPTION',
-        `RedisSessionStore: client has no ${missing.join(', ')}; give an ioredis Redis or Cluster, not a client of node-redis.`,
-      )
-    }
+    const client = given === undefined ? undefined : clientOf(given, wait !== undefined)
     this.#prefix = prefix
     this.#maxPending = maxPending
     const open = url === undefined ? undefined : () => openClient(url)

@@ -163,6 +163,10 @@ export interface RedisSentinel {
   /** The primary of the beginning. */
   readonly primary: RedisServer
   readonly replica: RedisServer
+  /** Under which name the sentinels watch them. */
+  readonly name: string
+  /** Of the sentinels. */
+  readonly ports: readonly number[]
   /** A new client, as an application would make it. */
   connect(login?: { username: string; password: string }): Redis
   /** Which of the two is which now. */
@@ -195,6 +199,8 @@ export async function startSentinel(): Promise<RedisSentinel> {
   return {
     primary,
     replica,
+    name: GROUP,
+    ports,
     async roles() {
       const [role] = await ask(primary, (redis) => redis.role())
       return role === 'master' ? { primary, replica } : { primary: replica, replica: primary }

@@ -8,6 +8,8 @@ import { reasonOf } from './setup.js'
 export interface RedisClient {
   /** `'ready'` when commands can be sent. A client without it is taken to be always ready. */
   readonly status?: string
+  /** Said when `status` is `'end'`: what is wrong, and what to do. */
+  readonly closed?: string
   hgetall(key: string): Promise<Record<string, string>>
   get(key: string): Promise<string | null>
   getrange(key: string, start: number, end: number): Promise<string>
@@ -67,7 +69,7 @@ export interface RedisPipeline {
 }
 
 /** How long a call waits for a connection that is being made; less than any sensible deadline. */
-const READY_WAIT_MS = 500
+export const READY_WAIT_MS = 500
 const CLOSED = 'the store has been closed.'
 
 /** What `new RedisConnection()` takes: a client of somebody else's, or a way to open one of our own. */
@@ -213,7 +215,7 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
 
   async #becomesReady(client: RedisClient): Promise<void> {
     if (this.#isClosed) throw unavailable(CLOSED)
-    if (client.status === 'end') throw unavailable('the connection has been closed.', this.#lastError)
+    if (client.status === 'end') throw unavailable(client.closed ?? 'the connection has been closed.', this.#lastError)
     if (client.status === 'wait') client.connect?.().catch(() => {})
     if (!this.#awaitsReady) {
       this.#awaitsReady = true

@@ -1,0 +1,206 @@
+// A client of node-redis 5 or 6 in the form that the store calls. One server, a cluster and Sentinel differ in how a command
+// is sent; each is known by its shape. Every command goes to a primary, whatever the client does with reads.
+import { READY_WAIT_MS, type RedisClient, type RedisReplicationClient, type RedisScanner } from './connection.js'
+
+type Arguments = readonly (string | number)[]
+type ScanArguments = Parameters<RedisScanner['scan']>
+
+/** What a command is sent with. */
+interface CommandOptions {
+  /** How long a command may wait to be sent, in milliseconds. Afterwards it is dropped, and not sent later. */
+  readonly timeout: number
+  /** Replies as text, whatever the client has as its default. */
+  readonly typeMapping: Record<number, never>
+}
+
+/** What a client, cluster or Sentinel of node-redis 5 or 6 is known by: `createClient()`, `createCluster()`, `createSentinel()`. */
+export interface NodeRedisClient {
+  readonly isOpen: boolean
+  sendCommand(...command: never[]): Promise<unknown>
+  on(...listener: never[]): unknown
+}
+
+interface Emitter {
+  on(event: string, listener: (error: Error) => void): unknown
+  off(event: string, listener: (error: Error) => void): unknown
+  readonly isOpen: boolean
+  /** A cluster of node-redis 5 has none. */
+  readonly isReady?: boolean
+}
+
+interface One extends Emitter {
+  sendCommand(args: string[], options: CommandOptions): Promise<unknown>
+  duplicate(): One
+  connect(): Promise<unknown>
+  destroy(): void
+}
+
+interface Cluster extends Emitter {
+  sendCommand(key: string, isReadonly: boolean, args: string[], options: CommandOptions): Promise<unknown>
+  readonly masters: readonly unknown[]
+  nodeClient(node: unknown): One | Promise<One>
+}
+
+interface Sentinel extends Emitter {
+  sendCommand(isReadonly: boolean, args: string[], options: CommandOptions): Promise<unknown>
+}
+
+/**
+ * A client that is not ready keeps commands and sends them when it is, however late: after whoever called has given up. The
+ * bound makes it drop them instead.
+ */
+const OPTIONS: CommandOptions = { timeout: READY_WAIT_MS, typeMapping: {} }
+/** What the three emit when they can be used again. */
+const READY_EVENTS = ['ready', 'connect', 'node-ready'] as const
+
+/** Whether `client` was made by node-redis 5 or 6. */
+export function isNodeRedis(client: object): client is NodeRedisClient {
+  return 'sendCommand' in client && 'isOpen' in client && !('status' in client)
+}
+
+/** The client in the form that the store calls. */
+export function fromNodeRedis(client: NodeRedisClient): RedisClient {
+  const known: unknown = client
+  if ('nodeClient' in client) return new ClusterClient(known as Cluster)
+  if ('acquire' in client) return new SentinelClient(known as Sentinel)
+  return new OneClient(known as One)
+}
+
+abstract class AnyClient<Client extends Emitter> implements RedisClient {
+  readonly closed = 'the client is not open. Call await client.connect() before it is used.'
+  protected readonly client: Client
+
+  constructor(client: Client) {
+    this.client = client
+  }
+
+  /** Sends a command to the primary that has the key. */
+  protected abstract send(key: string, args: Arguments): Promise<unknown>
+
+  get status(): string {
+    const { isOpen, isReady = isOpen } = this.client
+    return isReady ? 'ready' : isOpen ? 'connecting' : 'end'
+  }
+
+  async hgetall(key: string): Promise<Record<string, string>> {
+    const reply = await this.send(key, ['HGETALL', key])
+    if (!Array.isArray(reply)) return reply as Record<string, string>
+    // The second version of the protocol has no maps.
+    const pairs: Record<string, string> = {}
+    for (let index = 0; index < reply.length; index += 2) pairs[reply[index]] = reply[index + 1]
+    return pairs
+  }
+
+  get(key: string): Promise<string | null> {
+    return this.send(key, ['GET', key]) as Promise<string | null>
+  }
+
+  getrange(key: string, start: number, end: number): Promise<string> {
+    return this.send(key, ['GETRANGE', key, start, end]) as Promise<string>
+  }
+
+  strlen(key: string): Promise<number> {
+    return this.send(key, ['STRLEN', key]) as Promise<number>
+  }
+
+  del(key: string): Promise<number> {
+    return this.send(key, ['DEL', key]) as Promise<number>
+  }
+
+  evalsha(sha: string, keys: number, ...args: Arguments): Promise<unknown> {
+    return this.send(String(args[0]), ['EVALSHA', sha, keys, ...args])
+  }
+
+  eval(script: string, keys: number, ...args: Arguments): Promise<unknown> {
+    return this.send(String(args[0]), ['EVAL', script, keys, ...args])
+  }
+
+  once(_event: 'ready', listener: () => void): void {
+    const told = (): void => {
+      for (const event of READY_EVENTS) this.client.off(event, told)
+      listener()
+    }
+    for (const event of READY_EVENTS) this.client.on(event, told)
+  }
+}
+
+class SentinelClient extends AnyClient<Sentinel> {
+  protected send(_key: string, args: Arguments): Promise<unknown> {
+    return this.client.sendCommand(false, args.map(String), OPTIONS)
+  }
+
+  async scan(...args: ScanArguments): Promise<[string, string[]]> {
+    return (await this.send('', ['SCAN', ...args])) as [string, string[]]
+  }
+}
+
+class ClusterClient extends AnyClient<Cluster> {
+  protected send(key: string, args: Arguments): Promise<unknown> {
+    return this.client.sendCommand(key, false, args.map(String), OPTIONS)
+  }
+
+  nodes(): readonly RedisScanner[] {
+    return this.client.masters.map((node) => ({
+      scan: async (...args) => scan(await this.client.nodeClient(node), args),
+    }))
+  }
+}
+
+class OneClient extends AnyClient<One> {
+  protected send(_key: string, args: Arguments): Promise<unknown> {
+    return this.client.sendCommand(args.map(String), OPTIONS)
+  }
+
+  scan(...args: ScanArguments): Promise<[string, string[]]> {
+    return scan(this.client, args)
+  }
+
+  duplicate(): RedisReplicationClient {
+    return new SecondClient(this.client.duplicate())
+  }
+}
+
+/** The second connection that the option `wait` takes. Commands of one connection are answered in their order. */
+class SecondClient extends OneClient implements RedisReplicationClient {
+  constructor(client: One) {
+    super(client)
+    client.connect().catch(() => {})
+  }
+
+  // As long as it is being opened it is not closed.
+  override get status(): string {
+    return this.client.isReady ? 'ready' : 'connecting'
+  }
+
+  on(event: 'error', listener: (error: Error) => void): void {
+    this.client.on(event, listener)
+  }
+
+  pipeline(): ReturnType<RedisReplicationClient['pipeline']> {
+    const commands: Arguments[] = []
+    return {
+      asking: () => commands.push(['ASKING']),
+      eval: (script, keys, ...args) => commands.push(['EVAL', script, keys, ...args]),
+      wait: (replicas, timeoutMs) => commands.push(['WAIT', replicas, timeoutMs]),
+      exec: async () => {
+        const sent = commands.map((args) => this.client.sendCommand(args.map(String), OPTIONS))
+        const settled = await Promise.allSettled(sent)
+        return settled.map((each) =>
+          each.status === 'fulfilled' ? [null, each.value] : [each.reason as Error, undefined],
+        )
+      },
+    }
+  }
+
+  async quit(): Promise<void> {
+    this.disconnect()
+  }
+
+  disconnect(): void {
+    if (this.client.isOpen) this.client.destroy()
+  }
+}
+
+async function scan(client: One, args: ScanArguments): Promise<[string, string[]]> {
+  return (await client.sendCommand(['SCAN', ...args.map(String)], OPTIONS)) as [string, string[]]
+}
