@@ -108,23 +108,41 @@ export class Users {
     }
     // One that replaces another of the same user makes them no more.
     const evicted = await this.#takePlace(index, record, isLogin && !isSameUser)
-    try {
-      const { isStored, value } = await store()
-      if (!isStored) {
-        await this.forget(userId, [record.id])
-        return { status: 'not stored', value }
-      }
-      const isSettled = await index.settle(userKey(userId), record.id, isSameUser ? [previous.id] : [])
-      await this.#endEvicted(record, userId, evicted)
-      if (!isSameUser && previous?.userId !== undefined) await this.forget(previous.userId, [previous.id])
-      if (isSettled || (await this.#wentOn(record.id))) return { status: 'stored', value }
-      await this.#endPlaced(record, userId, 'limit')
-      return { status: 'evicted' }
-    } catch (error) {
+    const { isStored, value } = await store().catch((error) => {
       // If it is there, nobody will ever hold its token, and it must not count as one of the user's.
       this.#late.track(this.#endPlaced(record, userId, 'destroyed').catch(ignore))
       throw error
+    })
+    if (!isStored) {
+      await this.forget(userId, [record.id])
+      return { status: 'not stored', value }
     }
+    // It is there, and the one before it is over: no fault may keep its token from the client now. What cannot be done is tried
+    // again behind the response; the list knows of it until it is done.
+    const remove = isSameUser ? [previous.id] : []
+    const isSettled = await this.#orLater(true, () => this.#settle(index, record, remove))
+    await this.#orLater(undefined, () => this.#endEvicted(record, userId, evicted))
+    if (!isSameUser && previous?.userId !== undefined) await this.forget(previous.userId, [previous.id])
+    return isSettled ? { status: 'stored', value } : { status: 'evicted' }
+  }
+
+  /** Does it now, or else once more when nobody waits for it; the failure has been told as an event. */
+  async #orLater<T>(meanwhile: T, task: () => Promise<T>): Promise<T> {
+    try {
+      return await task()
+    } catch {
+      this.#late.track(task().catch(ignore))
+      return meanwhile
+    }
+  }
+
+  /** Says that a session is there. One that has been evicted meanwhile is ended, and `false` then. */
+  async #settle(index: UserIndex, record: SessionData, remove: readonly string[]): Promise<boolean> {
+    const userId = record.userId as string | number
+    const isGood = await index.settle(userKey(userId), record.id, remove)
+    if (isGood || (await this.#wentOn(record.id))) return true
+    await this.#endPlaced(record, userId, 'limit')
+    return false
   }
 
   /** Whether a session that is off its list has become another one, which has taken its place there as well. */
@@ -163,7 +181,11 @@ export class Users {
     const max = isLimited ? maxSessionsPerUser : undefined
     let evictsOldest = false
     for (let round = 1; round <= MAX_ROUNDS; round++) {
-      const added = await index.add(userKey(userId), entry, { now, max, evictsOldest })
+      const added = await index.add(userKey(userId), entry, { now, max, evictsOldest }).catch((error) => {
+        // If it is on the list, it must not take the place of the next attempt.
+        this.#late.track(this.forget(userId, [record.id]))
+        throw error
+      })
       if (added.status === 'added') return added.evicted
       // Some of them may be over without the list knowing.
       const { dead } = await this.#sortOut(added.entries)
@@ -181,12 +203,15 @@ export class Users {
   /** Ends what had to go for a login. */
   async #endEvicted(login: SessionData, userId: string | number, entries: readonly UserEntry[]): Promise<void> {
     const ended: string[] = []
-    await this.#endEntries(userId, entries, async (id) => {
-      const { hasEnded } = await this.#endings.end({ id, userId }, { reason: 'limit' })
-      if (hasEnded) ended.push(id)
-      return hasEnded
-    })
-    if (ended.length > 0) this.#events.emit('limit', { ...nameOf(login), userId, outcome: 'ended-oldest', ended })
+    try {
+      await this.#endEntries(userId, entries, async (id) => {
+        const { hasEnded } = await this.#endings.end({ id, userId }, { reason: 'limit' })
+        if (hasEnded) ended.push(id)
+        return hasEnded
+      })
+    } finally {
+      if (ended.length > 0) this.#events.emit('limit', { ...nameOf(login), userId, outcome: 'ended-oldest', ended })
+    }
   }
 
   async #endPlaced(record: SessionData, userId: string | number, reason: 'limit' | 'destroyed'): Promise<void> {

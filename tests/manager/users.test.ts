@@ -98,13 +98,55 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       },
     )
 
-    test('leave nothing that counts behind when the answer to users.settle is lost', async () => {
-      const rig = await Rig.start(ground, { maxSessionsPerUser: 1, onSessionLimit: 'refuse', storeTimeout: '10s' })
-      await rig.ask((session) => session.set('a', 1))
-      rig.store.fail({ kind: 'lost-reply', operations: ['users.settle'], times: 1 })
-      expect((await refusal(rig.ask((session) => session.login('ann')))).code).toBe('STORE_UNAVAILABLE')
-      await until(async () => (await liveOf(rig, 'ann')).length === 0)
-      expect(await rig.whoIs(await rig.login('ann'))).toBe('ann')
+    test.each(['error', 'lost-reply'] as const)(
+      'log in, as one session, when users.settle fails (%s)',
+      async (kind) => {
+        const rig = await Rig.start(ground, { maxSessionsPerUser: 1, onSessionLimit: 'refuse', storeTimeout: '10s' })
+        await rig.ask((session) => session.set('a', 1))
+        rig.store.fail({ kind, operations: ['users.settle'] })
+        await rig.ask((session) => session.login('ann'))
+        expect(await rig.whoIs()).toBe('ann')
+        rig.store.repair()
+        expect(await liveOf(rig, 'ann')).toEqual([idOf(rig.client)])
+        expect(await idsOf(rig, 'ann')).toEqual([idOf(rig.client)])
+        expect((await refusal(rig.login('ann'))).code).toBe('SESSION_LIMIT')
+        await rig.manager.revokeUser('ann')
+        expect(await rig.whoIs()).toBeNull()
+      },
+    )
+
+    test('log in when one over the limit cannot be ended, which is ended by whoever comes next', async () => {
+      const rig = await Rig.start(ground, { maxSessionsPerUser: 1, storeTimeout: '10s' })
+      const oldest = await rig.login('ann')
+      rig.store.fail({ kind: 'error', operations: ['end'] })
+      const later = await rig.login('ann')
+      expect(await rig.whoIs(later)).toBe('ann')
+      rig.store.repair()
+      const last = await rig.login('ann')
+      expect([await rig.whoIs(oldest), await rig.whoIs(later), await rig.whoIs(last)]).toEqual([null, null, 'ann'])
+      expect(await liveOf(rig, 'ann')).toEqual([idOf(last)])
+    })
+
+    test('try again by themselves to end one over the limit', async () => {
+      const rig = await Rig.start(ground, { maxSessionsPerUser: 1, storeTimeout: '10s' })
+      const oldest = await rig.login('ann')
+      rig.store.fail({ kind: 'error', operations: ['end'], times: 1 })
+      const later = await rig.login('ann')
+      await until(async () => (await rig.whoIs(oldest)) === null)
+      expect(await rig.whoIs(later)).toBe('ann')
+      expect(rig.heard('limit')).toMatchObject([{ outcome: 'ended-oldest', ended: [idOf(oldest)] }])
+    })
+
+    test('cost no other session of the user its place when they fail on the way to the list', async () => {
+      const rig = await Rig.start(ground, { maxSessionsPerUser: 3, storeTimeout: '10s' })
+      const [oldest, ...others] = (await rig.logins('ann', 3)) as [Client, ...Client[]]
+      rig.store.fail({ kind: 'lost-reply', operations: ['users.add'], times: 2 })
+      // The first attempt is told that the list is full, the second makes room there.
+      expect((await refusal(rig.login('ann'))).code).toBe('STORE_UNAVAILABLE')
+      expect((await refusal(rig.login('ann'))).code).toBe('STORE_UNAVAILABLE')
+      await rig.login('ann')
+      expect(await rig.whoIs(oldest)).toBeNull()
+      for (const client of others) expect(await rig.whoIs(client)).toBe('ann')
     })
 
     test('log in, as one session, when the answer to regenerate is lost', async () => {
@@ -662,13 +704,13 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       const here = await Rig.start(ground, { maxSessionsPerUser: 1, storeTimeout: '10s' })
       const there = await Rig.start(ground, { maxSessionsPerUser: 1 }, here.clock)
       here.store.fail({ kind: 'delay', operations: ['create'], times: 1 })
-      here.store.fail({ kind: 'error', operations: ['users.settle'], times: 1 })
+      here.store.fail({ kind: 'error', operations: ['users.settle'] })
       const pushedOut = here.ask((session) => session.login('ann'))
       await until(() => here.store.heldCalls === 1)
       const client = await there.login('ann')
       here.store.release()
       // From here on nothing is done about it in its own process.
-      await refusal(pushedOut)
+      await pushedOut
       expect(await there.whoIs(client)).toBe('ann')
       expect(await strays(there.store, here.clock.now())).toEqual([])
       // Whoever comes next sees it and ends it.
@@ -771,7 +813,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       await expectSound(rig)
     })
 
-    test.each(['users.add', 'regenerate', 'users.settle'] as const)(
+    test.each(['users.add', 'regenerate'] as const)(
       'a login that fails at %s logs nobody in with the old cookie',
       async (step) => {
         // What is lost of regenerate is only the answer, and that is found out.
