@@ -21,6 +21,7 @@ const config: Config = {
     '^sojourn/inside$': '<rootDir>/src/session/inside.ts',
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
+    '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',
     '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

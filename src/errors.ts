@@ -12,6 +12,7 @@ export type SessionErrorCode =
   | 'SESSION_READ_ONLY'
   | 'SESSION_LIMIT'
   | 'REAUTHENTICATION_REQUIRED'
+  | 'CSRF_REFUSED'
   | 'UPDATE_CONFLICT'
   | 'HEADERS_SENT'
   | 'INSECURE_CONNECTION'
@@ -38,7 +39,7 @@ export class SessionError extends Error {
   readonly code: SessionErrorCode
   /**
    * 503 when the store is at fault, 409 when the session ended under the request or a user has too many, 401 when the user
-   * must prove who they are, 500 otherwise.
+   * must prove who they are, 403 when the request may be another site's, 500 otherwise.
    */
   readonly status: number
   /** The same as `status`, for NestJS and what else goes by the name of http-errors. */
@@ -98,6 +99,8 @@ function statusOf(code: SessionErrorCode): number {
       return 409
     case 'REAUTHENTICATION_REQUIRED':
       return 401
+    case 'CSRF_REFUSED':
+      return 403
     default:
       return 500
   }

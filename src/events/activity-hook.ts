@@ -49,6 +49,7 @@ export type SessionActivityType =
   | 'session.forgotten'
   | 'session.boundary'
   | 'session.forged-cookie'
+  | 'session.csrf-refused'
   | 'session.request'
 
 /** What `session({ activity })` takes: called with each activity, at once. */
@@ -120,7 +121,7 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   if (source.recorder === undefined) return
   const tell = (
     type: SessionActivityType,
-    about: { id?: string; userId?: string | number | undefined; logicalId?: string | undefined },
+    about: { id?: string | undefined; userId?: string | number | undefined; logicalId?: string | undefined },
     details?: Readonly<Record<string, unknown>>,
   ): void => {
     const { id: sessionId, userId, logicalId } = about
@@ -146,6 +147,7 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   })
   events.on('badCookie', ({ reason }) => tell('session.forged-cookie', {}, { reason }))
   events.on('tokenMismatch', (event) => tell('session.forged-cookie', event, { reason: 'token' }))
+  events.on('csrfRefused', (event) => tell('session.csrf-refused', event, { reason: event.reason }))
   events.on('boundary', ({ id, userId, from, to, cause }) =>
     tell('session.boundary', { id, userId, logicalId: to }, { from, to, cause }),
   )

@@ -85,6 +85,18 @@ export interface SessionEventMap {
    * see `cookie.onConflict`.
    */
   cookieConflict: { ids: readonly string[]; ip: string | undefined }
+  /**
+   * A request was refused by `csrf()`, by what `reason` says; `id` is that of its session, if it has one. `path` is without its
+   * query.
+   */
+  csrfRefused: {
+    id: string | undefined
+    userId: UserId
+    reason: 'fetch-metadata' | 'origin' | 'referer' | 'token-missing' | 'token-wrong'
+    method: string
+    path: string
+    ip: string | undefined
+  }
   /** A record or one field of it could not be read and was set aside. */
   corruptRecord: { id: string; field?: string | undefined; cause: unknown }
   /**

@@ -243,6 +243,10 @@ class Exchange implements SessionHost, ResponseHooks {
     return this.#facts.isSecure
   }
 
+  isHttps(): boolean {
+    return isEncrypted(this.#req, this.#engine.options.trustProxy)
+  }
+
   cookieOutlook(): ReturnType<SessionHost['cookieOutlook']> {
     if (!this.#facts.mayUseCookie) {
       return trustsProxy(this.#req, this.#engine.options.trustProxy) ? 'insecure-by-proxy' : 'insecure'

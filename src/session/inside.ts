@@ -4,7 +4,8 @@
 
 import type { KeyObject } from 'node:crypto'
 import { invalidArgument } from '../errors.js'
-import type { Activity } from '../events/activity-hook.js'
+import type { Activity, ActivityRequest } from '../events/activity-hook.js'
+import type { SessionEvents } from '../events/events.js'
 
 /**
  * Where a session has its inside. The same symbol in every copy of this package, since a program may load both builds: a
@@ -47,6 +48,23 @@ export interface Inside {
    * @throws {SessionError} `INVALID_ARGUMENT`
    */
   keys(purpose: string): readonly KeyObject[]
+
+  /**
+   * Keys for a purpose that are the same in every session, in all processes with the same secrets; else as those of `keys()`.
+   * Bind what you make with them to `session.id` yourself. They are kept, so that asking again costs next to nothing: the
+   * purpose is a text of the feature's own, never made of what a client says.
+   * @throws {SessionError} `INVALID_ARGUMENT`
+   */
+  sharedKeys(purpose: string): readonly KeyObject[]
+
+  /** What is told of sessions: a feature tells its own events here. */
+  readonly events: SessionEvents
+
+  /** What may be told of the request: its method, its path, and the client's address if that is recorded. */
+  request(): ActivityRequest
+
+  /** Whether the client came over HTTPS, by the connection or by a proxy that is trusted. */
+  isHttps(): boolean
 
   /** The logical ID, for logs and answers: the same as `session.logicalId`, but no session is stored for it. */
   showLogicalId(): string

@@ -1,7 +1,8 @@
 // Makes the inside of a session, for features: see inside.ts for what it promises.
 import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
 import { invalidArgument } from '../errors.js'
-import { type Activity, checkActivity, recordActivity } from '../events/activity-hook.js'
+import { type Activity, type ActivityRequest, checkActivity, recordActivity } from '../events/activity-hook.js'
+import type { SessionEvents } from '../events/events.js'
 import { decodeStored } from '../record/codec.js'
 import { hiddenField, isHiddenField } from '../record/hidden-fields.js'
 import { endOf, isPast } from '../record/lifetime.js'
@@ -16,6 +17,9 @@ const MAX_NAME_LENGTH = 100
 const KEY_BYTES = 32
 /** Room for changes of how keys are derived, without two purposes ever having the same key. */
 const KEY_VERSION = 'sojourn keys 1'
+
+/** What `sharedKeys()` has derived, by the list of secrets and the purpose. */
+const sharedKeys = new WeakMap<readonly KeyObject[], Map<string, readonly KeyObject[]>>()
 
 export class Insider implements Inside {
   readonly #state: SessionState
@@ -53,9 +57,36 @@ export class Insider implements Inside {
     const info = JSON.stringify([checked(purpose, 'The purpose of a key'), id])
     // What is made with them holds for this session: the response depends on the cookie.
     this.#state.use()
-    return lifecycle.options.cookie.keys.map((secret) =>
-      createSecretKey(Buffer.from(hkdfSync('sha256', secret, KEY_VERSION, info, KEY_BYTES))),
-    )
+    return lifecycle.options.cookie.keys.map((secret) => derivedKey(secret, info))
+  }
+
+  sharedKeys(purpose: string): readonly KeyObject[] {
+    this.#state.use()
+    const secrets = this.#state.lifecycle.options.cookie.keys
+    let kept = sharedKeys.get(secrets)
+    if (kept === undefined) {
+      kept = new Map()
+      sharedKeys.set(secrets, kept)
+    }
+    let found = kept.get(purpose)
+    if (found === undefined) {
+      const info = JSON.stringify([checked(purpose, 'The purpose of a key')])
+      found = secrets.map((secret) => derivedKey(secret, info))
+      kept.set(purpose, found)
+    }
+    return found
+  }
+
+  get events(): SessionEvents {
+    return this.#state.lifecycle.events
+  }
+
+  request(): ActivityRequest {
+    return this.#state.host.activityRequest()
+  }
+
+  isHttps(): boolean {
+    return this.#state.host.isHttps()
   }
 
   showLogicalId(): string {
@@ -109,6 +140,10 @@ class FieldDrawer<T> implements Drawer<T> {
     this.#state.use()
     return updateField(this.#state, this.#field, modify as (value: unknown) => unknown) as Promise<U>
   }
+}
+
+function derivedKey(secret: KeyObject, info: string): KeyObject {
+  return createSecretKey(Buffer.from(hkdfSync('sha256', secret, KEY_VERSION, info, KEY_BYTES)))
 }
 
 function checked(name: unknown, what: string): string {

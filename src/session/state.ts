@@ -21,6 +21,8 @@ export interface SessionHost {
   cookieOutlook(): 'open' | 'headers-sent' | 'insecure' | 'insecure-by-proxy' | 'no-response'
   /** Whether a cookie of this response is Secure. */
   readonly isSecure: boolean
+  /** Whether the client came over HTTPS. */
+  isHttps(): boolean
   /** Whether the response is over and the commit with it. */
   isResponded(): boolean
   /** The ID of a session that begins, when that comes from outside; else `undefined`. */

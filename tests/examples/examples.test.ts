@@ -22,6 +22,7 @@ let redis: Awaited<ReturnType<typeof sharedRedis>>
 let shopInMemory: Program
 let shopOnRedis: Program
 let shopWithoutRedis: Program
+let bank: Program
 let clusterOfWorkers: Program
 let customStore: Program
 let passportLogin: Program
@@ -39,6 +40,7 @@ beforeAll(async () => {
     shopInMemory,
     shopOnRedis,
     shopWithoutRedis,
+    bank,
     clusterOfWorkers,
     customStore,
     passportLogin,
@@ -52,6 +54,7 @@ beforeAll(async () => {
     start('app'),
     start('app', { REDIS_URL: redis.url, SESSION_SECRET: SECRET }),
     start('app', { REDIS_URL: `redis://127.0.0.1:${closedPort}` }),
+    start('bank'),
     start('cluster', { REDIS_URL: redis.url }),
     start('custom-store', { SESSION_DIR: sessionFiles, SESSION_SECRET: SECRET }),
     start('passport-login'),
@@ -93,6 +96,29 @@ test('every example is here', () => {
   for (const { name } of names) {
     expect([...tested].some((command) => command.includes(`examples/${name}/server.ts`))).toBe(true)
   }
+})
+
+describe('bank', () => {
+  test('pays by its own form, and not by that of another site or without a token', async () => {
+    const browser = new Browser(bank.url)
+    const tokenOf = async (): Promise<string> =>
+      /name="_csrf" value="([\w-]+)"/.exec((await browser.get('/')).body)?.[1] as string
+    const coins = async (): Promise<string> => /<b>(\d+)<\/b>/.exec((await browser.get('/')).body)?.[1] as string
+    const before = await tokenOf()
+    const login = { name: 'alice', password: 'correct horse', _csrf: before }
+    expect((await browser.submit('/login', { ...login, password: 'wrong' })).status).toBe(401)
+    expect((await browser.submit('/login', login)).status).toBe(303)
+    expect(await coins()).toBe('100')
+    expect((await browser.submit('/transfer', { _csrf: await tokenOf() })).status).toBe(303)
+    expect(await coins()).toBe('90')
+    const forged = await browser.request('POST', '/transfer', { headers: { 'sec-fetch-site': 'cross-site' } })
+    expect([forged.status, forged.body]).toEqual([403, expect.stringContaining('Sec-Fetch-Site')])
+    expect((await browser.submit('/transfer', {})).status).toBe(403)
+    expect((await browser.submit('/transfer', { _csrf: before })).status).toBe(403)
+    expect(await coins()).toBe('90')
+    expect((await browser.submit('/logout', { _csrf: await tokenOf() })).status).toBe(303)
+    expect((await browser.get('/')).body).toContain('Log in')
+  })
 })
 
 describe.each([

@@ -329,6 +329,7 @@ describe('what is exported', () => {
     'session/inside.ts',
     'features/passport.ts',
     'features/flash.ts',
+    'features/csrf/index.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))

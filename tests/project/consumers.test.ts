@@ -23,6 +23,7 @@ import sessionByDefault, { session, type Session, SessionData, SessionStore } fr
 import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
 import { flash, takeFlash } from 'sojourn/flash'
 import { perRequest } from 'sojourn/cache'
+import { csrf, csrfField, csrfToken } from 'sojourn/csrf'
 import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { passportUsers } from 'sojourn/passport'
@@ -41,12 +42,14 @@ class Custom extends SessionStore {
 
 const middleware = session({ secret: 'x', store: new RedisSessionStore({ url: 'redis://x' }) })
 export const same: typeof session = sessionByDefault
-express().use(middleware).get('/', (req, res) => {
+express().use(middleware, csrf({ trustedOrigins: ['https://a.example'] })).get('/', (req, res) => {
   const current: Session = req.session
   req.session.cart?.push(current.id)
   inside(current).drawer<number>('x').set(1)
   flash(current, 'x', 1)
   void takeFlash(current, 'x')
+  const tokens: string[] = [req.csrfToken(), csrfToken(req), csrfField(req)]
+  void tokens
   passportUsers({ serializeUser: () => {} }, { userId: (user: { id: number }) => user.id })
   res.end()
 })

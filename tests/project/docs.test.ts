@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import * as core from 'sojourn'
 import * as activity from 'sojourn/activity'
 import * as cache from 'sojourn/cache'
+import * as csrf from 'sojourn/csrf'
 import * as metrics from 'sojourn/metrics'
 import * as redis from 'sojourn/redis'
 import * as testing from 'sojourn/testing'
@@ -182,6 +183,7 @@ describe('the reference', () => {
 
   test.each([
     ['docs/operations/memory.md', 'MemorySessionStoreOptions'],
+    ['docs/guides/csrf.md', 'CsrfOptions'],
     ['docs/operations/redis.md', 'RedisSessionStoreOptions'],
     ['docs/operations/metrics.md', 'MetricsOptions'],
     ['docs/operations/metrics.md', 'PrometheusMetricsOptions'],
@@ -197,6 +199,7 @@ describe('the reference', () => {
     ['sojourn/redis', redis],
     ['sojourn/activity', activity],
     ['sojourn/cache', cache],
+    ['sojourn/csrf', csrf],
     ['sojourn/metrics', metrics],
     ['sojourn/testing', testing],
   ])('has a word on each function and class of %s', (_name, module) => {

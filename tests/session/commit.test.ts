@@ -66,6 +66,7 @@ class Bench {
       newId: () => undefined,
       isPassive: false,
       isSecure: false,
+      isHttps: () => false,
       activityRequest: () => ({ method: 'GET', path: '/', ip: undefined }),
       clientContext: () => undefined,
       initialFields: () => new Map(),

@@ -284,6 +284,17 @@ describe('the rest of the inside', () => {
     expect(before).not.toContain(signing)
   })
 
+  test('sharedKeys() are the same in every session, one for each secret, and differ by purpose', async () => {
+    const rig = await Rig.start(ground, { secret: [SECRET, OTHER_SECRET] })
+    const read = (purpose: string): Promise<string[]> =>
+      rig.ask((s) => inside(s).sharedKeys(purpose).map(exported), rig.stranger())
+    const keys = await read('acme.form')
+    expect(keys).toHaveLength(2)
+    expect(new Set([...keys, ...(await read('acme.other'))]).size).toBe(4)
+    expect(await read('acme.form')).toEqual(keys)
+    expect(await rig.ask((s) => inside(s).keys('acme.form').map(exported)[0])).not.toBe(keys[0])
+  })
+
   test('keys() sign and verify, and do not show what they are', async () => {
     const rig = await Rig.start(ground)
     const [key] = await rig.ask((s) => inside(s).keys('acme.a'))

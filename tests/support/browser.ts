@@ -25,8 +25,9 @@ const ARGS = [
   '--disable-sync',
 ]
 
-export async function startBrowser(): Promise<Browser> {
+/** @param args for Chromium, besides the usual ones */
+export async function startBrowser(args: readonly string[] = []): Promise<Browser> {
   const executablePath = process.env['CHROMIUM_PATH']
   if (!executablePath) throw new Error('CHROMIUM_PATH names no browser: run the tests with npm test.')
-  return chromium.launch({ executablePath, args: ARGS, timeout: 90_000 })
+  return chromium.launch({ executablePath, args: [...ARGS, ...args], timeout: 90_000 })
 }

@@ -21,6 +21,7 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   unknownSession: true,
   tokenMismatch: true,
   cookieConflict: true,
+  csrfRefused: true,
   corruptRecord: true,
   corruptKey: true,
   clockSkew: true,

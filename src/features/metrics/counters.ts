@@ -35,6 +35,7 @@ export type CounterName =
   | 'conflicts'
   | 'lateWrites'
   | 'rejectedCookies'
+  | 'refusedRequests'
   | 'storeErrors'
 
 /** The table. */
@@ -89,6 +90,18 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
       },
     ],
   },
+  refusedRequests: {
+    name: 'session.refused_requests',
+    unit: '{request}',
+    help: 'Requests that csrf() refused.',
+    labels: [
+      {
+        label: 'reason',
+        attribute: 'sojourn.csrf.refusal_reason',
+        values: ['fetch-metadata', 'origin', 'referer', 'token-missing', 'token-wrong'],
+      },
+    ],
+  },
   storeErrors: {
     name: 'store.errors',
     unit: '{error}',
@@ -134,6 +147,7 @@ export function listen(manager: SessionManager, { count, storeCall }: Instrument
     events.on('unknownSession', () => count('rejectedCookies', 'unknown-session')),
     events.on('tokenMismatch', () => count('rejectedCookies', 'token-mismatch')),
     events.on('usedAfterEnd', () => count('rejectedCookies', 'used-after-end')),
+    events.on('csrfRefused', ({ reason }) => count('refusedRequests', reason)),
     // Not `storeError`: nobody would be warned of store errors any more, because of somebody who only counts them.
     events.on('storeCall', ({ operation, durationMs, error }) => {
       storeCall(operation, durationMs / 1000, error)

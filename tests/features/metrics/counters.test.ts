@@ -195,6 +195,21 @@ const ROWS: readonly Row[] = [
     },
   },
   {
+    what: 'a request that csrf() refused',
+    prometheus: 'sojourn_session_refused_requests_total{reason="fetch-metadata"}',
+    otel: 'sojourn.session.refused_requests{sojourn.csrf.refusal_reason="fetch-metadata"}',
+    async act({ middleware }) {
+      middleware.events.emit('csrfRefused', {
+        id: undefined,
+        userId: undefined,
+        reason: 'fetch-metadata',
+        method: 'POST',
+        path: '/',
+        ip: undefined,
+      })
+    },
+  },
+  {
     what: 'the time of a store call',
     prometheus: 'sojourn_store_call_duration_seconds_count{operation="get"}',
     otel: 'sojourn.store.call.duration{sojourn.store.operation="get"} count',
