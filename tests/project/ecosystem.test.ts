@@ -30,6 +30,12 @@ interface CsrfSync {
   readonly csrfSynchronisedProtection: RequestHandler
   readonly generateToken: (req: express.Request) => string
 }
+interface CsrfCsrf {
+  readonly doubleCsrfProtection: RequestHandler
+  generateCsrfToken(req: express.Request, res: express.Response): string
+}
+const { doubleCsrf } = createRequire(import.meta.url)('csrf-csrf') as { doubleCsrf(options: object): CsrfCsrf }
+const cookieParser = createRequire(import.meta.url)('cookie-parser') as () => RequestHandler
 const { csrfSync } = createRequire(import.meta.url)('csrf-sync') as { csrfSync(options?: object): CsrfSync }
 
 const closers: (() => Promise<void>)[] = []
@@ -333,6 +339,32 @@ test('csrf-sync: a token belongs to its session and dies with it', async () => {
   expect((await client.post('/act', {}, { 'x-csrf-token': token })).status).toBe(403)
   const next = (await client.get('/token')).body
   expect((await client.post('/act', {}, { 'x-csrf-token': next })).status).toBe(200)
+})
+
+test('csrf-csrf: a token that is bound to the session ID dies with it', async () => {
+  const { doubleCsrfProtection, generateCsrfToken } = doubleCsrf({
+    getSecret: () => SECRET,
+    getSessionIdentifier: (req: express.Request) => req.session.id,
+    cookieName: 'csrf',
+    cookieOptions: { secure: false },
+  })
+  const { client } = await serve((app, middleware) => {
+    app.use(middleware, cookieParser())
+    app.get('/token', (req, res) => {
+      req.session.set('seen', true)
+      res.send(generateCsrfToken(req, res))
+    })
+    app.post('/login', doubleCsrfProtection, async (req, res) => {
+      await req.session.login('ann')
+      res.send('done')
+    })
+    app.post('/act', doubleCsrfProtection, (_req, res) => void res.send('done'))
+  })
+  const token = (await client.get('/token')).body
+  expect((await client.post('/act')).status).toBe(403)
+  expect((await client.post('/act', {}, { 'x-csrf-token': token })).status).toBe(200)
+  expect((await client.post('/login', {}, { 'x-csrf-token': token })).status).toBe(200)
+  expect((await client.post('/act', {}, { 'x-csrf-token': token })).status).toBe(403)
 })
 
 describe('Passport with passport-local', () => {
