@@ -46,7 +46,7 @@ async function startSite(): Promise<typeof site> {
   sessions.events.on('csrfRefused', (event) => void refused.push(event))
   const app = express()
   app.get('/evil/*rest', (req, res) => {
-    const target = String(req.query['target'])
+    const target = req.query['target'] as string
     const kind = req.path.slice('/evil/'.length)
     if (kind === 'link') res.send(`<a id="go" href="${target}/account">x</a>`)
     else if (kind === 'prefetch')
