@@ -121,6 +121,8 @@ export interface RedisSessionStoreOptions {
 const SILENCE_MS = 5_000
 /** The longest that `wait` may wait: a connection is silent meanwhile. */
 const LONGEST_WAIT_MS = 4_000
+/** How often a server that loads its data is asked whether it is done. */
+const LOADING_RETRY_MS = 250
 /** How often a connection to a server that refuses writes is replaced. */
 const RECONNECT_EVERY_MS = 1_000
 /** What a string in JavaScript may be at most: as good as no bound. */
@@ -443,6 +445,8 @@ async function openClient(url: string): Promise<RedisReplicationClient> {
     disconnectTimeout: 100,
     socketTimeout: SILENCE_MS,
     retryStrategy: (attempt: number) => Math.min(50 * attempt, 1_000),
+    // While Redis loads its data it is asked again so often: its own guess how long it takes may be seconds too long.
+    maxLoadingRetryTime: LOADING_RETRY_MS,
     // After a failover the old primary refuses writes: look for the new one, but let reads through in between.
     reconnectOnError(error: Error) {
       if (!error.message.startsWith('READONLY') || Date.now() - reconnectedAt < RECONNECT_EVERY_MS) return false
