@@ -15,6 +15,7 @@ const config: Config = {
   moduleNameMapper: {
     '^sojourn$': '<rootDir>/src/index.ts',
     '^sojourn/redis$': '<rootDir>/src/stores/redis.ts',
+    '^sojourn/sql$': '<rootDir>/src/stores/sql.ts',
     '^sojourn/activity$': '<rootDir>/src/features/activity/index.ts',
     '^sojourn/cache$': '<rootDir>/src/features/cache/index.ts',
     '^sojourn/metrics$': '<rootDir>/src/features/metrics/index.ts',

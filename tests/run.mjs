@@ -1,7 +1,7 @@
-// The tests: `npm test [-- arguments of Jest]` makes sure that there is a redis-server and, for tests in a browser, Chromium,
-// then runs Jest. `npm run test:quick` runs the files that need neither, nor another program.
+// The tests: `npm test [-- arguments of Jest]` makes sure that there are a redis-server, a PostgreSQL and, for tests in a
+// browser, Chromium, then runs Jest. `npm run test:quick` runs the files that need neither, nor another program.
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { delimiter, dirname, join, relative, resolve } from 'node:path'
 
@@ -43,7 +43,7 @@ function runAll() {
   prepare()
   const isWhole = given.every((argument) => argument.startsWith('-'))
   const time = isWhole ? ` That takes ${USUAL.whole} on two cores; npm run test:quick takes ${USUAL.quick}.` : ''
-  const programs = slow.length === 0 ? '' : ', with servers of Redis and a browser where they need them'
+  const programs = slow.length === 0 ? '' : ', with servers of their own and a browser where they need them'
   console.log(`Node ${process.versions.node}: ${count(files)}${programs}.${time}`)
   run([])
 }
@@ -90,11 +90,20 @@ function prepare() {
   const missing = []
   // Also with a REDIS_URL: some tests freeze, kill and fill servers, and start their own for that.
   if (needs('redis') && !works('redis-server')) missing.push('redis-server')
+  // Also with a POSTGRES_URL, for the same reason.
+  if (needs('postgres') && !hasPostgres()) missing.push('postgresql')
   if (needs('browser') && !browser()) {
     if (process.env.CHROMIUM_PATH) stop(`CHROMIUM_PATH is ${process.env.CHROMIUM_PATH}, which does not start.`)
     missing.push('chromium')
   }
   if (missing.length > 0) install(missing)
+}
+
+/** Packages put the programs where the path does not lead. */
+function hasPostgres() {
+  const packaged = '/usr/lib/postgresql'
+  const versions = existsSync(packaged) ? readdirSync(packaged) : []
+  return versions.some((version) => existsSync(join(packaged, version, 'bin/initdb'))) || works('initdb')
 }
 
 /** The path of a browser: that of CHROMIUM_PATH, or the first that PATH has. */
@@ -143,6 +152,11 @@ function install(packages) {
   if (packages.includes('redis-server') && !works('redis-server')) {
     stop(
       'The tests need redis-server and redis-cli: install them with your package manager (Debian: apt-get install redis-server).',
+    )
+  }
+  if (packages.includes('postgresql') && !hasPostgres()) {
+    stop(
+      'Some tests need PostgreSQL 14 or later (initdb, postgres): install it with your package manager (Debian: apt-get install postgresql).',
     )
   }
   if (packages.includes('chromium') && !browser()) {

@@ -323,6 +323,7 @@ describe('what is exported', () => {
   const PUBLIC = [
     'index.ts',
     'stores/redis.ts',
+    'stores/sql.ts',
     'features/activity/index.ts',
     'features/cache/index.ts',
     'features/metrics/index.ts',

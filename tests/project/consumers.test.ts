@@ -28,6 +28,7 @@ import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { passportUsers } from 'sojourn/passport'
 import { RedisSessionStore } from 'sojourn/redis'
+import { SqlSessionStore, sqlStore } from 'sojourn/sql'
 import { checkStore } from 'sojourn/testing'
 
 declare module 'sojourn' {
@@ -62,6 +63,7 @@ export const ofSocket = (socket: { request: http.IncomingMessage }): Session => 
 export const loaded: Promise<number> = perRequest(async (id: string) => id.length)('a')
 export const log = new ActivityLog({ sinks: [memorySink()] })
 export const report = checkStore({ createStore: () => new Custom() })
+export const sql = [sqlStore('sqlite:a.db'), new SqlSessionStore({ database: {} })]
 export const others = [isArchive, prometheusMetrics, otelMetrics]
 `
 

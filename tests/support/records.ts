@@ -1,6 +1,22 @@
 // What a store keeps of a session and what it was asked, as tests look at it.
-import type { SessionEnd, SessionStore } from 'sojourn'
+import { randomUUID } from 'node:crypto'
+import { SessionData, type SessionDataInit, type SessionEnd, type SessionStore } from 'sojourn'
 import type { FaultyStore, StoreOperation } from 'sojourn/testing'
+
+/** A live record of one hour, as a store is given it. */
+export function recordOf(parts: Partial<SessionDataInit> = {}): SessionData {
+  const now = Date.now()
+  const times = { createdAt: now, updatedAt: now, lastAccessedAt: now, expiresAt: now + 3_600_000 }
+  return new SessionData({
+    id: randomUUID(),
+    tokenHash: 'x'.repeat(43),
+    generation: 1,
+    ...times,
+    absoluteExpiresAt: now + 12 * 3_600_000,
+    fields: [],
+    ...parts,
+  })
+}
 
 /** The decoded fields of a session that has not been ended; `null` when there is none. */
 export async function fieldsOf(store: SessionStore, id: string | undefined): Promise<Record<string, unknown> | null> {

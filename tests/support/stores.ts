@@ -1,6 +1,13 @@
 // The stores that a promise is tested on, for describe.each(STORES).
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
 import { MemorySessionStore, type SessionStore } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
+import { SqlSessionStore, sqlStore } from 'sojourn/sql'
+import { sharedPostgres } from './postgres.js'
 import { sharedRedis } from './redis.js'
 
 /** Starts what a store needs and makes stores on it. */
@@ -39,6 +46,47 @@ export function redisKit(): StoreKit {
     async stop() {
       await Promise.all(made.map((store) => store.close()))
       await redis.stop()
+    },
+  }
+}
+
+/** A file of SQLite, through whichever client there is: each store has a connection of its own. */
+export function sqliteKit(): StoreKit {
+  let directory: string
+  const made: SessionStore[] = []
+  return {
+    async start() {
+      directory = mkdtempSync(join(tmpdir(), 'sojourn-sqlite-'))
+    },
+    create() {
+      const store = sqlStore(`sqlite:${join(directory, 'sessions.db')}`, { cleanupInterval: 0, durability: 'relaxed' })
+      made.push(store)
+      return store
+    },
+    async stop() {
+      await Promise.all(made.map((store) => store.close()))
+      rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+/** One database of PostgreSQL. */
+export function postgresKit(): StoreKit {
+  let postgres: Awaited<ReturnType<typeof sharedPostgres>>
+  const pools: pg.Pool[] = []
+  return {
+    async start() {
+      postgres = await sharedPostgres()
+      // A pool for each of two processes: more of them would only take connections.
+      for (let i = 0; i < 2; i++) pools.push(new pg.Pool({ connectionString: postgres.url }))
+    },
+    create() {
+      const pool = pools.reverse()[0] as pg.Pool
+      return new SqlSessionStore({ database: pool, prefix: `test_${process.pid}_`, cleanupInterval: 0 })
+    },
+    async stop() {
+      await Promise.all(pools.map((pool) => pool.end()))
+      await postgres.stop()
     },
   }
 }

@@ -37,7 +37,7 @@ import {
 } from 'sojourn/activity'
 import { sinkChecks } from 'sojourn/testing'
 import { collectGarbage } from '../../../support/garbage.js'
-import { type PostgresServer, sharedPostgres } from '../../../support/postgres.js'
+import { sharedPostgres } from '../../../support/postgres.js'
 
 /** Tables of the application's, of which the sink knows nothing. */
 interface AppTables {
@@ -51,7 +51,7 @@ interface OpenOptions {
 
 const DIRECTORY = mkdtempSync(join(tmpdir(), 'sojourn-sql-'))
 const RUN = randomBytes(4).toString('hex')
-let postgres: PostgresServer
+let postgres: Awaited<ReturnType<typeof sharedPostgres>>
 const opened: Db[] = []
 let count = 0
 
@@ -110,7 +110,6 @@ function openSqlite(path: string, options?: OpenOptions): Db {
 function openPostgres(options: OpenOptions = {}): Db {
   const pool = new pg.Pool({
     connectionString: postgres.url,
-    max: postgres.connections,
     ...(options.types && { types: options.types }),
   })
   return opens(new PostgresDialect({ pool }), options)
@@ -834,8 +833,7 @@ describe('at once', () => {
 
   test('ten connections make one table in PostgreSQL', async () => {
     const table = newTable()
-    const dbs = Array.from({ length: postgres.connections === 1 ? 1 : 10 }, () => openPostgres())
-    const ten = Array.from({ length: 10 }, (_, n) => dbs[n % dbs.length] as Db)
+    const ten = Array.from({ length: 10 }, () => openPostgres())
     await Promise.all(ten.map((db) => migrateActivities(db, { table })))
     await Promise.all(ten.map(async (db) => sqlSink({ db, table }).write([activity()])))
     expect(await sqlSink({ db: ten[0] as Db, table }).countByType({})).toEqual({ 'order.placed': 10 })

@@ -1,0 +1,68 @@
+// What the SQL store asks of a database: one statement, or several as one transaction. An adapter for each client stands in
+// drivers/.
+
+/** The databases that are spoken to: `mysql` is MySQL and MariaDB. */
+export type SqlDialect = 'sqlite' | 'postgres' | 'mysql'
+
+/** What a parameter may be: each client binds these alike. */
+export type SqlValue = string | number | null
+
+/** A row, its columns by name. */
+export type SqlRow = Readonly<Record<string, unknown>>
+
+/** One statement and its parameters. */
+export interface SqlQuery {
+  readonly sql: string
+  readonly values: readonly SqlValue[]
+}
+
+/** What a statement did. */
+export interface SqlResult {
+  readonly rows: readonly SqlRow[]
+  /** How many rows it wrote or removed. */
+  readonly count: number
+}
+
+/**
+ * What is done in one transaction: it yields statements and is given their results. It may be run again from the beginning,
+ * so nothing else must happen in it.
+ */
+export type SqlSteps<T> = Generator<SqlQuery, T, SqlResult>
+
+/** A database, as the store uses it. Write one for a client that is not known: `new SqlSessionStore({ database: driver })`. */
+export interface SqlDriver {
+  readonly dialect: SqlDialect
+  /** Runs one statement, which is a transaction of its own. Parameters stand as `?`, in PostgreSQL as `$1`, `$2` … */
+  query(sql: string, values: readonly SqlValue[]): Promise<SqlResult>
+  /** Runs statements as one transaction, which can write from its beginning. When anything throws, nothing of it stays. */
+  transaction<T>(steps: () => SqlSteps<T>): Promise<T>
+  /** Closes the connections. Called only for a database that the store opened itself. */
+  close?(): Promise<void>
+}
+
+/** Carries out steps, one statement after the other. */
+export async function runSteps<T>(steps: SqlSteps<T>, run: (query: SqlQuery) => Promise<SqlResult>): Promise<T> {
+  let step = steps.next()
+  while (!step.done) step = steps.next(await run(step.value))
+  return step.value
+}
+
+/** The same at once. */
+export function runStepsNow<T>(steps: SqlSteps<T>, run: (query: SqlQuery) => SqlResult): T {
+  let step = steps.next()
+  while (!step.done) step = steps.next(run(step.value))
+  return step.value
+}
+
+/** Lets tasks wait for each other: for clients that are one connection. */
+export class Turn {
+  #last: Promise<unknown> = Promise.resolve()
+
+  take<T>(task: () => Promise<T>): Promise<T> {
+    const run = this.#last.then(task)
+    this.#last = run.then(ignore, ignore)
+    return run
+  }
+}
+
+export function ignore(): void {}

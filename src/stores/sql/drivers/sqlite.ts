@@ -1,0 +1,139 @@
+// SQLite through a connection in this process: better-sqlite3, libsql, node:sqlite, bun:sqlite. Each call is done at once. A
+// lock that another process holds is waited for in turns of the event loop, never inside of the client, which would hold it.
+import { setTimeout as sleep } from 'node:timers/promises'
+import {
+  runStepsNow,
+  type SqlDriver,
+  type SqlQuery,
+  type SqlResult,
+  type SqlRow,
+  type SqlSteps,
+  type SqlValue,
+} from '../driver.js'
+import { isBusy } from '../faults.js'
+
+/** The members that are called. */
+export interface SqliteDatabase {
+  prepare(sql: string): SqliteStatement
+  exec(sql: string): unknown
+  close(): unknown
+}
+
+interface SqliteStatement {
+  all(...values: never[]): unknown
+  run(...values: never[]): unknown
+}
+
+/** How long a lock of others is waited for. */
+const PATIENCE_MS = 5_000
+/** The longest pause between two attempts. */
+const LONGEST_PAUSE_MS = 16
+
+/** What opens a file, and how its writes are kept. */
+export interface SqliteSettings {
+  /** Whether a commit is on the disk before it is acknowledged. Default: as the connection is. */
+  readonly durability?: 'full' | 'relaxed' | undefined
+}
+
+export function isSqlite(database: object): database is SqliteDatabase {
+  const { prepare, exec, close } = database as Partial<SqliteDatabase>
+  return [prepare, exec, close].every((member) => typeof member === 'function')
+}
+
+export function sqliteDriver(database: SqliteDatabase, { durability }: SqliteSettings = {}): SqlDriver {
+  const statements = new Map<string, SqliteStatement>()
+  // The client must not wait by itself. Of the settings below it says what they are now, which nobody needs.
+  for (const pragma of ['busy_timeout = 0', ...(durability ? [SYNCHRONOUS[durability]] : [])]) {
+    database.prepare(`pragma ${pragma}`).all()
+  }
+
+  const run = ({ sql, values }: SqlQuery): SqlResult => {
+    let statement = statements.get(sql)
+    if (statement === undefined) {
+      statement = database.prepare(sql)
+      statements.set(sql, statement)
+    }
+    try {
+      if (READS.test(sql)) {
+        const rows = statement.all(...(values as never[])) as SqlRow[]
+        return { rows, count: rows.length }
+      }
+      const { changes } = statement.run(...(values as never[])) as { changes: number | bigint }
+      return { rows: NO_ROWS, count: Number(changes) }
+    } catch (error) {
+      // libsql does not reset a statement that has failed.
+      statements.delete(sql)
+      throw error
+    }
+  }
+  const now = <T>(steps: () => SqlSteps<T>): T => {
+    database.exec('begin immediate')
+    try {
+      const result = runStepsNow(steps(), run)
+      database.exec('commit')
+      return result
+    } catch (error) {
+      rollback(database)
+      throw error
+    }
+  }
+  // In libsql a statement that met a lock keeps its transaction open. Nothing but "begin" meets one this way.
+  const begins = isLibsql(database)
+  return {
+    dialect: 'sqlite',
+    query(sql: string, values: readonly SqlValue[]) {
+      const query = { sql, values }
+      if (!begins || sql.startsWith('select')) return patiently(() => run(query))
+      return patiently(() =>
+        now(function* (): SqlSteps<SqlResult> {
+          return yield query
+        }),
+      )
+    },
+    transaction: (steps) => patiently(() => now(steps)),
+    async close() {
+      statements.clear()
+      database.close()
+    },
+  }
+}
+
+const SYNCHRONOUS = { full: 'synchronous = full', relaxed: 'synchronous = normal' }
+const READS = /^select|\breturning\b/
+const NO_ROWS: readonly SqlRow[] = []
+
+/** Does it now, and later again as long as others hold the lock. */
+function patiently<T>(task: () => T): Promise<T> {
+  try {
+    return Promise.resolve(task())
+  } catch (error) {
+    return isBusy(error) ? later(task, error) : Promise.reject(error)
+  }
+}
+
+async function later<T>(task: () => T, first: unknown): Promise<T> {
+  const end = performance.now() + PATIENCE_MS
+  let failure = first
+  for (let pause = 1; performance.now() < end; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
+    await sleep(pause * (0.5 + Math.random()))
+    try {
+      return task()
+    } catch (error) {
+      if (!isBusy(error)) throw error
+      failure = error
+    }
+  }
+  throw failure
+}
+
+function rollback(database: SqliteDatabase): void {
+  try {
+    database.exec('rollback')
+  } catch {
+    // SQLite may have done so itself. The error that led here is the one to tell.
+  }
+}
+
+function isLibsql(database: object): boolean {
+  return typeof (database as { syncUntil?: unknown }).syncUntil === 'function'
+}

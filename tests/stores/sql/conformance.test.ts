@@ -1,0 +1,14 @@
+// The published conformance suite against the SQL store, on each database.
+import { afterAll, beforeAll, describe, test } from '@jest/globals'
+import { conformanceChecks } from 'sojourn/testing'
+import { postgresKit, sqliteKit } from '../../support/stores.js'
+
+describe.each([
+  ['SQLite', sqliteKit],
+  ['PostgreSQL', postgresKit],
+])('SqlSessionStore on %s', (_name, kitOf) => {
+  const kit = kitOf()
+  beforeAll(kit.start)
+  afterAll(kit.stop)
+  for (const { name, run } of conformanceChecks({ createStore: kit.create, createPeer: kit.create })) test(name, run)
+})
