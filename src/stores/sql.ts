@@ -21,7 +21,7 @@ import {
 import type { SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
-import { SessionStore, secondsLeft } from '../record/store.js'
+import { requireInTime, SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { warnOfFailure } from '../warn.js'
 import { driverOf, locationOf, openDatabase, type SqlDatabase, type SqlUse } from './sql/database.js'
@@ -196,13 +196,22 @@ export class SqlSessionStore extends SessionStore {
     return rows.length > 0
   }
 
-  override async create(id: string, data: SessionData, ttlSeconds: number): Promise<boolean> {
+  override async create(id: string, data: SessionData, ttlSeconds: number, notAfter?: number): Promise<boolean> {
     const { record, columns, large } = encodeRow(data)
-    const { query, statements } = this.#calls ?? (await this.#ready())
+    const { query, transaction, statements, dialect } = this.#calls ?? (await this.#ready())
+    requireInTime('create', notAfter)
     const values = [id, ...columns, ttlSeconds * 1000, large]
-    const isCreated = await query(statements.create, values).then(({ count }) => count === 1, falseIfDuplicate)
-    if (isCreated) this.#keepRecent(record)
-    return isCreated
+    const { count } = await (dialect === 'sqlite' && notAfter !== undefined
+      ? transaction(function* (): SqlSteps<SqlResult> {
+          // It may have waited for a lock of others.
+          requireInTime('create', notAfter)
+          return yield { sql: statements.create, values }
+        })
+      : query(statements.create, values)
+    ).catch(noneIfDuplicate)
+    if (count !== 1) return false
+    this.#keepRecent(record)
+    return true
   }
 
   override async touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
@@ -246,6 +255,7 @@ export class SqlSessionStore extends SessionStore {
       const begun = [result.record.id, ...next.columns, ttlSeconds * 1000, next.large]
       // Of many at once one finds the version. What it does is done whole, or undone when the new ID is taken.
       const outcome = await transaction(function* (): SqlSteps<'done' | 'changed'> {
+        requireInTime('regenerate', regeneration.notAfter)
         const old = yield { sql: statements.swapAll, values: ended }
         if (old.count !== 1) return 'changed'
         const created = yield { sql: statements.create, values: begun }
