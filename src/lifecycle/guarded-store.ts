@@ -48,6 +48,10 @@ export class GuardedStore {
       return 'corrupt'
     }
     if (record === null || record === undefined) return null
+    // By shape, not by class: the store may come from the package's other build.
+    if (typeof record !== 'object' || typeof record.expiryReason !== 'function') {
+      throw this.#storeError('get', id, unknownAnswer('get'))
+    }
     const problem = problemOf(record, id, this.#loadable)
     if (problem === null) return record
     this.#events.emit('corruptRecord', { id, cause: new SessionError('CORRUPT_RECORD', problem) })
@@ -56,15 +60,15 @@ export class GuardedStore {
 
   create(record: SessionData, ttlSeconds: number): Promise<boolean> {
     const notAfter = performance.now() + this.#timeoutMs
-    return this.#call('create', record.id, () => this.#store.create(record.id, record, ttlSeconds, notAfter))
+    return this.#call('create', record.id, () => this.#store.create(record.id, record, ttlSeconds, notAfter), isYesOrNo)
   }
 
   update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    return this.#call('update', id, () => this.#store.update(id, change, ttlSeconds))
+    return this.#call('update', id, () => this.#store.update(id, change, ttlSeconds), isUpdate)
   }
 
   touch(id: string, ttlSeconds: number, at: number, retainSeconds: number): Promise<boolean> {
-    return this.#call('touch', id, () => this.#store.touch(id, ttlSeconds, at, retainSeconds))
+    return this.#call('touch', id, () => this.#store.touch(id, ttlSeconds, at, retainSeconds), isYesOrNo)
   }
 
   /**
@@ -74,7 +78,7 @@ export class GuardedStore {
   async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
     const inTime = { ...regeneration, notAfter: performance.now() + this.#timeoutMs }
     try {
-      return await this.#call('regenerate', id, () => this.#store.regenerate(id, inTime, ttlSeconds))
+      return await this.#call('regenerate', id, () => this.#store.regenerate(id, inTime, ttlSeconds), isRegeneration)
     } catch (error) {
       const { next } = regeneration
       const found = await settledWithin(this.#timeoutMs / 2, this.get(next.id))
@@ -84,7 +88,7 @@ export class GuardedStore {
   }
 
   end(id: string, end: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
-    return this.#call('end', id, () => this.#store.end(id, end, tombstoneSeconds))
+    return this.#call('end', id, () => this.#store.end(id, end, tombstoneSeconds), isEnding)
   }
 
   clearExpired(): Promise<number> {
@@ -97,13 +101,18 @@ export class GuardedStore {
 
   /** How often all sessions have been revoked; 0 on a store that cannot say. */
   epoch(atLeast?: number): Promise<number> {
-    return this.#call('epoch', undefined, () => this.#store.epoch?.(atLeast) ?? Promise.resolve(atLeast ?? 0))
+    return this.#call('epoch', undefined, () => this.#store.epoch?.(atLeast) ?? Promise.resolve(atLeast ?? 0), isCount)
   }
 
   /** Whether this process may do alone what `name` stands for; always, on a store without leases. */
   lease(name: string, owner: string, ttlMs: number): Promise<boolean> {
     if (this.#store.lease === undefined) return Promise.resolve(true)
-    return this.#call('lease', undefined, () => this.#store.lease?.(name, owner, ttlMs) ?? Promise.resolve(true))
+    return this.#call(
+      'lease',
+      undefined,
+      () => this.#store.lease?.(name, owner, ttlMs) ?? Promise.resolve(true),
+      isYesOrNo,
+    )
   }
 
   get canScan(): boolean {
@@ -145,10 +154,11 @@ export class GuardedStore {
 
   #guardUsers(users: UserIndex): UserIndex {
     return {
-      add: (user, entry, options) => this.#call('users.add', entry.id, () => users.add(user, entry, options)),
-      settle: (user, id, remove) => this.#call('users.settle', id, () => users.settle(user, id, remove)),
-      list: (user, now) => this.#call('users.list', undefined, () => users.list(user, now)),
-      evict: (user, options) => this.#call('users.evict', undefined, () => users.evict(user, options)),
+      add: (user, entry, options) =>
+        this.#call('users.add', entry.id, () => users.add(user, entry, options), isAddition),
+      settle: (user, id, remove) => this.#call('users.settle', id, () => users.settle(user, id, remove), isYesOrNo),
+      list: (user, now) => this.#call('users.list', undefined, () => users.list(user, now), Array.isArray),
+      evict: (user, options) => this.#call('users.evict', undefined, () => users.evict(user, options), Array.isArray),
       remove: (user, ids) => this.#call('users.remove', ids[0], () => users.remove(user, ids)),
     }
   }
@@ -176,18 +186,21 @@ export class GuardedStore {
     }
   }
 
-  /** One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. */
-  #call<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
+  /**
+   * One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. An answer
+   * that is none is a failure, never a yes.
+   */
+  #call<T>(operation: string, id: string | undefined, start: StoreCall<T>, isAnswer?: IsAnswer): Promise<T> {
     return this.#events.isHeard('storeCall')
-      ? this.#timed(operation, id, start)
-      : this.#withinDeadline(operation, id, start)
+      ? this.#timed(operation, id, start, isAnswer)
+      : this.#withinDeadline(operation, id, start, isAnswer)
   }
 
-  async #timed<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
+  async #timed<T>(operation: string, id: string | undefined, start: StoreCall<T>, isAnswer?: IsAnswer): Promise<T> {
     const startedAt = performance.now()
     let error: SessionErrorCode | undefined
     try {
-      return await this.#withinDeadline(operation, id, start)
+      return await this.#withinDeadline(operation, id, start, isAnswer)
     } catch (failure) {
       error = codeOf(failure)
       throw failure
@@ -197,7 +210,7 @@ export class GuardedStore {
   }
 
   /** What the store does after the deadline is nobody's answer any more. */
-  #withinDeadline<T>(operation: string, id: string | undefined, start: StoreCall<T>): Promise<T> {
+  #withinDeadline<T>(operation: string, id: string | undefined, start: StoreCall<T>, isAnswer?: IsAnswer): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const timeoutMs = this.#timeoutMs
       const fail = (error: unknown): void => {
@@ -216,6 +229,10 @@ export class GuardedStore {
       }, timeoutMs)
       try {
         runWithoutSession(start, timer).then((value) => {
+          if (isAnswer !== undefined && !isAnswer(value)) {
+            fail(unknownAnswer(operation))
+            return
+          }
           clearTimeout(timer)
           timer = undefined
           resolve(value)
@@ -238,6 +255,33 @@ export class GuardedStore {
     this.#events.emit('storeError', { id, operation, error: told })
     return told
   }
+}
+
+/** Whether what a store resolved to is an answer to the question. */
+type IsAnswer = (value: unknown) => boolean
+
+function isYesOrNo(value: unknown): boolean {
+  return typeof value === 'boolean'
+}
+
+function isCount(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+function isOneOf<Answer extends { readonly status: string }>(...statuses: Answer['status'][]): IsAnswer {
+  return (value) => statuses.includes((value as Answer | null | undefined)?.status as Answer['status'])
+}
+
+const isUpdate = isOneOf<UpdateResult>('updated', 'ended', 'conflict', 'renewed', 'too-large')
+const isEnding = isOneOf<EndResult>('ended', 'over')
+const isRegeneration = isOneOf<RegenerateResult>('regenerated', 'ended', 'taken', 'too-large')
+const isAddition = isOneOf<Awaited<ReturnType<UserIndex['add']>>>('added', 'full')
+
+function unknownAnswer(operation: string): SessionError {
+  return new SessionError(
+    'STORE_UNAVAILABLE',
+    `The session store answered "${operation}" with something unknown; whether it was done is unknown, too.`,
+  )
 }
 
 function checkNote(purpose: unknown, key: unknown, text: unknown = ''): void {
@@ -286,8 +330,6 @@ function codeOf(error: unknown): SessionErrorCode | undefined {
 
 /** What is wrong with a record that a store returned, if anything. */
 function problemOf(record: SessionData, id: string, loadable: SessionLimits): string | null {
-  // By shape, not by class: the store may come from the package's other build.
-  if (typeof record.expiryReason !== 'function') return 'The store returned something that is not a SessionData.'
   if (record.id !== id) return 'The store returned the record of another session.'
   if (typeof record.tokenHash !== 'string') return 'The record has no token hash.'
   const { createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs = 0 } = record

@@ -36,9 +36,10 @@ export type StoreOperation =
 export interface StoreFault {
   /**
    * `'error'`: rejects, and the store does nothing. `'lost-reply'`: the store does it, and the call rejects all the same.
-   * `'hang'`: never settles. `'delay'`: happens, but only after `delayMs`, or when `release()` is called.
+   * `'hang'`: never settles. `'delay'`: happens, but only after `delayMs`, or when `release()` is called. `'unknown-answer'`: the
+   * store does it, and the call resolves to what no store answers.
    */
-  readonly kind: 'error' | 'lost-reply' | 'hang' | 'delay'
+  readonly kind: 'error' | 'lost-reply' | 'hang' | 'delay' | 'unknown-answer'
   readonly operations?: readonly StoreOperation[] | undefined
   /** How many calls are disturbed before the fault passes. Default: all, until `repair()`. */
   readonly times?: number | undefined
@@ -195,6 +196,9 @@ export class FaultyStore extends SessionStore {
       case 'lost-reply':
         await run()
         throw fault?.error ?? faultError(operation)
+      case 'unknown-answer':
+        await run()
+        return { status: 'unknown' } as T
       case 'hang':
         return new Promise<T>(() => {})
       case 'delay':

@@ -125,7 +125,7 @@ describe('keys of Redis that hold junk', () => {
     expect(await refusal(rig.manager.revokeUser('ann'))).toMatchObject({ status: 503 })
     for (const { cause } of rig.heard('corruptKey')) expect(cause.message).toContain(key)
     expect(new Set(rig.heard('corruptKey').map(({ operation }) => operation))).toEqual(
-      new Set(['users.add', 'users.list', 'users.evict']),
+      new Set(['users.add', 'users.list', 'users.evict', 'users.remove']),
     )
     expect(await rig.whoIs(await rig.login('bob'))).toBe('bob')
   })
