@@ -23,6 +23,7 @@ const config: Config = {
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',
+    '^sojourn/workspace$': '<rootDir>/src/features/workspace/index.ts',
     '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

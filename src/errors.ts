@@ -21,6 +21,13 @@ export type SessionErrorCode =
   | 'STORE_TIMEOUT'
   | 'MISSING_DEPENDENCY'
   | 'NOT_SUPPORTED'
+  | 'INVALID_FILE_NAME'
+  | 'INVALID_FORM'
+  | 'FILE_EXISTS'
+  | 'QUOTA_EXCEEDED'
+  | 'RANGE_NOT_SATISFIABLE'
+  | 'STORAGE_FULL'
+  | 'STORAGE_UNAVAILABLE'
 
 /** What a Standard Schema found wrong with one value. */
 export interface ValidationIssue {
@@ -38,8 +45,9 @@ export class SessionError extends Error {
   override readonly name = 'SessionError'
   readonly code: SessionErrorCode
   /**
-   * 503 when the store is at fault, 409 when the session ended under the request or a user has too many, 401 when the user
-   * must prove who they are, 403 when the request may be another site's, 500 otherwise.
+   * 503 when the store or the disk is at fault, 409 when the session ended under the request or a user has too many, 401 when
+   * the user must prove who they are, 403 when the request may be another site's, 500 otherwise; of files, what their rows in
+   * the documentation say.
    */
   readonly status: number
   /** The same as `status`, for NestJS and what else goes by the name of http-errors. */
@@ -93,10 +101,21 @@ function statusOf(code: SessionErrorCode): number {
     case 'STORE_TIMEOUT':
     case 'UPDATE_CONFLICT':
     case 'SESSION_READ_ONLY':
+    case 'STORAGE_UNAVAILABLE':
       return 503
     case 'SESSION_ENDED':
     case 'SESSION_LIMIT':
+    case 'FILE_EXISTS':
       return 409
+    case 'INVALID_FILE_NAME':
+    case 'INVALID_FORM':
+      return 400
+    case 'QUOTA_EXCEEDED':
+      return 413
+    case 'RANGE_NOT_SATISFIABLE':
+      return 416
+    case 'STORAGE_FULL':
+      return 507
     case 'REAUTHENTICATION_REQUIRED':
       return 401
     case 'CSRF_REFUSED':

@@ -13,6 +13,7 @@ export type {
 } from './events/activity-hook.js'
 export type { SessionEvent, SessionEventMap, SessionEventName, SessionEvents } from './events/events.js'
 export type { CleanUpResult } from './manager/cleanup.js'
+export type { FoundDrawer, SessionDrawers } from './manager/drawers.js'
 export {
   type CreateOptions,
   type RevokeOptions,

@@ -28,6 +28,7 @@ import { checkUserId } from '../session/life.js'
 import { isSession, leaveIf, type Session } from '../session/session.js'
 import { MemorySessionStore } from '../stores/memory.js'
 import { CleanUp, type CleanUpResult } from './cleanup.js'
+import { drawersOf, type SessionDrawers } from './drawers.js'
 
 /** The middleware that `session()` returns, for Express, Connect and plain Node servers. */
 export interface SessionMiddleware {
@@ -164,6 +165,11 @@ export class SessionManager {
    */
   get notes(): SessionNotes {
     return this.#engine.notes
+  }
+
+  /** What features keep in sessions, without a request. For features: what an application keeps is fields. */
+  get drawers(): SessionDrawers {
+    return drawersOf(this.#engine)
   }
 
   // --- One session ---

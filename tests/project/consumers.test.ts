@@ -30,6 +30,7 @@ import { passportUsers } from 'sojourn/passport'
 import { RedisSessionStore } from 'sojourn/redis'
 import { SqlSessionStore, sqlStore } from 'sojourn/sql'
 import { checkStore } from 'sojourn/testing'
+import { workspaceOf, workspaceStorage, workspaces } from 'sojourn/workspace'
 
 declare module 'sojourn' {
   interface SessionFields { cart?: string[] }
@@ -65,6 +66,9 @@ export const log = new ActivityLog({ sinks: [memorySink()] })
 export const report = checkStore({ createStore: () => new Custom() })
 export const sql = [sqlStore('sqlite:a.db'), new SqlSessionStore({ database: {} })]
 export const others = [isArchive, prometheusMetrics, otelMetrics]
+export const files = workspaces(middleware, { root: '/x' })
+export const saved = (current: Session) => workspaceOf(current).then((ws) => ws.save('a.txt', new Blob(['a'])))
+export const storage = workspaceStorage()
 `
 
 /** What configuration gives is a value or undefined, and undefined is the default. */

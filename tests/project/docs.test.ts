@@ -10,6 +10,7 @@ import * as csrf from 'sojourn/csrf'
 import * as metrics from 'sojourn/metrics'
 import * as redis from 'sojourn/redis'
 import * as testing from 'sojourn/testing'
+import * as workspace from 'sojourn/workspace'
 import { type Block, filesOf, pageNames, prose, readPage, runsOf, Workshop } from '../support/pages.js'
 import { declared, members, publicNames } from '../support/sources.js'
 
@@ -191,6 +192,7 @@ describe('the reference', () => {
     ['docs/operations/metrics.md', 'MetricsOptions'],
     ['docs/operations/metrics.md', 'PrometheusMetricsOptions'],
     ['docs/operations/metrics.md', 'OtelMetricsOptions'],
+    ['docs/guides/workspaces.md', 'WorkspacesOptions'],
     ['docs/activity/log.md', 'ActivityLogOptions'],
     ['docs/activity/log-lines.md', 'SessionErrorHandlerOptions'],
   ])('%s names all of %s', (page, declaration) => {
@@ -204,6 +206,7 @@ describe('the reference', () => {
     ['sojourn/cache', cache],
     ['sojourn/csrf', csrf],
     ['sojourn/metrics', metrics],
+    ['sojourn/workspace', workspace],
     ['sojourn/testing', testing],
   ])('has a word on each function and class of %s', (_name, module) => {
     const text = programs.map((page) => page.text).join('\n')

@@ -25,6 +25,7 @@ function run(directory: string, file: string, source: string): string {
 /** What is exported beside the core: loaded, and used, with no optional peer there. */
 const FEATURES = `
 if (!isArchive({ name: 'a', write() {}, page() {}, countByType() {}, prune() {} })) throw new Error('activity')
+if (typeof workspaces !== 'function') throw new Error('workspace')
 if (typeof otelMetrics !== 'function') throw new Error('metrics')
 if (typeof perRequest !== 'function') throw new Error('cache')
 try { prometheusMetrics(session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja' }), {}) ; throw new Error('metrics') }
@@ -74,6 +75,7 @@ describe('the packed package', () => {
       if (typeof checkStore !== 'function') throw new Error('testing')
       import { isArchive } from 'sojourn/activity'\nimport { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
       import { perRequest } from 'sojourn/cache'
+      import { workspaces } from 'sojourn/workspace'
       ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
   })
@@ -87,6 +89,7 @@ describe('the packed package', () => {
       const { isArchive } = require('sojourn/activity')
       const { otelMetrics, prometheusMetrics } = require('sojourn/metrics')
       const { perRequest } = require('sojourn/cache')
+      const { workspaces } = require('sojourn/workspace')
       ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
   })

@@ -25,6 +25,7 @@ export {
   isErrorActivity,
   type PeriodTotals,
   type ReportedBoundary,
+  type ReportedFile,
   type ReportQuery,
   type TotalsQuery,
 } from './reports.js'

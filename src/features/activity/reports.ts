@@ -36,6 +36,17 @@ export interface ReportedBoundary {
   readonly cause: string
 }
 
+/** A file of a session, by what `sojourn/workspace` told of it. */
+export interface ReportedFile {
+  readonly name: string
+  /** As it was saved last. */
+  readonly bytes: number
+  /** When it was saved last. */
+  readonly savedAt: Date
+  /** When it was removed, unless it was saved again. Files that went with their session are not told one by one. */
+  readonly removedAt: Date | undefined
+}
+
 /** Everything about one session or one logical ID. */
 export interface ActivityReport {
   readonly logicalId: string | undefined
@@ -58,6 +69,8 @@ export interface ActivityReport {
   readonly errorCount: number
   /** Where the logical ID began, changed and went on: the way to the reports before and after this one. */
   readonly boundaries: readonly ReportedBoundary[]
+  /** The first `limit` files that were saved in its workspace, in the order in which they first were. */
+  readonly files: readonly ReportedFile[]
   /** Those that were replaced by these, as at a login, and the sessions that the activities were in, as they appeared. */
   readonly sessionIds: readonly string[]
   /** The logical IDs of the activities, and those of the boundaries, in the order of their appearance. */
@@ -165,6 +178,7 @@ export async function reportOf(archive: ActivityArchive, query: ReportQuery): Pr
   const errors: Activity[] = []
   const boundaries: ReportedBoundary[] = []
   const counts = new Map<string, number>()
+  const files = new Map<string, ReportedFile>()
   const previousIds = new Set<string>()
   const sessionIds = new Set<string>()
   const logicalIds = new Set<string>()
@@ -188,6 +202,7 @@ export async function reportOf(archive: ActivityArchive, query: ReportQuery): Pr
     if (!TOLD_LATE.has(type)) lastActivityAt = at
     const boundary = boundaryOf(activity)
     if (boundary !== undefined && boundaries.length < limit) boundaries.push(boundary)
+    noteFile(files, activity, limit)
     if (ENDINGS.has(type) || (boundary !== undefined && boundary.from === logicalId)) end ??= activity
     addText(previousIds, details?.['previousSessionId'])
     addText(sessionIds, activity.sessionId)
@@ -210,6 +225,7 @@ export async function reportOf(archive: ActivityArchive, query: ReportQuery): Pr
     errors,
     errorCount,
     boundaries,
+    files: [...files.values()],
     sessionIds: [...[...previousIds].filter((id) => !sessionIds.has(id)), ...sessionIds],
     logicalIds: [...logicalIds],
     userIds: [...userIds],
@@ -221,6 +237,17 @@ function boundaryOf({ at, type, details }: Activity): ReportedBoundary | undefin
   const { from, to, cause } = details ?? {}
   if (typeof to !== 'string') return undefined
   return { at, from: typeof from === 'string' ? from : undefined, to, cause: String(cause) }
+}
+
+function noteFile(files: Map<string, ReportedFile>, { at, type, details }: Activity, limit: number): void {
+  if (type !== 'file.saved' && type !== 'file.removed') return
+  const name = String(details?.['name'])
+  const known = files.get(name)
+  if (type === 'file.removed') {
+    if (known !== undefined) files.set(name, { ...known, removedAt: at })
+  } else if (known !== undefined || files.size < limit) {
+    files.set(name, { name, bytes: Number(details?.['bytes']), savedAt: at, removedAt: undefined })
+  }
 }
 
 function addText(set: Set<string>, text: unknown): void {
