@@ -1,5 +1,5 @@
-// The tests: `npm test [-- arguments of Jest]` makes sure that there are a redis-server, a PostgreSQL and, for tests in a
-// browser, Chromium, then runs Jest. `npm run test:quick` runs the files that need neither, nor another program.
+// The tests: `npm test [-- arguments of Jest]` makes sure that there are a redis-server, PostgreSQL, MariaDB and, for tests
+// in a browser, Chromium, then runs Jest. `npm run test:quick` runs the files that need neither, nor another program.
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -7,7 +7,7 @@ import { delimiter, dirname, join, relative, resolve } from 'node:path'
 
 const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
 /** A test file that imports one of these, itself or through others, is not quick. */
-const PROGRAMS = ['redis', 'proxy', 'postgres', 'browser', 'processes', 'package'].map((name) =>
+const PROGRAMS = ['redis', 'proxy', 'postgres', 'mariadb', 'browser', 'processes', 'package'].map((name) =>
   resolve(`tests/support/${name}.ts`),
 )
 /** On two cores that do nothing else. */
@@ -90,8 +90,9 @@ function prepare() {
   const missing = []
   // Also with a REDIS_URL: some tests freeze, kill and fill servers, and start their own for that.
   if (needs('redis') && !works('redis-server')) missing.push('redis-server')
-  // Also with a POSTGRES_URL, for the same reason.
+  // Also with a POSTGRES_URL or MYSQL_URL, for the same reason.
   if (needs('postgres') && !hasPostgres()) missing.push('postgresql')
+  if (needs('mariadb') && !hasMariadb()) missing.push('mariadb-server')
   if (needs('browser') && !browser()) {
     if (process.env.CHROMIUM_PATH) stop(`CHROMIUM_PATH is ${process.env.CHROMIUM_PATH}, which does not start.`)
     missing.push('chromium')
@@ -104,6 +105,11 @@ function hasPostgres() {
   const packaged = '/usr/lib/postgresql'
   const versions = existsSync(packaged) ? readdirSync(packaged) : []
   return versions.some((version) => existsSync(join(packaged, version, 'bin/initdb'))) || works('initdb')
+}
+
+function hasMariadb() {
+  const isThere = existsSync('/usr/sbin/mariadbd') || works('mariadbd')
+  return isThere && pathsOf('mariadb-install-db').length > 0
 }
 
 /** The path of a browser: that of CHROMIUM_PATH, or the first that PATH has. */
@@ -157,6 +163,11 @@ function install(packages) {
   if (packages.includes('postgresql') && !hasPostgres()) {
     stop(
       'Some tests need PostgreSQL 14 or later (initdb, postgres): install it with your package manager (Debian: apt-get install postgresql).',
+    )
+  }
+  if (packages.includes('mariadb-server') && !hasMariadb()) {
+    stop(
+      'Some tests need MariaDB (mariadb-install-db, mariadbd): install it with your package manager (Debian: apt-get install mariadb-server).',
     )
   }
   if (packages.includes('chromium') && !browser()) {

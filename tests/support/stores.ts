@@ -3,10 +3,13 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createPool } from 'mysql2'
+import { createPool as createPromisePool } from 'mysql2/promise'
 import pg from 'pg'
 import { MemorySessionStore, type SessionStore } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 import { SqlSessionStore, sqlStore } from 'sojourn/sql'
+import { sharedMariadb } from './mariadb.js'
 import { sharedPostgres } from './postgres.js'
 import { sharedRedis } from './redis.js'
 
@@ -87,6 +90,26 @@ export function postgresKit(): StoreKit {
     async stop() {
       await Promise.all(pools.map((pool) => pool.end()))
       await postgres.stop()
+    },
+  }
+}
+
+/** One database of MariaDB, through a pool that gives promises and one that takes callbacks. */
+export function mariadbKit(): StoreKit {
+  let mariadb: Awaited<ReturnType<typeof sharedMariadb>>
+  const pools: { end(): unknown }[] = []
+  return {
+    async start() {
+      mariadb = await sharedMariadb()
+      pools.push(createPromisePool({ uri: mariadb.url }), createPool({ uri: mariadb.url }))
+    },
+    create() {
+      const pool = pools.reverse()[0] as object
+      return new SqlSessionStore({ database: pool, prefix: `test_${process.pid}_`, cleanupInterval: 0 })
+    },
+    async stop() {
+      await Promise.all(pools.map((pool) => pool.end()))
+      await mariadb.stop()
     },
   }
 }

@@ -104,8 +104,8 @@ async function openSqlite(path: string, use: SqlUse): Promise<SqlDriver> {
 
 /** To change the mode of a file takes it alone. It is done once in the life of a file. */
 async function patientPragma(database: SqliteDatabase, pragma: string): Promise<void> {
-  database.prepare('pragma busy_timeout = 5000').all()
-  database.prepare(`pragma ${pragma}`).all()
+  database.exec('pragma busy_timeout = 5000')
+  database.exec(`pragma ${pragma}`)
 }
 
 /** The clients in the order in which they are tried: what somebody has installed is there for a reason. */

@@ -54,8 +54,8 @@ export function isDuplicate(error: unknown): boolean {
 
 export function isMissingTable(error: unknown): boolean {
   const { code, errno } = faultOf(error)
-  const message = error instanceof Error ? error.message : ''
-  return code === '42P01' || code === '3F000' || errno === 1146 || /no such table/.test(message)
+  const { message } = (error ?? {}) as { message?: unknown }
+  return code === '42P01' || code === '3F000' || errno === 1146 || /no such table/.test(String(message))
 }
 
 const REASONS: readonly (readonly [sign: RegExp, reason: string])[] = [
@@ -102,9 +102,10 @@ function named(code: string): string {
 /** An error in its place that says where it came from and what it was, but for words that may hold a value. */
 function withoutValues(error: unknown): Error {
   const { code, errno } = faultOf(error)
-  const { name, stack } = error instanceof Error ? error : { name: 'Error', stack: undefined }
-  const clean = new Error(`${/^\w{1,40}$/.test(name) ? name : 'Error'}: ${named(code)}`)
-  const frames = stack?.split('\n').filter((line) => /^\s+at /.test(line)) ?? []
+  const { name, stack } = (error ?? {}) as { name?: unknown; stack?: unknown }
+  const kind = typeof name === 'string' && /^\w{1,40}$/.test(name) ? name : 'Error'
+  const clean = new Error(`${kind}: ${named(code)}`)
+  const frames = typeof stack === 'string' ? stack.split('\n').filter((line) => /^\s+at /.test(line)) : []
   clean.stack = [`${clean.name}: ${clean.message}`, ...frames].join('\n')
   return Object.assign(clean, { code, ...(errno !== 0 && { errno }) })
 }

@@ -1,11 +1,12 @@
 // The published conformance suite against the SQL store, on each database.
 import { afterAll, beforeAll, describe, test } from '@jest/globals'
 import { conformanceChecks } from 'sojourn/testing'
-import { postgresKit, sqliteKit } from '../../support/stores.js'
+import { mariadbKit, postgresKit, sqliteKit } from '../../support/stores.js'
 
 describe.each([
   ['SQLite', sqliteKit],
   ['PostgreSQL', postgresKit],
+  ['MariaDB', mariadbKit],
 ])('SqlSessionStore on %s', (_name, kitOf) => {
   const kit = kitOf()
   beforeAll(kit.start)

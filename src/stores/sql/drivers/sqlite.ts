@@ -42,9 +42,9 @@ export function isSqlite(database: object): database is SqliteDatabase {
 
 export function sqliteDriver(database: SqliteDatabase, { durability }: SqliteSettings = {}): SqlDriver {
   const statements = new Map<string, SqliteStatement>()
-  // The client must not wait by itself. Of the settings below it says what they are now, which nobody needs.
+  // The client must not wait by itself.
   for (const pragma of ['busy_timeout = 0', ...(durability ? [SYNCHRONOUS[durability]] : [])]) {
-    database.prepare(`pragma ${pragma}`).all()
+    database.exec(`pragma ${pragma}`)
   }
 
   const run = ({ sql, values }: SqlQuery): SqlResult => {
