@@ -24,6 +24,7 @@ const config: Config = {
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',
     '^sojourn/workspace$': '<rootDir>/src/features/workspace/index.ts',
+    '^sojourn/state$': '<rootDir>/src/features/state/index.ts',
     '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

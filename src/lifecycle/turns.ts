@@ -6,6 +6,8 @@ import { isStoreFault } from '../errors.js'
 /** What one left behind for the next, who need not ask the store: a guess, since other processes write as well. */
 export interface Left {
   readonly text: string | undefined
+  /** All fields, where more than one was changed. */
+  readonly fields?: ReadonlyMap<string, string> | undefined
 }
 
 interface Line {

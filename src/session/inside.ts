@@ -29,6 +29,18 @@ export interface Inside {
    */
   drawer<T = unknown>(name: string, options?: { staysBehind?: boolean | undefined }): Drawer<T>
 
+  /**
+   * Reads, changes and writes a group of drawers as one atomic step, at once: the drawer `group`, and those whose names begin with
+   * `group` and a dot. All is stored or nothing, and only if the drawer `group` is still the one that `change` has read: so every step that
+   * writes changes that one, too, and nobody writes to the group but by such steps. `change` is called again after each race
+   * that it loses, as the function of `session.update()` is. Where it changes nothing, nothing is written.
+   * @throws {SessionError} as `session.update()`.
+   */
+  updateGroup<T>(group: string, change: (drawers: DrawerGroup) => T | Promise<T>): Promise<T>
+
+  /** The present by the manager's clock, in milliseconds since the epoch. */
+  now(): number
+
   /** The application's fields as they are now, each in the text that the codec makes of it. No drawers. */
   texts(): ReadonlyMap<string, string>
 
@@ -79,6 +91,13 @@ export interface Inside {
     details?: Record<string, unknown>,
     options?: { keepsLogicalId: boolean },
   ): Activity | undefined
+}
+
+/** The drawers of a group within one atomic step. Their names are whole ones: `'acme.cart'` and `'acme.cart.goods'`. */
+export interface DrawerGroup {
+  get(name: string): unknown
+  set(name: string, value: unknown): void
+  delete(name: string): void
 }
 
 /** One value that a feature keeps in a session. Reading and writing it work as with a field. */

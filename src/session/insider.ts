@@ -6,9 +6,9 @@ import type { SessionEvents } from '../events/events.js'
 import { decodeStored } from '../record/codec.js'
 import { hiddenField, isHiddenField } from '../record/hidden-fields.js'
 import { endOf, isPast } from '../record/lifetime.js'
-import { updateField } from './atomic-update.js'
+import { updateField, updateFieldGroup } from './atomic-update.js'
 import { NO_CHANGES } from './commit.js'
-import type { Drawer, Inside } from './inside.js'
+import type { Drawer, DrawerGroup, Inside } from './inside.js'
 import { askLogicalId, showLogicalId } from './logical-id.js'
 import { staysBehind } from './protection.js'
 import type { SessionState } from './state.js'
@@ -32,6 +32,22 @@ export class Insider implements Inside {
     const field = hiddenField(checked(name, 'The name of a drawer'))
     if (options.staysBehind) staysBehind(field)
     return new FieldDrawer<T>(this.#state, field)
+  }
+
+  updateGroup<T>(group: string, change: (drawers: DrawerGroup) => T | Promise<T>): Promise<T> {
+    const lead = hiddenField(checked(group, 'The name of a group'))
+    this.#state.use()
+    return updateFieldGroup(this.#state, lead, ({ get, set }) =>
+      change({
+        get: (name) => get(memberOf(group, name)),
+        set: (name, value) => set(memberOf(group, name), value),
+        delete: (name) => set(memberOf(group, name), undefined),
+      }),
+    )
+  }
+
+  now(): number {
+    return this.#state.lifecycle.now()
   }
 
   texts(): ReadonlyMap<string, string> {
@@ -144,6 +160,11 @@ class FieldDrawer<T> implements Drawer<T> {
 
 function derivedKey(secret: KeyObject, info: string): KeyObject {
   return createSecretKey(Buffer.from(hkdfSync('sha256', secret, KEY_VERSION, info, KEY_BYTES)))
+}
+
+function memberOf(group: string, name: string): string {
+  if (name === group || name.startsWith(`${group}.`)) return hiddenField(checked(name, 'The name of a drawer'))
+  throw invalidArgument(`A drawer of this group is named "${group}", or "${group}." and more.`)
 }
 
 function checked(name: unknown, what: string): string {

@@ -39,21 +39,8 @@ export function typedSession<T>(state: TypedFields, schema: StandardSchema<unkno
   if (typeof schema?.['~standard']?.validate !== 'function') {
     throw invalidArgument('typed() needs a Standard Schema, such as one of zod, valibot, arktype.')
   }
-  function validated(fields: Record<string, unknown>): Record<string, unknown> {
-    const result = schema['~standard'].validate(fields)
-    if (result instanceof Promise) {
-      result.catch(() => {})
-      throw invalidArgument('typed() needs a schema that validates synchronously.')
-    }
-    if (result.issues) {
-      const [first] = result.issues
-      const path = first?.path?.map((part) => String(typeof part === 'object' ? part.key : part)).join('.')
-      throw new SessionError('VALIDATION_FAILED', `The session does not fit its schema at ${path ?? 'its root'}.`, {
-        issues: result.issues,
-      })
-    }
-    return result.value as Record<string, unknown>
-  }
+  const validated = (fields: Record<string, unknown>): Record<string, unknown> =>
+    validate(schema, fields, { what: 'The session', by: 'typed()' }) as Record<string, unknown>
 
   function read(name: string): unknown {
     if (state.fields.schemaOf(name) !== schema) {
@@ -95,6 +82,29 @@ export function typedSession<T>(state: TypedFields, schema: StandardSchema<unkno
         : undefined,
     defineProperty: () => false,
     preventExtensions: () => false,
+  })
+}
+
+/**
+ * What a schema makes of a value.
+ * @param names for messages: what is validated, and what asked for it
+ * @throws {SessionError} `VALIDATION_FAILED` with the schema's issues, `INVALID_ARGUMENT` for a schema that needs a promise
+ */
+export function validate<T>(
+  schema: StandardSchema<unknown, T>,
+  value: unknown,
+  { what, by }: { what: string; by: string },
+): T {
+  const result = schema['~standard'].validate(value)
+  if (result instanceof Promise) {
+    result.catch(() => {})
+    throw invalidArgument(`${by} needs a schema that validates synchronously.`)
+  }
+  if (!result.issues) return result.value
+  const [first] = result.issues
+  const path = first?.path?.map((part) => String(typeof part === 'object' ? part.key : part)).join('.')
+  throw new SessionError('VALIDATION_FAILED', `${what} does not fit its schema at ${path ?? 'its root'}.`, {
+    issues: result.issues,
   })
 }
 

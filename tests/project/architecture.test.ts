@@ -149,7 +149,7 @@ function floorOf(file: string): number {
 
 /** What a feature may stand on besides the ground and its own folder. */
 const FOR_FEATURES =
-  /^(events\/.*|record\/(session-data|session-info|changes|store|notes|codec)|session\/(inside|session)|request\/current-session|manager\/(manager|drawers)|stores\/redis\/(connection|scripts))\.ts$/
+  /^(events\/.*|record\/(session-data|session-info|changes|store|notes|codec)|session\/(inside|session|typed)|request\/current-session|manager\/(manager|drawers)|stores\/redis\/(connection|scripts))\.ts$/
 
 describe('rules', () => {
   test('every file stands in a room, and imports, types too, come from its own room or from below', () => {
@@ -332,6 +332,7 @@ describe('what is exported', () => {
     'features/flash.ts',
     'features/csrf/index.ts',
     'features/workspace/index.ts',
+    'features/state/index.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))

@@ -29,6 +29,7 @@ import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { passportUsers } from 'sojourn/passport'
 import { RedisSessionStore } from 'sojourn/redis'
 import { SqlSessionStore, sqlStore } from 'sojourn/sql'
+import { sessionState } from 'sojourn/state'
 import { checkStore } from 'sojourn/testing'
 import { workspaceOf, workspaceStorage, workspaces } from 'sojourn/workspace'
 
@@ -52,6 +53,7 @@ express().use(middleware, csrf({ trustedOrigins: ['https://a.example'] })).get('
   void takeFlash(current, 'x')
   const tokens: string[] = [req.csrfToken(), csrfToken(req), csrfField(req)]
   void tokens
+  void sessionState(current, { categories: { form: {} } }).update('form', 'x', 1)
   passportUsers({ serializeUser: () => {} }, { userId: (user: { id: number }) => user.id })
   res.end()
 })
