@@ -48,6 +48,16 @@ export class Server {
     return this.#ask({ ask: 'usage' })
   }
 
+  /** Notes from now on where the process spends its time. */
+  async startProfile() {
+    await this.#ask({ ask: 'profile' })
+  }
+
+  /** What was noted: a profile as the inspector of V8 gives it. */
+  async stopProfile() {
+    return (await this.#ask({ ask: 'profiled' })).profile
+  }
+
   /** Adds so many sessions to the store. */
   fill(count) {
     return this.#ask({ ask: 'fill', count })

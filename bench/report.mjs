@@ -1,11 +1,13 @@
 // The results as Markdown.
 import { CONTENDERS } from './contenders.mjs'
+import { aboveBare } from './profile.mjs'
 
 /** @param {object} results what run.mjs collected @param {object[]} goals from checkGoals() */
 export function report(results, goals) {
   const parts = [`# Node ${results.node}`, environment(results.environment)]
   if (results.matrix)
     parts.push('## Cost of a request', METHOD, ...results.matrix.map((task) => costs(task, results.trips)))
+  if (results.profiles) parts.push('## Where the time goes', PROFILES, ...results.profiles.map(profilesOf))
   if (results.context) parts.push('## Cost of `context`', contextTable(results.context))
   if (results.micro) parts.push('## Requests in process, without HTTP', microTable(results.micro))
   if (results.space) parts.push('## Space', spaceTable(results.space))
@@ -53,6 +55,25 @@ function costs({ work, size, rows }, trips) {
 
 function added({ addedUs, addedRange: [low, high] }) {
   return `${addedUs.toFixed(1)} (${low.toFixed(1)}–${high.toFixed(1)})`
+}
+
+const PROFILES = `µs a request by where they are spent, those first that cost most above bare Express, from samples of V8's
+profiler. The profiler makes everything dearer. What is native stands for itself: system calls, JSON, hashes, microtasks.`
+
+function profilesOf({ work, size, profiles }) {
+  const { bare, ...others } = profiles
+  const lines = (profile, kind) =>
+    aboveBare(profile, bare, kind).map(([name, us, above]) => [`\`${name}\``, above.toFixed(2), us.toFixed(2)])
+  const parts = Object.entries(others).map(([name, profile]) => {
+    const title = `#### ${CONTENDERS[name].label}: ${profile.cpuUs.toFixed(1)} µs, bare ${bare.cpuUs.toFixed(1)}`
+    const [files, functions] = ['files', 'functions'].map((kind) => lines(profile, kind))
+    return [
+      title,
+      table(['file', 'above bare', 'in all'], files),
+      table(['function', 'above bare', 'in all'], functions),
+    ]
+  })
+  return [`### ${WORK[work](size)}`, ...parts.flat()].join('\n\n')
 }
 
 function contextTable(tasks) {

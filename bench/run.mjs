@@ -10,6 +10,7 @@ import { copyInRedis } from './fill.mjs'
 import { checkGoals } from './goals.mjs'
 import { findLoad, outputOf } from './load.mjs'
 import { compare, endServers, measure, Server, warmUp } from './measure.mjs'
+import { profile } from './profile.mjs'
 import { startRedis } from './redis.mjs'
 import { report } from './report.mjs'
 import { countTrips } from './trips.mjs'
@@ -22,8 +23,9 @@ Everything runs on each version of Node, one after another, and the goals met an
 
   --quick              a first look in about a minute, with more noise
   --only a,b           parts: matrix, trips, micro, space, growth, users, context   (default: all)
-  --contenders a,b     of the matrix: ${Object.keys(CONTENDERS).join(', ')}
-  --tasks a,b          of the matrix, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
+  --profile            nothing but where the µs of a request go, for each contender, by file and by function
+  --contenders a,b     of the matrix and of profiles: ${Object.keys(CONTENDERS).join(', ')}
+  --tasks a,b          of the matrix and of profiles, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
   --processes n        how often every contender is started afresh           (default: 3)
   --rounds n           slices of each contender in each process              (default: 3)
   --slice ms           length of a slice                                     (default: 350)
@@ -38,6 +40,7 @@ const { values: flags } = parseArgs({
   options: {
     help: { type: 'boolean' },
     quick: { type: 'boolean', default: false },
+    profile: { type: 'boolean', default: false },
     only: { type: 'string' },
     contenders: { type: 'string' },
     tasks: { type: 'string' },
@@ -70,10 +73,14 @@ const pace = {
 const SESSIONS = 64
 const TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'write:20', 'all:20', 'read:200', 'write:200']
 const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
+const PROFILED = ['bare', 'sojourn-memory', 'express-session', 'sojourn-redis', 'connect-redis', 'raw']
+const PROFILED_TASKS = ['read:0.2', 'write:0.2']
+const PROFILE_MS = quick ? 1_000 : 3_000
 const PARTS = { matrix, trips, micro, space, growth, users, context }
 
 const started = Date.now()
-const parts = flags.only?.split(',') ?? Object.keys(PARTS)
+if (flags.profile) PARTS.profiles = profiles
+const parts = flags.profile ? ['profiles'] : (flags.only?.split(',') ?? Object.keys(PARTS))
 for (const part of parts) if (!PARTS[part]) throw new Error(`There is no part "${part}". See --help.`)
 /** The binary that the servers and scripts run on now. */
 let execPath
@@ -117,10 +124,7 @@ async function runOn(version) {
 /** Every contender at every piece of work, each in several processes: one process can be lucky for all of its life. */
 async function matrix() {
   const names = flags.contenders?.split(',') ?? mainContenders({ isAgainst: flags.against !== undefined })
-  const tasks = (flags.tasks?.split(',') ?? (quick ? QUICK_TASKS : TASKS)).map((text) => {
-    const [work, size = '0.2'] = text.split(':')
-    return { work, size }
-  })
+  const tasks = tasksOf(quick ? QUICK_TASKS : TASKS)
   const measured = []
   // In processes of their own: what a process did with large sessions shows in what small ones cost it later.
   for (const size of new Set(tasks.map((task) => task.size))) {
@@ -136,6 +140,32 @@ async function matrix() {
     )
   }
   return measured
+}
+
+/** Those of the command line, or these. */
+function tasksOf(usual) {
+  return (flags.tasks?.split(',') ?? usual).map((text) => {
+    const [work, size = '0.2'] = text.split(':')
+    return { work, size }
+  })
+}
+
+/** Where the processor time of each contender goes. */
+async function profiles() {
+  const against = flags.against === undefined ? [] : ['against-memory', 'against-redis']
+  const names = flags.contenders?.split(',') ?? [...PROFILED, ...against]
+  const profiled = []
+  for (const task of tasksOf(PROFILED_TASKS)) {
+    const taking = (names.includes('bare') ? names : ['bare', ...names]).filter((name) => takesPart(name, task))
+    const servers = await startAll(taking, [task.size])
+    try {
+      await warmUp(servers, pace)
+      profiled.push({ ...task, profiles: await profile(servers, task, { tool: pace.tool, ms: PROFILE_MS }) })
+    } finally {
+      await Promise.all(servers.map((server) => server.stop()))
+    }
+  }
+  return profiled
 }
 
 /** Measures the tasks, and starts the servers afresh in between. */

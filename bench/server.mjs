@@ -1,11 +1,13 @@
 // One contender as a process of its own. Started by measure.mjs, which talks to it over IPC.
 //   argv: name of the contender, JSON of its setting
+import { Session } from 'node:inspector/promises'
 import express from 'express'
 import { CONTENDERS } from './contenders.mjs'
 
 const [, , name, setting] = process.argv
 const contender = await CONTENDERS[name].create(JSON.parse(setting))
 const { isCounted } = JSON.parse(setting)
+const inspector = new Session()
 let requests = 0
 let storeCalls = 0
 
@@ -25,6 +27,19 @@ process.on('message', async ({ ask, count }) => {
     case 'usage': {
       const { user, system } = process.cpuUsage()
       process.send({ requests, storeCalls, cpuUs: user + system })
+      break
+    }
+    case 'profile':
+      inspector.connect()
+      await inspector.post('Profiler.enable')
+      await inspector.post('Profiler.setSamplingInterval', { interval: 200 })
+      await inspector.post('Profiler.start')
+      process.send({})
+      break
+    case 'profiled': {
+      const { profile } = await inspector.post('Profiler.stop')
+      inspector.disconnect()
+      process.send({ profile })
       break
     }
     case 'fill':
