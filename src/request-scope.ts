@@ -33,7 +33,7 @@ export function runWithSession<T>(scope: object, task: () => T): T {
  * V8 may come to take what they hold for long-lived (pretenuring), and from then on only full collections free a request.
  */
 export function runWithoutSession<Arg, T>(task: (arg: Arg) => T, arg: Arg): T {
-  return current.run(undefined, task, arg)
+  return current.getStore() === undefined ? task(arg) : current.run(undefined, task, arg)
 }
 
 /** What an activity tells of the request in which it happens. Only where activities are recorded. */

@@ -77,8 +77,12 @@ export class Endings {
   async #userOf(id: string): Promise<string | number | undefined> {
     if (!this.#events.isHeard('ended')) return undefined
     // A failure has been told as an event, and must not keep the session alive.
-    const record = await this.#store.get(id).catch(() => null)
-    return record === null || record === 'corrupt' ? undefined : record.userId
+    try {
+      const record = await this.#store.get(id)
+      return record === null || record === 'corrupt' ? undefined : record.userId
+    } catch {
+      return undefined
+    }
   }
 }
 

@@ -6,6 +6,7 @@ import { openToken, sameHash } from '../ids.js'
 import { applyChange, type SessionChange } from '../record/changes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
+import { isPromise, type Soon } from '../soon.js'
 import { nameOf } from './endings.js'
 import type { Epoch } from './epoch.js'
 import type { GuardedStore } from './guarded-store.js'
@@ -24,6 +25,14 @@ export interface FoundSession {
 /** What the claims of a request led to: a live session, or at least the end of one. */
 export type Finding = FoundSession | { readonly ended: EndedSession } | null
 
+/** Who comes with claims. */
+export interface Claimant {
+  /** The client's address, when that is recorded; asked for only where something is told of the client. */
+  ip(): string | undefined
+  /** Whether the first of two live sessions counts. */
+  readonly believesFirst: boolean
+}
+
 /** What finding a session stands on. */
 export interface FindingParts {
   readonly store: GuardedStore
@@ -38,48 +47,95 @@ export interface FindingParts {
  * with the client's address. Of claims to two live sessions the first counts with `believesFirst`, and none without: one of
  * them may have been planted. Two tokens of one session, around a renewal, are no such conflict.
  */
-export async function findSession(
-  parts: FindingParts,
-  claims: readonly CookieClaim[],
-  { ip, believesFirst }: { ip: () => string | undefined; believesFirst: boolean },
-): Promise<Finding> {
-  const { store, epoch, events, times, endOf } = parts
-  let found: FoundSession | null = null
-  let ended: EndedSession | null = null
-  const refreshing = epoch.refresh()
-  for (const claim of claims) {
-    let record = await store.get(claim.id)
-    if (refreshing !== null) await refreshing
-    if (record === 'corrupt') continue
+export function findSession(parts: FindingParts, claims: readonly CookieClaim[], claimant: Claimant): Soon<Finding> {
+  return new Search(parts, claims, claimant).goOn(0)
+}
+
+/** The way through the claims of one request, which waits only where the store has it wait. */
+class Search {
+  readonly #parts: FindingParts
+  readonly #claims: readonly CookieClaim[]
+  readonly #claimant: Claimant
+  readonly #refreshing: Promise<void> | null
+  #found: FoundSession | null = null
+  #ended: EndedSession | null = null
+
+  constructor(parts: FindingParts, claims: readonly CookieClaim[], claimant: Claimant) {
+    this.#parts = parts
+    this.#claims = claims
+    this.#claimant = claimant
+    this.#refreshing = parts.epoch.refresh()
+  }
+
+  /** Looks at the claims from this one on. */
+  goOn(from: number): Soon<Finding> {
+    for (let at = from; at < this.#claims.length; at++) {
+      const claim = this.#claims[at] as CookieClaim
+      const loaded = this.#load(claim)
+      const verdict = isPromise(loaded)
+        ? loaded.then((record) => this.#judge(claim, record))
+        : this.#judge(claim, loaded)
+      if (isPromise(verdict)) return verdict.then((last) => (last ? this.#outcome() : this.goOn(at + 1)))
+      if (verdict) break
+    }
+    return this.#outcome()
+  }
+
+  #load({ id }: CookieClaim): ReturnType<GuardedStore['get']> {
+    const record = this.#parts.store.get(id)
+    const refreshing = this.#refreshing
+    if (refreshing === null) return record
+    return Promise.resolve(record).then((loaded) => refreshing.then(() => loaded))
+  }
+
+  /** Takes in what a claim leads to. Says whether the rest need not be looked at. */
+  #judge(claim: CookieClaim, record: SessionData | 'corrupt' | null): Soon<boolean> {
+    const { events, times, endOf } = this.#parts
+    if (record === 'corrupt') return false
     if (record === null) {
-      events.emit('unknownSession', { id: claim.id, ip: ip() })
-      continue
+      events.emit('unknownSession', { id: claim.id, ip: this.#claimant.ip() })
+      return false
     }
     const now = times.now()
     const match = matchToken(record, claim.tokenHash, now)
     if (match === null) {
-      events.emit('tokenMismatch', { id: claim.id, userId: record.userId, ip: ip() })
-      continue
+      events.emit('tokenMismatch', { id: claim.id, userId: record.userId, ip: this.#claimant.ip() })
+      return false
     }
     const end = endOf(record)
-    if (end === null) {
-      if (found !== null && found.record.id !== record.id) {
-        events.emit('cookieConflict', { ids: [found.record.id, record.id], ip: ip() })
-        return null
-      }
-      if (times.isAhead(record, now)) record = await settleClock(parts, record)
-      if (found === null || match === 'current') found = foundSession(record, claim, match)
-      if (believesFirst) break
-      continue
+    if (end !== null) {
+      this.#takeEnd(record, end)
+      return false
     }
+    if (this.#found !== null && this.#found.record.id !== record.id) {
+      events.emit('cookieConflict', { ids: [this.#found.record.id, record.id], ip: this.#claimant.ip() })
+      this.#found = null
+      this.#ended = null
+      return true
+    }
+    if (!times.isAhead(record, now)) return this.#take(claim, record, match)
+    return settleClock(this.#parts, record).then((settled) => this.#take(claim, settled, match))
+  }
+
+  #take(claim: CookieClaim, record: SessionData, match: 'current' | 'previous'): boolean {
+    if (this.#found === null || match === 'current') this.#found = foundSession(record, claim, match)
+    return this.#claimant.believesFirst
+  }
+
+  #takeEnd(record: SessionData, end: SessionEnd): void {
+    const { events } = this.#parts
     if (end.reason === 'idle' || end.reason === 'absolute') {
       events.emit('expired', { ...nameOf(record), reason: end.reason })
-    } else events.emit('usedAfterEnd', { ...nameOf(record), end, ip: ip() })
-    ended ??= { ...nameOf(record), end }
+    } else events.emit('usedAfterEnd', { ...nameOf(record), end, ip: this.#claimant.ip() })
+    this.#ended ??= { ...nameOf(record), end }
   }
-  if (found === null) return ended && { ended }
-  if (events.isHeard('loaded')) events.emit('loaded', nameOf(found.record))
-  return found
+
+  #outcome(): Finding {
+    const { events } = this.#parts
+    if (this.#found === null) return this.#ended && { ended: this.#ended }
+    if (events.isHeard('loaded')) events.emit('loaded', nameOf(this.#found.record))
+    return this.#found
+  }
 }
 
 /**
@@ -95,7 +151,9 @@ export async function settleClock(
   const aheadMs = Math.max(createdAt, lastAccessedAt) - change.at
   events.emit('clockSkew', { ...nameOf(record), aheadMs })
   // A failure has been told as an event. One that has ended meanwhile is found to be so by whoever writes to it.
-  await store.update(id, change, times.ttlSeconds(change, change.at)).catch(() => {})
+  try {
+    await store.update(id, change, times.ttlSeconds(change, change.at))
+  } catch {}
   return applyChange(record, change).record ?? record
 }
 

@@ -4,6 +4,7 @@ import { isSessionError, SessionError, type SessionErrorCode } from '../errors.j
 import type { SessionEvents } from '../events/events.js'
 import { noteKey, sameHash } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
+import { twinOf } from '../record/at-once.js'
 import type { EndResult, RegenerateResult, Regeneration, SessionChange, UpdateResult } from '../record/changes.js'
 import { loadableUnder, type SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
@@ -11,9 +12,11 @@ import type { SessionData, SessionEnd } from '../record/session-data.js'
 import type { SessionStore } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { runWithoutSession } from '../request-scope.js'
+import { isPromise, type Soon } from '../soon.js'
+import { type Deadline, Deadlines } from './deadlines.js'
 
 /** One call of the store. What takes longer, and shows that it goes on, may refresh the deadline. */
-type StoreCall<T> = (deadline: NodeJS.Timeout) => Promise<T>
+type StoreCall<T> = (deadline: Deadline) => Promise<T>
 
 type GuardOptions = Pick<ResolvedSessionOptions, 'store' | 'storeTimeoutMs' | 'limits'>
 
@@ -21,6 +24,7 @@ type GuardOptions = Pick<ResolvedSessionOptions, 'store' | 'storeTimeoutMs' | 'l
 export class GuardedStore {
   readonly #store: SessionStore
   readonly #timeoutMs: number
+  readonly #deadlines: Deadlines
   readonly #loadable: SessionLimits
   readonly #events: SessionEvents
   /** The index of users, if the store has one, guarded like the rest. */
@@ -31,6 +35,7 @@ export class GuardedStore {
   constructor({ store, storeTimeoutMs, limits }: GuardOptions, events: SessionEvents) {
     this.#store = store
     this.#timeoutMs = storeTimeoutMs
+    this.#deadlines = new Deadlines(storeTimeoutMs)
     this.#loadable = loadableUnder(limits)
     this.#events = events
     this.users = store.users && this.#guardUsers(store.users)
@@ -38,15 +43,21 @@ export class GuardedStore {
   }
 
   /** The record of a session. `'corrupt'`: there is one that cannot be read, which has been told as an event. */
-  async get(id: string): Promise<SessionData | 'corrupt' | null> {
-    let record: SessionData | null | undefined
+  get(id: string): Soon<SessionData | 'corrupt' | null> {
+    let record: Soon<SessionData | null>
     try {
-      record = await this.#call('get', id, () => this.#store.get(id, this.#loadable))
+      record = this.#answer('get', id, this.#store.get, [id, this.#loadable])
     } catch (error) {
-      if (!isSessionError(error, 'CORRUPT_RECORD')) throw error
-      this.#events.emit('corruptRecord', { id, cause: error })
-      return 'corrupt'
+      return this.#corruptUnlessFailed(id, error)
     }
+    if (!isPromise(record)) return this.#checked(id, record)
+    return record.then(
+      (answer) => this.#checked(id, answer),
+      (error) => this.#corruptUnlessFailed(id, error),
+    )
+  }
+
+  #checked(id: string, record: SessionData | null | undefined): SessionData | 'corrupt' | null {
     if (record === null || record === undefined) return null
     // By shape, not by class: the store may come from the package's other build.
     if (typeof record !== 'object' || typeof record.expiryReason !== 'function') {
@@ -54,7 +65,16 @@ export class GuardedStore {
     }
     const problem = problemOf(record, id, this.#loadable)
     if (problem === null) return record
-    this.#events.emit('corruptRecord', { id, cause: new SessionError('CORRUPT_RECORD', problem) })
+    return this.#tellCorrupt(id, new SessionError('CORRUPT_RECORD', problem))
+  }
+
+  #corruptUnlessFailed(id: string, error: unknown): 'corrupt' {
+    if (!isSessionError(error, 'CORRUPT_RECORD')) throw error
+    return this.#tellCorrupt(id, error)
+  }
+
+  #tellCorrupt(id: string, cause: SessionError): 'corrupt' {
+    this.#events.emit('corruptRecord', { id, cause })
     return 'corrupt'
   }
 
@@ -63,8 +83,8 @@ export class GuardedStore {
     return this.#call('create', record.id, () => this.#store.create(record.id, record, ttlSeconds, notAfter), isYesOrNo)
   }
 
-  update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    return this.#call('update', id, () => this.#store.update(id, change, ttlSeconds), isUpdate)
+  update(id: string, change: SessionChange, ttlSeconds: number): Soon<UpdateResult> {
+    return this.#answer('update', id, this.#store.update, [id, change, ttlSeconds], isUpdate)
   }
 
   touch(id: string, ttlSeconds: number, at: number, retainSeconds: number): Promise<boolean> {
@@ -81,7 +101,7 @@ export class GuardedStore {
       return await this.#call('regenerate', id, () => this.#store.regenerate(id, inTime, ttlSeconds), isRegeneration)
     } catch (error) {
       const { next } = regeneration
-      const found = await settledWithin(this.#timeoutMs / 2, this.get(next.id))
+      const found = await settledWithin(this.#timeoutMs / 2, () => this.get(next.id))
       if (found === null || found === 'corrupt' || !sameHash(found.tokenHash, next.tokenHash)) throw error
       return { status: 'regenerated', record: found }
     }
@@ -125,7 +145,7 @@ export class GuardedStore {
     let startedAt = 0
     let durationMs = 0
     let error: SessionErrorCode | undefined
-    let step: NodeJS.Timeout | undefined
+    let step: Deadline | undefined
     const records = this.#store.scan(() => step?.refresh(), this.#loadable)[Symbol.asyncIterator]()
     try {
       for (;;) {
@@ -186,6 +206,34 @@ export class GuardedStore {
     }
   }
 
+  /** What a method of the store answers: at once, if it can. */
+  #answer<Args extends unknown[], T>(
+    operation: string,
+    id: string | undefined,
+    method: (...args: Args) => Promise<T>,
+    args: Args,
+    isAnswer?: IsAnswer,
+  ): Soon<T> {
+    const twin = twinOf(method)
+    if (twin === undefined) return this.#call(operation, id, () => method.apply(this.#store, args), isAnswer)
+    const isHeard = this.#events.isHeard('storeCall')
+    const startedAt = isHeard ? performance.now() : 0
+    let answer: T | undefined
+    let failure: SessionError | undefined
+    try {
+      answer = twin.apply(this.#store, args)
+    } catch (error) {
+      failure = this.#storeError(operation, id, error)
+    }
+    if (answer === undefined && failure === undefined) {
+      return this.#call(operation, id, () => method.apply(this.#store, args), isAnswer)
+    }
+    if (isHeard)
+      this.#events.emit('storeCall', { operation, durationMs: performance.now() - startedAt, error: failure?.code })
+    if (failure !== undefined) throw failure
+    return answer as T
+  }
+
   /**
    * One store call with its deadline, told as `storeCall` if anybody listens: this is on the path of every request. An answer
    * that is none is a failure, never a yes.
@@ -211,36 +259,36 @@ export class GuardedStore {
 
   /** What the store does after the deadline is nobody's answer any more. */
   #withinDeadline<T>(operation: string, id: string | undefined, start: StoreCall<T>, isAnswer?: IsAnswer): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      const timeoutMs = this.#timeoutMs
-      const fail = (error: unknown): void => {
-        clearTimeout(timer)
-        if (timer === undefined) return
-        timer = undefined
-        reject(this.#storeError(operation, id, error))
-      }
-      let timer: NodeJS.Timeout | undefined = setTimeout(() => {
-        fail(
-          new SessionError(
-            'STORE_TIMEOUT',
-            `The session store did not answer "${operation}" within ${timeoutMs} ms; whether it was done is unknown.`,
-          ),
-        )
-      }, timeoutMs)
+    const answer = new Promise<T>((resolve, reject) => {
+      const deadline = this.#deadlines.begin(() => reject(this.#tooLate(operation)))
       try {
-        runWithoutSession(start, timer).then((value) => {
-          if (isAnswer !== undefined && !isAnswer(value)) {
-            fail(unknownAnswer(operation))
-            return
-          }
-          clearTimeout(timer)
-          timer = undefined
-          resolve(value)
-        }, fail)
+        runWithoutSession(start, deadline).then(
+          (value) => {
+            deadline.end()
+            if (isAnswer === undefined || isAnswer(value)) resolve(value)
+            else reject(unknownAnswer(operation))
+          },
+          (error) => {
+            deadline.end()
+            reject(error)
+          },
+        )
       } catch (error) {
-        fail(error)
+        deadline.end()
+        reject(error)
       }
     })
+    // Here and not above: a listener is to hear it in the context of the caller, and a deadline is missed in no context.
+    return answer.catch((error) => {
+      throw this.#storeError(operation, id, error)
+    })
+  }
+
+  #tooLate(operation: string): SessionError {
+    return new SessionError(
+      'STORE_TIMEOUT',
+      `The session store did not answer "${operation}" within ${this.#timeoutMs} ms; whether it was done is unknown.`,
+    )
   }
 
   #storeError(operation: string, id: string | undefined, error: unknown): SessionError {
@@ -304,14 +352,14 @@ function checkTtl(options: { ttlSeconds: number } | undefined): void {
 /** In UTF-16 units. Notes are small: what is large has a place of its own and its key in a note. */
 const LONGEST_NOTE = 100_000
 
-/** What a promise resolves to, or `null` when it rejects or takes longer. */
-async function settledWithin<T>(ms: number, promise: Promise<T>): Promise<T | null> {
+/** What a task answers, or `null` when it fails or takes longer. */
+async function settledWithin<T>(ms: number, task: () => Soon<T>): Promise<T | null> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<null>((resolve) => {
     timer = setTimeout(resolve, ms, null)
   })
   try {
-    return await Promise.race([promise, late])
+    return await Promise.race([task(), late])
   } catch {
     return null
   } finally {
@@ -333,8 +381,13 @@ function problemOf(record: SessionData, id: string, loadable: SessionLimits): st
   if (record.id !== id) return 'The store returned the record of another session.'
   if (typeof record.tokenHash !== 'string') return 'The record has no token hash.'
   const { createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs = 0 } = record
-  const times = [createdAt, lastAccessedAt, expiresAt, absoluteExpiresAt, idleTimeoutMs]
-  if (!times.every(Number.isFinite)) return 'The record has a time that is not a number.'
+  const areNumbers =
+    Number.isFinite(createdAt) &&
+    Number.isFinite(lastAccessedAt) &&
+    Number.isFinite(expiresAt) &&
+    Number.isFinite(absoluteExpiresAt) &&
+    Number.isFinite(idleTimeoutMs)
+  if (!areNumbers) return 'The record has a time that is not a number.'
   let length = 0
   for (const [name, text] of record.fields) {
     if (typeof text !== 'string') return 'The record has a field that is not text.'

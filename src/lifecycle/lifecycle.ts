@@ -18,9 +18,10 @@ import { tooLarge } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import { type SessionContext, SessionData, type SessionEnd } from '../record/session-data.js'
 import { secondsLeft } from '../record/store.js'
+import { after, type Soon } from '../soon.js'
 import { type Ending, Endings, MAX_SUCCESSORS, nameOf } from './endings.js'
 import { EPOCH_LEASE_MS, Epoch } from './epoch.js'
-import { type Finding, type FindingParts, findSession, settleClock } from './finding.js'
+import { type Claimant, type Finding, type FindingParts, findSession, settleClock } from './finding.js'
 import { GuardedStore, notSupported } from './guarded-store.js'
 import { LateWork } from './late-work.js'
 import { type Expiry, Times } from './times.js'
@@ -136,10 +137,7 @@ export class Lifecycle implements ActivitySource {
   }
 
   /** Which session these claims open; see `findSession()`. */
-  find(
-    claims: readonly CookieClaim[],
-    client: { ip: () => string | undefined; believesFirst: boolean },
-  ): Promise<Finding> {
+  find(claims: readonly CookieClaim[], client: Claimant): Soon<Finding> {
     return findSession(this.#finding, claims, client)
   }
 
@@ -261,22 +259,31 @@ export class Lifecycle implements ActivitySource {
    * Applies a change. That the session has ended is told as `lateWrite`.
    * @throws {SessionError} `SESSION_TOO_LARGE` when the session would be; nothing has changed then.
    */
-  async update(record: SessionData, change: SessionChange): Promise<Update> {
+  update(record: SessionData, change: SessionChange): Soon<Update> {
     const end = change.metadata?.absoluteExpiresAt
-    const isProlonged = end !== undefined && end > record.absoluteExpiresAt
-    if (isProlonged) await this.users.prolong(record, end)
-    const ttl = this.times.ttlSeconds(change, change.at)
-    const result = await this.#store.update(record.id, change, ttl)
-    if (result.status === 'ended') {
-      this.events.emit('lateWrite', nameOf(record))
-      if (isProlonged) await this.users.forget(record.userId, [record.id])
-    }
+    if (end !== undefined && end > record.absoluteExpiresAt) return this.#prolong(record, change, end)
+    const result = this.#store.update(record.id, change, this.times.ttlSeconds(change, change.at))
+    return after(result, (known) => this.#updated(record, change, known))
+  }
+
+  /** A change by which the session may live longer than its user's list of sessions knows. */
+  async #prolong(record: SessionData, change: SessionChange, end: number): Promise<Update> {
+    await this.users.prolong(record, end)
+    const result = await this.#store.update(record.id, change, this.times.ttlSeconds(change, change.at))
+    const update = this.#updated(record, change, result)
+    if (update.status === 'ended') await this.users.forget(record.userId, [record.id])
+    return update
+  }
+
+  #updated(record: SessionData, change: SessionChange, result: UpdateResult): Update {
+    if (result.status === 'ended') this.events.emit('lateWrite', nameOf(record))
     if (result.status === 'too-large') throw tooLarge(result, this.options.limits)
     if (result.status !== 'updated') return result
     if (change.renew === undefined && this.events.isHeard('committed')) this.events.emit('committed', nameOf(record))
+    if (result.record !== undefined) return { status: 'updated', record: result.record }
     // What was stored was within the limits; what this request has read and changed need not be.
     const applied = { ...change, limits: undefined }
-    return { status: 'updated', record: result.record ?? applyChange(record, applied).record ?? record }
+    return { status: 'updated', record: applyChange(record, applied).record ?? record }
   }
 
   /**
@@ -287,8 +294,7 @@ export class Lifecycle implements ActivitySource {
     const metadata = this.cookieNote(record, isTold)
     if (metadata !== undefined) {
       const change = this.change(record, { metadata })
-      const ttlSeconds = this.times.ttlSeconds(change, change.at)
-      const result = await this.#store.update(record.id, change, ttlSeconds)
+      const result = await this.#store.update(record.id, change, this.times.ttlSeconds(change, change.at))
       if (result.status !== 'updated') return null
       return result.record ?? applyChange(record, change).record
     }

@@ -12,6 +12,7 @@ import {
 } from '../cookie/cookie.js'
 import { invalidArgument, isSessionError, isStoreFault, SessionError } from '../errors.js'
 import { type ActivityRequest, recordActivity, type SessionActivityType } from '../events/activity-hook.js'
+import type { Finding } from '../lifecycle/finding.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
 import type { SessionContext } from '../record/session-data.js'
@@ -23,6 +24,7 @@ import { tellUncalled, WATCHES_MEMBERS } from '../session/misread-members.js'
 import { cookieContent } from '../session/response-cookie.js'
 import { belongsTo, isSession, sessionOf } from '../session/session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
+import { isPromise, type Soon } from '../soon.js'
 import { warn, warnOfFailure } from '../warn.js'
 import { contextOf, ipOf } from './client.js'
 import type { SessionHolder } from './current-session.js'
@@ -82,19 +84,24 @@ export function requestPath(engine: Lifecycle, face?: Face): RequestHandler {
     }
 
     // Load.
-    engine
-      .find(claims, {
+    const begin = (found: Finding): void => exchange.begin(found ?? 'new')
+    const goWithout = (error: unknown): void => {
+      // Who this is cannot be known now. The cookie stays as it is: the next request may fare better.
+      if (onStoreError === 'anonymous') exchange.begin('unavailable')
+      else exchange.refuse(error)
+    }
+    let finding: Soon<Finding>
+    try {
+      finding = engine.find(claims, {
         ip: () => ipOf(request, clientContext),
         believesFirst: claims.length === 1 || believesFirst(cookie, cookieName),
       })
-      .then(
-        (found) => exchange.begin(found ?? 'new'),
-        (error) => {
-          // Who this is cannot be known now. The cookie stays as it is: the next request may fare better.
-          if (onStoreError === 'anonymous') exchange.begin('unavailable')
-          else exchange.refuse(error)
-        },
-      )
+    } catch (error) {
+      goWithout(error)
+      return
+    }
+    if (isPromise(finding)) finding.then(begin, goWithout)
+    else begin(finding)
   }
   if (engine.options.activity === undefined) return attach
 
@@ -325,11 +332,14 @@ class Exchange implements SessionHost, ResponseHooks {
 
   /** Brings the store up to date. Returns nothing when there is nothing to wait for. */
   #commit(isLast: boolean): Promise<void> | undefined {
-    const state = this.#state
-    // Something that the handler did not wait for is under way: what it leaves behind is what counts, a failure too.
-    const waiting = state.running ?? (this.#writes++ < MAX_WRITES ? takeNextStep(state) : undefined)
-    // While that went on, so may have the handler.
-    if (waiting) return waiting.then(() => this.#commit(isLast))
+    for (;;) {
+      const state = this.#state
+      // Something that the handler did not wait for is under way: what it leaves behind is what counts, a failure too.
+      const step = state.running ?? (this.#writes++ < MAX_WRITES ? takeNextStep(state) : 'last')
+      if (step === 'last') break
+      // While that went on, so may have the handler.
+      if (isPromise(step)) return step.then(() => this.#commit(isLast))
+    }
     this.#writes = 0
     this.#decideHeaders()
     if (isLast) {

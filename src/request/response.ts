@@ -196,8 +196,8 @@ export class HeldResponse {
     try {
       waiting = this.#phase === 'open' ? this.#hooks.beforeHead(call.kind === 'end') : this.#hooks.beforeEnd()
     } catch (error) {
-      this.#fail(error)
-      return this.#res
+      // As any other: who writes on in this turn writes to the answer that is given up.
+      waiting = Promise.reject(error)
     }
     if (waiting === undefined) return this.#pass(call)
     this.#phase = 'held'

@@ -1,9 +1,11 @@
 // What a response has to store of its session, and the one place where that is decided.
 
 import { isSessionError, isStoreFault } from '../errors.js'
+import type { Update } from '../lifecycle/lifecycle.js'
 import type { SessionChange } from '../record/changes.js'
 import type { SessionData } from '../record/session-data.js'
-import type { FieldChanges } from './fields.js'
+import { after, type Soon } from '../soon.js'
+import type { FieldChanges, Fields } from './fields.js'
 import { hasBoundary, keepLogicalId, startIfKnown, tellBoundary } from './logical-id.js'
 import {
   cookieNote,
@@ -69,19 +71,22 @@ export function nextStep(state: SessionState): Step {
   return NOTHING
 }
 
-/** Takes the next step. Returns what to wait for before the step after it, or nothing when this was the last. */
-export function takeNextStep(state: SessionState): Promise<void> | undefined {
+/**
+ * Takes the next step. Returns `'last'` when there is none after it; else what to wait for before that, if the store has us
+ * wait.
+ */
+export function takeNextStep(state: SessionState): Soon<void> | 'last' {
   const step = nextStep(state)
   switch (step.name) {
     case 'nothing':
-      return undefined
+      return 'last'
     case 'too-late':
       state.tellLateChange('headers-sent')
-      return undefined
+      return 'last'
     case 'create':
       return state.inTurn(() => create(state, step.changes))
     case 'update':
-      return state.inTurn(() => updateStored(state, step.changes))
+      return state.inTurnOrAtOnce(() => updateStored(state, step.changes))
     case 'keep-logical-id':
       state.logicalNotes().mayKeepInPassing = false
       return state.inTurn(() => keepLogicalId(state)).catch(forgiveInPassing)
@@ -131,7 +136,7 @@ export function promiseNextStep(state: SessionState): void {
 // --- The steps ---
 
 /** Stores what has changed, and nothing else. To be called in turn, of a session that is live. */
-export function storeChanges(state: SessionState): Promise<void> | undefined {
+export function storeChanges(state: SessionState): Soon<void> {
   const step = nextStep(state)
   // Without a way for the cookie, create() says so.
   if (step.name === 'create' || step.name === 'too-late') return create(state)
@@ -161,8 +166,13 @@ export async function create(state: SessionState, changes = state.fields.changes
   state.fields.committed(written, issued.record.fields)
 }
 
-async function updateStored(state: SessionState, changes: FieldChanges | null): Promise<void> {
-  if (hasBoundary(state)) await keepLogicalId(state)
+function updateStored(state: SessionState, changes: FieldChanges | null): Soon<void> {
+  return hasBoundary(state)
+    ? keepLogicalId(state).then(() => writeChanges(state, changes))
+    : writeChanges(state, changes)
+}
+
+function writeChanges(state: SessionState, changes: FieldChanges | null): Soon<void> {
   if (changes === null && state.metadata === NO_METADATA) return
   const note = cookieNote(state)
   if (note !== undefined) state.metadata = { ...state.metadata, ...note }
@@ -170,18 +180,21 @@ async function updateStored(state: SessionState, changes: FieldChanges | null): 
   const record = state.record as SessionData
   const { isPassive } = state.host
   const change = state.lifecycle.change(record, { set: changes?.set, delete: changes?.delete, metadata, isPassive })
-  const result = await state.lifecycle.update(record, change)
-  if (result.status !== 'updated') throw state.ended()
-  takeUpdated(state, change, result.record)
-  await dropOverdue(state)
+  const take = (result: Update): Soon<void> => {
+    if (result.status !== 'updated') throw state.ended()
+    takeUpdated(state, change, result.record)
+    const overdue = state.fields.overdue()
+    return overdue.length === 0 ? undefined : dropOverdue(state, overdue)
+  }
+  return after(state.lifecycle.update(record, change), take)
 }
 
 /**
  * Removes fields whose end has come, where one that ends was met: unless another request has set them anew. In passing, and so many
  * at a time that nobody waits long.
  */
-async function dropOverdue(state: SessionState): Promise<void> {
-  for (const [field, text] of state.fields.overdue().slice(0, MAX_DROPPED)) {
+async function dropOverdue(state: SessionState, overdue: ReturnType<Fields['overdue']>): Promise<void> {
+  for (const [field, text] of overdue.slice(0, MAX_DROPPED)) {
     const record = state.record as SessionData
     const change = state.lifecycle.change(record, { delete: [field], expect: { field, text }, isPassive: true })
     try {

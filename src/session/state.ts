@@ -13,6 +13,7 @@ import type { MetadataChange } from '../record/changes.js'
 import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionData } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
+import { isPromise, type Soon } from '../soon.js'
 import { Fields } from './fields.js'
 
 /** What a session needs to know of the request it belongs to. */
@@ -114,6 +115,8 @@ export class SessionState {
   running: Promise<unknown> | null = null
   /** What the handler holds of this, once it was asked for: see `sessionOf()`. */
   session: object | undefined
+  /** An operation that waits for nothing is under way. */
+  #isAtWork = false
   #hasToldLateChange = false
 
   constructor(lifecycle: Lifecycle, host: SessionHost, origin: SessionOrigin) {
@@ -249,7 +252,26 @@ export class SessionState {
 
   /** One operation after the other, in the order of the calls. */
   inTurn<T>(operation: () => Promise<T>): Promise<T> {
-    const turn = this.running === null ? operation() : this.running.then(operation, operation)
+    const before = this.running ?? (this.#isAtWork ? Promise.resolve() : null)
+    return this.#follow(before === null ? operation() : before.then(operation, operation))
+  }
+
+  /** As `inTurn()`, for what may be done at once when nothing else is under way. Throws where that rejects. */
+  inTurnOrAtOnce<T>(operation: () => Soon<T>): Soon<T> {
+    if (this.running !== null || this.#isAtWork) return this.inTurn(async () => operation())
+    this.#isAtWork = true
+    try {
+      const done = operation()
+      return isPromise(done) ? this.#follow(done) : done
+    } catch (error) {
+      this.hasStoreFailed ||= isStoreFault(error)
+      throw error
+    } finally {
+      this.#isAtWork = false
+    }
+  }
+
+  #follow<T>(turn: Promise<T>): Promise<T> {
     this.running = turn
     const settled = (): void => {
       if (this.running === turn) this.running = null

@@ -2,6 +2,7 @@
 import { totalmem } from 'node:os'
 import { getHeapStatistics } from 'node:v8'
 import { SessionError } from '../errors.js'
+import { answersAtOnce } from '../record/at-once.js'
 import {
   applyChange,
   applyEnd,
@@ -114,28 +115,7 @@ export class MemorySessionStore extends SessionStore {
   /** @throws {SessionError} `INVALID_OPTION` when an option is not a number in its range. */
   constructor(options: MemorySessionStoreOptions = {}) {
     super()
-    const {
-      maxSessions = 100_000,
-      maxBytes = defaultMaxBytes(),
-      cleanupInterval = 60,
-      warnInProduction = true,
-      clock = () => Date.now(),
-    } = options
-    if (!Number.isSafeInteger(maxSessions) || maxSessions < 1) {
-      throw new SessionError(
-        'INVALID_OPTION',
-        `maxSessions is ${String(maxSessions)}; use a whole number of at least 1.`,
-      )
-    }
-    if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
-      throw new SessionError('INVALID_OPTION', `maxBytes is ${String(maxBytes)}; use a whole number of at least 1.`)
-    }
-    if (!Number.isFinite(cleanupInterval) || cleanupInterval < 0) {
-      throw new SessionError(
-        'INVALID_OPTION',
-        `cleanupInterval is ${String(cleanupInterval)}; use seconds, or 0 for none.`,
-      )
-    }
+    const { maxSessions, maxBytes, cleanupInterval, warnInProduction, clock } = resolved(options)
     this.#maxSessions = maxSessions
     this.#maxBytes = maxBytes
     this.#cleanupIntervalMs = Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS)
@@ -176,6 +156,16 @@ export class MemorySessionStore extends SessionStore {
     return () => this.#listeners.delete(listener)
   }
 
+  // A request waits for neither of these.
+  static {
+    answersAtOnce(MemorySessionStore.prototype.get, function (this: MemorySessionStore, id) {
+      return this.#read(id)
+    })
+    answersAtOnce(MemorySessionStore.prototype.update, function (this: MemorySessionStore, id, change, ttlSeconds) {
+      return this.#update(id, change, ttlSeconds)
+    })
+  }
+
   async get(id: string): Promise<SessionData | null> {
     return this.#read(id)
   }
@@ -207,6 +197,10 @@ export class MemorySessionStore extends SessionStore {
   }
 
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+    return this.#update(id, change, ttlSeconds)
+  }
+
+  #update(id: string, change: SessionChange, ttlSeconds: number): UpdateResult {
     const before = this.#read(id)
     const { result, record } = applyChange(before, change)
     if (result.status === 'updated' && record !== null && before !== null) {
@@ -458,6 +452,29 @@ export class MemorySessionStore extends SessionStore {
     const recency = this.#recency
     return { ended: recency.add('ended'), anonymous: recency.add('anonymous'), withUser: recency.add('with user') }
   }
+}
+
+/** @throws {SessionError} `INVALID_OPTION` */
+function resolved({
+  maxSessions = 100_000,
+  maxBytes = defaultMaxBytes(),
+  cleanupInterval = 60,
+  warnInProduction = true,
+  clock = () => Date.now(),
+}: MemorySessionStoreOptions) {
+  if (!Number.isSafeInteger(maxSessions) || maxSessions < 1) {
+    throw new SessionError('INVALID_OPTION', `maxSessions is ${String(maxSessions)}; use a whole number of at least 1.`)
+  }
+  if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
+    throw new SessionError('INVALID_OPTION', `maxBytes is ${String(maxBytes)}; use a whole number of at least 1.`)
+  }
+  if (!Number.isFinite(cleanupInterval) || cleanupInterval < 0) {
+    throw new SessionError(
+      'INVALID_OPTION',
+      `cleanupInterval is ${String(cleanupInterval)}; use seconds, or 0 for none.`,
+    )
+  }
+  return { maxSessions, maxBytes, cleanupInterval, warnInProduction, clock }
 }
 
 /** How many logins may be under way in a store that keeps few sessions. */

@@ -136,7 +136,16 @@ const FLOORS = [
   ['features', 'index.ts'],
   ['testing'],
 ] as const
-const GROUND = ['did-you-mean.ts', 'duration.ts', 'errors.ts', 'ids.ts', 'recent.ts', 'request-scope.ts', 'warn.ts']
+const GROUND = [
+  'did-you-mean.ts',
+  'duration.ts',
+  'errors.ts',
+  'ids.ts',
+  'recent.ts',
+  'request-scope.ts',
+  'soon.ts',
+  'warn.ts',
+]
 
 function roomOf(file: string): string {
   if (GROUND.includes(file)) return 'ground'
