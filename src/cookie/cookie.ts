@@ -70,7 +70,27 @@ const NOTHING: CookieReading = { claims: [], rejected: null }
  * reading a cookie. What a claim gives the right to is checked each time all the same, so that a cookie may stay here after
  * its session has ended.
  */
-export class VerifiedCookies extends Recent<CookieClaim> {}
+export class VerifiedCookies extends Recent<CookieClaim> {
+  /** What whole headers said, by the name of the cookie: those with one cookie of that name, which was ours. */
+  readonly #headers = new Map<string, Recent<CookieReading>>()
+
+  reading(header: string, name: string): CookieReading | undefined {
+    return this.#headers.get(name)?.get(header)
+  }
+
+  keepReading(header: string, name: string, reading: CookieReading): void {
+    if (header.length > LONGEST_KEPT || reading.claims.length !== 1 || reading.rejected !== null) return
+    let ofName = this.#headers.get(name)
+    if (ofName === undefined) {
+      ofName = new Recent()
+      this.#headers.set(name, ofName)
+    }
+    ofName.set(header, reading)
+  }
+}
+
+/** A client sends the same header with each request, unless it has a cookie that changes; longer ones are not kept. */
+const LONGEST_KEPT = 1_024
 
 /**
  * Reads every cookie of that name. Anything that is not exactly of our shape and signed by us, for this name, is
@@ -86,6 +106,19 @@ export function readCookie(
   verified?: VerifiedCookies,
 ): CookieReading {
   if (header === undefined) return NOTHING
+  const known = verified?.reading(header, name)
+  if (known !== undefined) return known
+  const reading = readHeader(header, name, keys, verified)
+  verified?.keepReading(header, name, reading)
+  return reading
+}
+
+function readHeader(
+  header: string,
+  name: string,
+  keys: readonly KeyObject[],
+  verified: VerifiedCookies | undefined,
+): CookieReading {
   const needle = `${name}=`
   let at = header.indexOf(needle)
   if (at === -1) return NOTHING

@@ -8,7 +8,7 @@ import { twinOf } from '../record/at-once.js'
 import type { EndResult, RegenerateResult, Regeneration, SessionChange, UpdateResult } from '../record/changes.js'
 import { loadableUnder, type SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
-import type { SessionData, SessionEnd } from '../record/session-data.js'
+import { type SessionData, type SessionEnd, unitsOfFields } from '../record/session-data.js'
 import type { SessionStore } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { runWithoutSession } from '../request-scope.js'
@@ -388,11 +388,8 @@ function problemOf(record: SessionData, id: string, loadable: SessionLimits): st
     Number.isFinite(absoluteExpiresAt) &&
     Number.isFinite(idleTimeoutMs)
   if (!areNumbers) return 'The record has a time that is not a number.'
-  let length = 0
-  for (const [name, text] of record.fields) {
-    if (typeof text !== 'string') return 'The record has a field that is not text.'
-    length += name.length + text.length
-  }
+  const length = unitsOfFields(record.fields)
+  if (Number.isNaN(length)) return 'The record has a field that is not text.'
   return length > loadable.maxBytes || record.fields.size > loadable.maxFields
     ? `The record has more than ${loadable.maxBytes} bytes or ${loadable.maxFields} fields, which none does that is stored here.`
     : null

@@ -133,14 +133,18 @@ export function applyChange(
     const excess = excessOf(fields, record.fields, change.limits)
     if (excess !== null) return { result: { status: 'too-large', ...excess }, record }
   }
-  const changed = record.with({
-    ...metadata,
-    ...(renew && { tokenHash: renew.to, previousToken: replacedToken(renew) }),
-    ...timesAfter(record, change),
-    fields,
-  })
+  const times = timesAfter(record, change)
+  const changed =
+    metadata === undefined && renew === undefined
+      ? record.with({ ...times, fields })
+      : record.with({
+          ...metadata,
+          ...(renew && { tokenHash: renew.to, previousToken: replacedToken(renew) }),
+          ...times,
+          fields,
+        })
   const isAsRead = record === change.madeOn
-  return { result: { status: 'updated', ...(isAsRead && { record: changed }) }, record: changed }
+  return { result: isAsRead ? { status: 'updated', record: changed } : { status: 'updated' }, record: changed }
 }
 
 /** What a change stands on, and what the record has there. */

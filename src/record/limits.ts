@@ -1,5 +1,6 @@
 // How large a session may be, and how large it is: the names and texts of its fields, as UTF-8.
 import { SessionError } from '../errors.js'
+import { unitsOfFields } from './session-data.js'
 
 /** The bounds of one session. */
 export interface SessionLimits {
@@ -33,8 +34,7 @@ export function excessOf(after: Fields, before: Fields, limits: SessionLimits | 
 
 /** Exact near and above `maxBytes`, and never less than that where it is more. */
 export function sizeOf(fields: Fields, maxBytes = 0): SessionSize {
-  let units = 0
-  for (const [name, text] of fields) units += name.length + text.length
+  const units = unitsOfFields(fields)
   // A UTF-16 unit takes at most three bytes.
   if (units * 3 <= maxBytes) return { bytes: units, fields: fields.size }
   let bytes = 0

@@ -161,7 +161,7 @@ export class SessionData {
     this.context = frozen(init.context)
     this.epoch = init.epoch ?? 0
     this.ended = frozen(init.ended)
-    this.fields = init.fields instanceof FieldMap ? init.fields : readOnly(new Map(init.fields))
+    this.fields = init.fields instanceof FieldMap ? init.fields : FieldMap.of(init.fields)
     Object.freeze(this)
   }
 
@@ -312,6 +312,50 @@ function frozen<T extends object>(value: T | undefined): T | undefined {
 
 /** A read-only map, so that records can be shared without copies. */
 class FieldMap extends Map<string, string> {
+  /** The UTF-16 units of all names and texts; `NaN` when something is no text. */
+  #units = 0
+
+  static of(fields: Iterable<readonly [string, string]>): FieldMap {
+    const map = new FieldMap()
+    if (fields instanceof Map) fields.forEach((text, name) => FieldMap.#put(map, name, text))
+    else for (const [name, text] of fields) FieldMap.#put(map, name, text)
+    return map
+  }
+
+  /** The map without the fields `remove`, and with those of `set` laid over it. */
+  merged(set: ReadonlyMap<string, string> | undefined, remove: readonly string[] | undefined): FieldMap {
+    const map = new FieldMap()
+    this.forEach((text, name) => {
+      PUT.call(map, name, text)
+    })
+    map.#units = this.#units
+    if (remove) for (const name of remove) FieldMap.#drop(map, name)
+    if (set) set.forEach((text, name) => FieldMap.#put(map, name, text))
+    return map
+  }
+
+  static unitsOf(fields: ReadonlyMap<string, string>): number {
+    if (#units in fields) return (fields as FieldMap).#units
+    let units = 0
+    for (const [name, text] of fields) units += unitsOf(name, text)
+    return units
+  }
+
+  // No methods: each instance would be marked for those that are private.
+  static #put(map: FieldMap, name: string, text: string): void {
+    const before = map.get(name)
+    if (before !== undefined) map.#units -= unitsOf(name, before)
+    map.#units += unitsOf(name, text)
+    PUT.call(map, name, text)
+  }
+
+  static #drop(map: FieldMap, name: string): void {
+    const before = map.get(name)
+    if (before === undefined) return
+    map.#units -= unitsOf(name, before)
+    DROP.call(map, name)
+  }
+
   override set(): never {
     throw new TypeError('The fields of a SessionData are read-only; change them through SessionStore.update().')
   }
@@ -323,9 +367,19 @@ class FieldMap extends Map<string, string> {
   }
 }
 
-/** Nobody may have seen the map yet. A constructor that fills a map of a subclass takes six times as long. */
-function readOnly(fields: Map<string, string>): FieldMap {
-  return Object.setPrototypeOf(fields, FieldMap.prototype) as FieldMap
+const PUT = Map.prototype.set
+const DROP = Map.prototype.delete
+
+function unitsOf(name: string, text: string): number {
+  return typeof text === 'string' ? name.length + text.length : Number.NaN
+}
+
+/**
+ * The UTF-16 units of all names and texts, `NaN` when something is no text. Of the fields of a record it is known: to ask takes no
+ * look at each.
+ */
+export function unitsOfFields(fields: ReadonlyMap<string, string>): number {
+  return FieldMap.unitsOf(fields)
 }
 
 /** `base` without the fields `remove`, and with those of `set` laid over it. */
@@ -334,10 +388,7 @@ export function mergeFields(
   set: ReadonlyMap<string, string> | undefined,
   remove: readonly string[] | undefined,
 ): FieldMap {
-  const merged = new Map(base)
-  if (remove) for (const name of remove) merged.delete(name)
-  if (set) for (const [name, text] of set) merged.set(name, text)
-  return readOnly(merged)
+  return (base instanceof FieldMap ? base : FieldMap.of(base)).merged(set, remove)
 }
 
 /** What `Date.prototype.toISOString` writes; `Date.parse` alone takes much more for a time. */

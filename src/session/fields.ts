@@ -5,6 +5,7 @@ import type { SessionCodec } from '../record/codec.js'
 import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
 import { endOf, isPast, textOf, withEnd } from '../record/lifetime.js'
 import { type SessionLimits, sizeError } from '../record/limits.js'
+import { unitsOfFields } from '../record/session-data.js'
 
 /** The fields that a commit writes and removes. */
 export interface FieldChanges {
@@ -387,12 +388,20 @@ export class Fields {
   }
 
   #sizeWith(changes: FieldChanges): { bytes: number; count: number } {
-    let count = 0
-    let units = 0
-    this.#eachText(changes, (name, text) => {
-      count++
-      units += name.length + text.length
-    })
+    const stored = this.#stored
+    let count = stored.size
+    let units = unitsOfFields(stored)
+    for (const name of changes.delete) {
+      const before = changes.set.has(name) ? undefined : stored.get(name)
+      if (before === undefined) continue
+      count--
+      units -= name.length + before.length
+    }
+    for (const [name, text] of changes.set) {
+      const before = stored.get(name)
+      if (before === undefined) count++
+      units += before === undefined ? name.length + text.length : text.length - before.length
+    }
     // A UTF-16 unit takes at most three bytes: exact ones matter only near the limit.
     if (units * 3 <= this.#limits.maxBytes) return { bytes: units, count }
     let bytes = 0

@@ -495,9 +495,11 @@ function sizeInMemory({ fields }: SessionData): number {
 /** By how much a change has made a session larger: no text is looked at but those that it changes. */
 function growthBy({ set, delete: removed }: SessionChange, before: SessionData, after: SessionData): number {
   let bytes = 0
-  for (const name of new Set([...(set?.keys() ?? []), ...(removed ?? [])])) {
+  const look = (name: string): void => {
     bytes += fieldSize(name, after.fields.get(name)) - fieldSize(name, before.fields.get(name))
   }
+  set?.forEach((_text, name) => look(name))
+  if (removed?.length) for (const name of new Set(removed)) if (!set?.has(name)) look(name)
   return bytes
 }
 
