@@ -95,7 +95,7 @@ class Bench {
       if (name === 'nothing' && steps.length > 0) break
       steps.push(name)
       const taken = takeNextStep(this.state)
-      if (taken === undefined) break
+      if (taken === 'last') break
       await taken
     }
     const after = callsOf(this.store)
