@@ -317,8 +317,7 @@ class FieldMap extends Map<string, string> {
 
   static of(fields: Iterable<readonly [string, string]>): FieldMap {
     const map = new FieldMap()
-    if (fields instanceof Map) fields.forEach((text, name) => FieldMap.#put(map, name, text))
-    else for (const [name, text] of fields) FieldMap.#put(map, name, text)
+    for (const [name, text] of fields) FieldMap.#put(map, name, text)
     return map
   }
 
@@ -330,7 +329,7 @@ class FieldMap extends Map<string, string> {
     })
     map.#units = this.#units
     if (remove) for (const name of remove) FieldMap.#drop(map, name)
-    if (set) set.forEach((text, name) => FieldMap.#put(map, name, text))
+    if (set) for (const [name, text] of set) FieldMap.#put(map, name, text)
     return map
   }
 

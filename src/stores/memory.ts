@@ -498,7 +498,7 @@ function growthBy({ set, delete: removed }: SessionChange, before: SessionData, 
   const look = (name: string): void => {
     bytes += fieldSize(name, after.fields.get(name)) - fieldSize(name, before.fields.get(name))
   }
-  set?.forEach((_text, name) => look(name))
+  if (set) for (const name of set.keys()) look(name)
   if (removed?.length) for (const name of new Set(removed)) if (!set?.has(name)) look(name)
   return bytes
 }
