@@ -9,6 +9,6 @@ export function isPromise<T>(answer: Soon<T>): answer is Promise<T> {
 }
 
 /** What comes of an answer: at once, if it is there. */
-export function after<T, R>(answer: Soon<T>, next: (value: T) => Soon<R>): Soon<R> {
-  return isPromise(answer) ? answer.then(next) : next(answer)
+export function after<T, R>(answer: Soon<T>, take: (value: T) => Soon<R>): Soon<R> {
+  return isPromise(answer) ? answer.then(take) : take(answer)
 }
