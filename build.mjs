@@ -1,6 +1,6 @@
 // Builds the package into dist/: ESM and CommonJS, with types for both.
 import { execFileSync } from 'node:child_process'
-import { rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, rmSync, writeFileSync } from 'node:fs'
 import { buildSync } from 'esbuild'
 
 const node = (script, ...args) => execFileSync(process.execPath, [script, ...args], { stdio: 'inherit' })
@@ -20,3 +20,22 @@ buildSync({
   target: 'node20',
   format: 'cjs',
 })
+
+// `require('sojourn/express-session')` is the function itself, as with express-session; and where its types are loaded,
+// `req.session` is what it puts there.
+const face = 'features/express-session/index'
+appendFileSync(`dist/cjs/${face}.js`, '\nmodule.exports = Object.assign(exports.default, exports)\n')
+for (const format of ['esm', 'cjs']) {
+  appendFileSync(
+    `dist/${format}/${face}.d.ts`,
+    `
+declare module '../../request/http-request.js' {
+  interface SessionTypes { attached: Session & Partial<SessionData> }
+}
+interface RequestParts { sessionID: string; sessionStore: Store }
+declare global {
+  namespace Express { interface Request extends RequestParts {} }
+}
+`,
+  )
+}

@@ -14,6 +14,8 @@ const config: Config = {
   },
   moduleNameMapper: {
     '^sojourn$': '<rootDir>/src/index.ts',
+    '^sojourn/express-session$': '<rootDir>/src/features/express-session/index.ts',
+    '^sojourn/connect-store$': '<rootDir>/src/stores/connect.ts',
     '^sojourn/redis$': '<rootDir>/src/stores/redis.ts',
     '^sojourn/sql$': '<rootDir>/src/stores/sql.ts',
     '^sojourn/activity$': '<rootDir>/src/features/activity/index.ts',

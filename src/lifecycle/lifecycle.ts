@@ -230,6 +230,8 @@ export class Lifecycle implements ActivitySource {
 
   /** A client that lost a reply with its connection may send the call again, and find its own record in the way. */
   async #isStored({ id, tokenHash }: SessionData): Promise<boolean> {
+    // By the token of all sessions, nobody's record can be told from another's.
+    if (this.#token !== undefined) return false
     const found = await this.#store.get(id)
     return found !== null && found !== 'corrupt' && sameHash(found.tokenHash, tokenHash)
   }

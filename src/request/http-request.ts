@@ -6,11 +6,17 @@ import type { Session } from '../session/session.js'
 /** A request of `node:http`, `node:https` or the compatibility API of `node:http2`. */
 export type HttpRequest = IncomingMessage | Http2ServerRequest
 
+/** What `req.session` is where another face puts something else there than a `Session`: that one's types declare `attached`. */
+// biome-ignore lint/suspicious/noEmptyInterface: it is there to be added to
+export interface SessionTypes {}
+
+type Attached = SessionTypes extends { attached: infer Other } ? Other : Session
+
 // Express's request extends both of its own: they must say the same.
 declare global {
   namespace Express {
     interface Request {
-      session: Session
+      session: Attached
     }
   }
 }
@@ -18,14 +24,14 @@ declare global {
 declare module 'http' {
   interface IncomingMessage {
     /** There where the middleware ran, for this request or for the upgrade of this socket. */
-    session: Session
+    session: Attached
   }
 }
 
 declare module 'http2' {
   interface Http2ServerRequest {
     /** There where the middleware ran. */
-    session: Session
+    session: Attached
   }
 }
 

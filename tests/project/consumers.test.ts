@@ -107,6 +107,28 @@ import { requireSession } from 'sojourn'
 express().get('/', (req) => void requireSession(req).get('cart'))
 `
 
+/** Who has changed one import, and the name of the module that declares the fields. */
+const DROP_IN = `
+import express from 'express'
+import session, { MemoryStore, type SessionData, sojournOf } from 'sojourn/express-session'
+import { connectStore } from 'sojourn/connect-store'
+
+declare module 'sojourn/express-session' {
+  interface SessionData { views: number }
+}
+
+const options = { secret: ['x'], resave: false, saveUninitialized: false, cookie: { maxAge: 1000, secure: 'auto' } } as const
+express().use(session({ ...options, store: new MemoryStore() })).get('/', (req, res) => {
+  req.session.views = (req.session.views ?? 0) + 1
+  req.session.cookie.maxAge = 5
+  req.session.save((error?: Error) => res.end(req.sessionID))
+  req.sessionStore.destroy(req.session.id, () => {})
+  void sojournOf(req).login('ann')
+})
+export const all: Partial<SessionData>[] = []
+export const plain = connectStore(new MemoryStore() as never)
+`
+
 interface Consumer {
   readonly sources: Record<string, string>
   readonly manifest?: object
@@ -157,6 +179,17 @@ const CONSUMERS: Record<string, Consumer> = {
     compiler: 'typescript',
     options: { ...STRICT, module: 'esnext', moduleResolution: 'bundler', preserveSymlinks: true },
     types: ['types-node26@@types/node'],
+  },
+  'the drop-in for express-session, CommonJS': {
+    sources: { 'main.ts': DROP_IN },
+    compiler: 'typescript5',
+    options: STRICT,
+  },
+  'the drop-in for express-session, ESM': {
+    sources: { 'main.ts': DROP_IN },
+    manifest: { type: 'module' },
+    compiler: 'typescript',
+    options: STRICT,
   },
   'the types of express-session beside ours': {
     sources: { 'main.ts': BESIDE_EXPRESS_SESSION },

@@ -90,6 +90,11 @@ describe('the packed package', () => {
       const { otelMetrics, prometheusMetrics } = require('sojourn/metrics')
       const { perRequest } = require('sojourn/cache')
       const { workspaces } = require('sojourn/workspace')
+      const dropIn = require('sojourn/express-session')
+      if (typeof dropIn !== 'function' || dropIn.default !== dropIn) throw new Error('express-session')
+      for (const name of ['Store', 'MemoryStore', 'Cookie', 'Session']) if (typeof dropIn[name] !== 'function') throw new Error(name)
+      class Old { constructor() { dropIn.Store.call(Object.create(dropIn.Store.prototype)) } }
+      new Old()
       ${FEATURES}\n${MAIN}`
     expect(run(directory, 'main.js', source)).toBe('1 2\n')
   })
