@@ -106,8 +106,8 @@ describe('the reader of imports', () => {
     expect(core).toEqual(
       expect.arrayContaining([
         'index.ts',
-    'features/express-session/index.ts',
-    'stores/connect.ts',
+        'features/express-session/index.ts',
+        'stores/connect.ts',
         'request/middleware.ts',
         'session/session.ts',
         'record/store.ts',
