@@ -21,12 +21,13 @@ import {
 import type { SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
-import { requireInTime, SessionStore, secondsLeft } from '../record/store.js'
+import { SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { warnOfFailure } from '../warn.js'
 import { driverOf, locationOf, openDatabase, type SqlDatabase, type SqlUse } from './sql/database.js'
-import type { SqlDriver, SqlResult, SqlRow, SqlSteps, SqlValue } from './sql/driver.js'
+import type { SqlDriver, SqlResult, SqlRow, SqlValue } from './sql/driver.js'
 import { explained, isDuplicate, isUndone } from './sql/faults.js'
+import { InTime, Taken } from './sql/in-time.js'
 import { type Calls, epochOf, falseIfDuplicate, leaseOf, sqlNotes } from './sql/names.js'
 import { purge } from './sql/purge.js'
 import { type Outcome, RowChanges, type Write } from './sql/row-changes.js'
@@ -65,6 +66,12 @@ export interface SqlStoreOptions extends SqlNaming {
    */
   readonly prepare?: boolean | undefined
   /**
+   * How many milliseconds a call may take. What has not got a connection by then is not done; what the database is still at is
+   * cancelled there, through pg and postgres.js. Choose it no longer than `storeTimeout`, after which nobody waits for it.
+   * @default 1_000
+   */
+  readonly timeout?: number | undefined
+  /**
    * Seconds between clean-ups of what is to be forgotten, by one process at a time; `0` starts none. The timer does not keep the
    * process alive.
    * @default 300
@@ -85,6 +92,8 @@ type SessionOutcome<T> = Outcome<SessionData, Retention, T>
 /** For how many milliseconds a row is kept. */
 type Retention = number
 
+/** Making tables may wait for others who make them. */
+const MIGRATION_MS = 30_000
 /** So often a session is regenerated that others change meanwhile. */
 const REGENERATION_TRIES = 20
 /** So often a transaction is tried that another one has undone. */
@@ -122,6 +131,7 @@ export class SqlSessionStore extends SessionStore {
   readonly #open: () => Promise<SqlDriver>
   readonly #isOwn: boolean
   readonly #recent = new Recent<SessionData>()
+  readonly #inTime = new InTime()
   #driver: SqlDriver | null = null
   #opening: Promise<Calls> | null = null
   #calls: Calls | null = null
@@ -132,19 +142,30 @@ export class SqlSessionStore extends SessionStore {
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `database` and `url`, or an option is wrong. */
   constructor(options: SqlSessionStoreOptions) {
     super()
-    const { database, url, durability = 'full', prepare = false, cleanupInterval = 300, ...rest } = options ?? {}
+    const {
+      database,
+      url,
+      durability = 'full',
+      prepare = false,
+      timeout = 1_000,
+      cleanupInterval = 300,
+      ...rest
+    } = options ?? {}
     if ((database === undefined) === (url === undefined)) {
       throw invalidOption('SqlSessionStore needs either database or url.')
     }
     if (durability !== 'full' && durability !== 'relaxed') {
       throw invalidOption("SqlSessionStore: durability must be 'full' or 'relaxed'.")
     }
+    if (!(timeout >= 1 && timeout <= LONGEST_TIMER_MS)) {
+      throw invalidOption(`SqlSessionStore: timeout is ${String(timeout)}; use milliseconds, at least 1.`)
+    }
     if (!Number.isFinite(cleanupInterval) || cleanupInterval < 0) {
       throw invalidOption(`SqlSessionStore: cleanupInterval is ${String(cleanupInterval)}; use seconds, or 0 for none.`)
     }
     this.#tables = tablesOf(rest)
     this.#migrates = rest.migrate ?? true
-    this.#use = { durability, prepare }
+    this.#use = { durability, prepare, timeoutMs: timeout }
     this.#isOwn = url !== undefined
     if (database !== undefined) {
       const driver = driverOf(database, this.#use)
@@ -197,20 +218,11 @@ export class SqlSessionStore extends SessionStore {
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number, notAfter?: number): Promise<boolean> {
-    const { record, columns, large } = encodeRow(data)
-    const { query, transaction, statements, dialect } = this.#calls ?? (await this.#ready())
-    requireInTime('create', notAfter)
-    const values = [id, ...columns, ttlSeconds * 1000, large]
-    const { count } = await (dialect === 'sqlite' && notAfter !== undefined
-      ? transaction(function* (): SqlSteps<SqlResult> {
-          // It may have waited for a lock of others.
-          requireInTime('create', notAfter)
-          return yield { sql: statements.create, values }
-        })
-      : query(statements.create, values)
-    ).catch(noneIfDuplicate)
-    if (count !== 1) return false
-    this.#keepRecent(record)
+    const encoded = encodeRow(data)
+    const calls = this.#calls ?? (await this.#ready())
+    const values = [id, ...encoded.columns, ttlSeconds * 1000, encoded.large]
+    if (!(await this.#inTime.create(calls, values, notAfter))) return false
+    this.#keepRecent(encoded.record)
     return true
   }
 
@@ -244,26 +256,20 @@ export class SqlSessionStore extends SessionStore {
   }
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
-    const { transaction, statements } = this.#calls ?? (await this.#ready())
+    const calls = this.#calls ?? (await this.#ready())
+    const { notAfter, tombstoneSeconds } = regeneration
     for (let attempt = 1; attempt <= REGENERATION_TRIES; attempt++) {
       const before = await this.#read(id)
       const result = applyRegeneration(before, regeneration)
       if (before === null || result.status !== 'regenerated') return result
       const next = encodeRow(result.record)
       const tombstone = encodeRow(applyEnd(before, endOfRegenerated(regeneration)), before)
-      const ended = [...tombstone.columns, regeneration.tombstoneSeconds * 1000, null, id, versionOf(before)]
-      const begun = [result.record.id, ...next.columns, ttlSeconds * 1000, next.large]
-      // Of many at once one finds the version. What it does is done whole, or undone when the new ID is taken.
-      const outcome = await transaction(function* (): SqlSteps<'done' | 'changed'> {
-        requireInTime('regenerate', regeneration.notAfter)
-        const old = yield { sql: statements.swapAll, values: ended }
-        if (old.count !== 1) return 'changed'
-        const created = yield { sql: statements.create, values: begun }
-        if (created.count !== 1) throw new Taken()
-        return 'done'
-      }).catch((error) => {
-        if (error instanceof Taken || isDuplicate(error)) return 'taken' as const
-        throw error
+      const outcome = await this.#inTime.succeed(calls, {
+        id,
+        version: versionOf(before),
+        ended: [...tombstone.columns, tombstoneSeconds * 1000],
+        begun: [result.record.id, ...next.columns, ttlSeconds * 1000, next.large],
+        notAfter,
       })
       if (outcome === 'taken') return { status: 'taken' }
       if (outcome === 'done') return { status: 'regenerated', record: next.record }
@@ -488,12 +494,9 @@ export function sessionMigration(naming: SqlNaming = {}): SessionMigration {
   }
 }
 
-const AS_IT_IS: SqlUse = { durability: undefined, prepare: false }
+const AS_IT_IS: SqlUse = { durability: undefined, prepare: false, timeoutMs: MIGRATION_MS }
 const UPDATED: UpdateResult = { status: 'updated' }
 const ENDED: EndResult = { status: 'ended' }
-
-/** Undoes a transaction whose new ID is in use. */
-class Taken extends Error {}
 
 /** The statement that writes a successor of what is stored, without the large fields where those stay. */
 function swapOf(

@@ -20,19 +20,20 @@ export interface SqlUse {
   /** Default: as the connections are. */
   readonly durability: 'full' | 'relaxed' | undefined
   readonly prepare: boolean
+  readonly timeoutMs: number
 }
 
 /** @throws {SessionError} `INVALID_OPTION` when it is none that is known */
-export function driverOf(database: unknown, { durability, prepare }: SqlUse): SqlDriver {
+export function driverOf(database: unknown, use: SqlUse): SqlDriver {
   const isObject = (typeof database === 'object' && database !== null) || typeof database === 'function'
   if (isObject) {
     if (isDriver(database)) return database
     if (isKysely(database)) return kyselyDriver(database)
-    if (isPostgresJs(database)) return postgresJsDriver(database, { prepare })
+    if (isPostgresJs(database)) return postgresJsDriver(database, use)
     if (isPGlite(database)) return pgliteDriver(database)
     if (isMysqlPool(database)) return mysqlDriver(database)
-    if (isPgPool(database) || isPgClient(database)) return pgDriver(database, { prepare })
-    if (isSqlite(database)) return sqliteDriver(database, { durability })
+    if (isPgPool(database) || isPgClient(database)) return pgDriver(database, use)
+    if (isSqlite(database)) return sqliteDriver(database, use)
   }
   throw invalidOption(
     'database is none that is known. Hand in a Pool of pg, what postgres() gives, a Database of better-sqlite3, libsql or ' +

@@ -95,6 +95,14 @@ export function explained(error: unknown): SessionError {
   return new SessionError('STORE_UNAVAILABLE', `The database failed: ${why}.`, { cause })
 }
 
+/** No connection became free in time. Nothing was done. */
+export function noConnection(): SessionError {
+  return new SessionError(
+    'STORE_TIMEOUT',
+    'No connection to the database became free in time; nothing was done. Make the pool larger, or look for what keeps connections.',
+  )
+}
+
 function named(code: string): string {
   return /^\w{2,40}$/.test(code) ? `error ${code}` : 'an error without a code'
 }

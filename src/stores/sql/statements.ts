@@ -41,6 +41,8 @@ const COLUMNS = [
   'forget_at',
 ] as const
 
+const TEXTS: ReadonlySet<string> = new Set(['id', 'user_id', 'ended', 'meta', 'fields', 'large'])
+
 export function statementsFor(dialect: SqlDialect, { sessions, users, names }: SqlTables) {
   const isSqlite = dialect === 'sqlite'
   const isMysql = dialect === 'mysql'
@@ -62,10 +64,18 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
   const insert = `insert into ${sessions} (id, ${COLUMNS.join(', ')}, large) values (?, ${COLUMNS.map((column) =>
     column === 'forget_at' ? `${now} + ?` : '?',
   ).join(', ')}, ?)`
+  /** The same as a select, which a condition can be put on. PostgreSQL takes parameters of a select for texts. */
+  const insertSelect = (source: string): string => {
+    const cast = (column: string): string =>
+      dialect === 'postgres' ? `cast(? as ${TEXTS.has(column) ? 'text' : 'bigint'})` : '?'
+    const selected = COLUMNS.map((column) => (column === 'forget_at' ? `${now} + ${cast(column)}` : cast(column)))
+    const list = [cast('id'), ...selected, cast('large')].join(', ')
+    return `insert into ${sessions} (id, ${COLUMNS.join(', ')}, large) select ${list} from ${source}`
+  }
   const setOf = (column: string, keepsLater: boolean): string => {
     if (column === 'forget_at') return `forget_at = ${now} + ?`
     const isTouched = column === 'last_accessed_at' || column === 'expires_at'
-    return isTouched && keepsLater ? `${column} = ${greatest}(${column}, ?)` : `${column} = ?`
+    return isTouched && keepsLater ? `${column} = ${greatest}(${sessions}.${column}, ?)` : `${column} = ?`
   }
   const swap = (keepsLater: boolean, withLarge: boolean): string => {
     const sets = COLUMNS.map((column) => setOf(column, keepsLater))
@@ -89,6 +99,8 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
     lock: sql(`select ${RECORD} from ${sessions} where id = ?${forUpdate}`),
     exists: sql(`select 1 as found from ${sessions} where id = ? and ${alive}`),
     create: sql(insert + orNothing),
+    /** Until when, by the clock of the database, comes last. */
+    createInTime: sql(`${insertSelect(isMysql ? 'dual' : '(select 1) as one')} where ${now} <= ?${orNothing}`),
     set: sql(
       insert +
         orUpdate(
@@ -99,6 +111,20 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
     swap: swap(true, false),
     swapAll: swap(true, true),
     replace: swap(false, true),
+    /** As `swapAll`; until when comes last. */
+    endInTime: `${swap(true, true)} and ${now} <= ${dialect === 'postgres' ? '$16' : '?'}`,
+    /**
+     * Ends one session and begins another in one statement: both, or none when the old one has changed, the new ID is in use,
+     * or it is too late. Old ID, its version, until when; the new session; the tombstone; old ID, until when.
+     */
+    succeed: sql(
+      `with old as (select id from ${sessions} where id = ? and version = ? and ${now} <= ? for update), ` +
+        `begun as (${insertSelect('old')} on conflict do nothing returning id), ` +
+        `ended as (update ${sessions} set ${[...COLUMNS.map((column) => setOf(column, true)), 'large = null'].join(', ')} ` +
+        `from begun where ${sessions}.id = ? returning ${sessions}.id) ` +
+        `select (select count(*) from old) as found, (select count(*) from ended) as done, ${now} > ? as late`,
+    ),
+    time: `select ${now} as time`,
     remove: sql(`delete from ${sessions} where id = ?`),
     // In MySQL a later assignment sees what an earlier one has made: this order gives the same in all three.
     touch: sql(

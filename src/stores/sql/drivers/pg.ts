@@ -1,5 +1,17 @@
 // PostgreSQL through pg: a `Pool`, or one `Client`.
-import { runSteps, type SqlDriver, type SqlQuery, type SqlResult, type SqlRow, type SqlSteps, Turn } from '../driver.js'
+import { isSessionError } from '../../../errors.js'
+import {
+  ignore,
+  runSteps,
+  type SqlDriver,
+  type SqlQuery,
+  type SqlResult,
+  type SqlRow,
+  type SqlSteps,
+  Turn,
+} from '../driver.js'
+import { noConnection } from '../faults.js'
+import { Overdue } from '../overdue.js'
 
 /** What a query is to pg. */
 interface PgQuery {
@@ -13,8 +25,15 @@ export interface PgClient {
   query(query: PgQuery): Promise<{ rows: unknown[]; rowCount: number | null }>
 }
 
+interface PooledClient extends PgClient {
+  readonly processID?: number | null
+  on?(event: 'error', listener: () => void): unknown
+  off?(event: 'error', listener: () => void): unknown
+  release(error?: unknown): void
+}
+
 export interface PgPool extends PgClient {
-  connect(): Promise<PgClient & { release(error?: unknown): void }>
+  connect(): Promise<PooledClient>
   readonly totalCount: number
   end?(): Promise<void>
 }
@@ -23,6 +42,8 @@ export interface PgPool extends PgClient {
 export interface PgSettings {
   /** Whether each statement is prepared once on each connection. A pooler between transactions may not know of it later. */
   readonly prepare: boolean
+  /** How long a call may take before it is cancelled in the database. */
+  readonly timeoutMs: number
 }
 
 export function isPgPool(database: object): database is PgPool {
@@ -35,7 +56,7 @@ export function isPgClient(database: object): database is PgClient {
   return [query, connect, escapeIdentifier].every((member) => typeof member === 'function')
 }
 
-export function pgDriver(database: PgPool | PgClient, { prepare }: PgSettings): SqlDriver {
+export function pgDriver(database: PgPool | PgClient, { prepare, timeoutMs }: PgSettings): SqlDriver {
   const names = new Map<string, string>()
   const nameOf = (sql: string): string => {
     const name = names.get(sql) ?? `sojourn_${names.size}_${sql.length}`
@@ -68,29 +89,68 @@ export function pgDriver(database: PgPool | PgClient, { prepare }: PgSettings): 
       transaction: (steps) => turn.take(() => transaction(database, steps)),
     }
   }
+  const overdue = new Overdue(timeoutMs)
+  const onConnection = async <T>(task: (client: PgClient, asks: (sql: string) => void) => Promise<T>): Promise<T> => {
+    let sql = ''
+    let connection: PooledClient | undefined
+    // A pool without a free connection makes everybody wait without a bound.
+    const watched = overdue.begin(() => {
+      if (connection?.processID) cancel(database, connection.processID, sql)
+    })
+    let failure: unknown
+    try {
+      connection = await database.connect()
+      // While it is lent, the listener of its pool is off, and its loss would end this process.
+      connection.on?.('error', ignore)
+      if (performance.now() >= watched.endsAt) throw noConnection()
+      return await task(connection, (asked) => {
+        sql = asked
+      })
+    } catch (error) {
+      failure = error
+      throw error
+    } finally {
+      overdue.end(watched)
+      connection?.off?.('error', ignore)
+      // A connection of which nobody knows how far it came is closed.
+      connection?.release(isLost(failure) ? true : undefined)
+    }
+  }
   return {
     dialect: 'postgres',
-    query: (sql, values) => run(database, { sql, values }),
-    async transaction(steps) {
-      const client = await database.connect()
-      let failure: unknown
-      try {
-        return await transaction(client, steps)
-      } catch (error) {
-        failure = error
-        throw error
-      } finally {
-        // A connection of which nobody knows how far it came is closed.
-        client.release(isLost(failure) ? true : undefined)
-      }
-    },
+    query: (sql, values) =>
+      onConnection((client, asks) => {
+        asks(sql)
+        return run(client, { sql, values })
+      }),
+    transaction: (steps) =>
+      onConnection((client, asks) =>
+        transaction(client, function* () {
+          const inner = steps()
+          let step = inner.next()
+          while (!step.done) {
+            asks(step.value.sql)
+            step = inner.next(yield step.value)
+          }
+          return step.value
+        }),
+      ),
     close: async () => database.end?.(),
   }
 }
 
+/**
+ * Cancels a statement that is still under way, by the server's own word on what the process does: behind a pooler its number
+ * would be another one.
+ */
+function cancel(pool: PgPool, pid: number, sql: string): void {
+  const text = 'select pg_cancel_backend(pid) from pg_stat_activity where pid = $1 and query = $2'
+  pool.query({ text, values: [pid, sql] }).catch(ignore)
+}
+
 /** Not an answer of the server, which has a class of SQLSTATE. */
 function isLost(error: unknown): boolean {
-  if (error === undefined) return false
+  if (error === undefined || isSessionError(error)) return false
   const { code } = (error ?? {}) as { code?: unknown }
   return typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || code.startsWith('57P')
 }

@@ -1,9 +1,11 @@
 // PostgreSQL through postgres.js: what `postgres()` gives.
+
 import { runSteps, type SqlDriver, type SqlQuery, type SqlResult, type SqlRow } from '../driver.js'
+import { Overdue } from '../overdue.js'
 
 /** The members of `sql` that are called. */
 export interface PostgresJs {
-  unsafe(sql: string, values: unknown[], options: { prepare: boolean }): PromiseLike<unknown>
+  unsafe(sql: string, values: unknown[], options: { prepare: boolean }): PromiseLike<unknown> & { cancel?(): unknown }
   begin(task: (sql: PostgresJs) => Promise<unknown>): Promise<unknown>
   end?(options?: { timeout?: number }): Promise<void>
 }
@@ -13,10 +15,21 @@ export function isPostgresJs(database: object): database is PostgresJs {
   return typeof unsafe === 'function' && typeof begin === 'function'
 }
 
-export function postgresJsDriver(database: PostgresJs, { prepare }: { prepare: boolean }): SqlDriver {
+export function postgresJsDriver(
+  database: PostgresJs,
+  { prepare, timeoutMs }: { prepare: boolean; timeoutMs: number },
+): SqlDriver {
+  const overdue = new Overdue(timeoutMs)
   const run = async (sql: PostgresJs, query: SqlQuery): Promise<SqlResult> => {
-    const rows = (await sql.unsafe(query.sql, [...query.values], { prepare })) as SqlRow[] & { count: number | null }
-    return { rows, count: rows.count ?? 0 }
+    const call = sql.unsafe(query.sql, [...query.values], { prepare })
+    // One that waits for a connection is taken out of the line.
+    const watched = overdue.begin(() => call.cancel?.())
+    try {
+      const rows = (await call) as SqlRow[] & { count: number | null }
+      return { rows, count: rows.count ?? 0 }
+    } finally {
+      overdue.end(watched)
+    }
   }
   return {
     dialect: 'postgres',

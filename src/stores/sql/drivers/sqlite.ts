@@ -24,8 +24,6 @@ interface SqliteStatement {
   run(...values: never[]): unknown
 }
 
-/** How long a lock of others is waited for. */
-const PATIENCE_MS = 5_000
 /** The longest pause between two attempts. */
 const LONGEST_PAUSE_MS = 16
 
@@ -33,6 +31,8 @@ const LONGEST_PAUSE_MS = 16
 export interface SqliteSettings {
   /** Whether a commit is on the disk before it is acknowledged. Default: as the connection is. */
   readonly durability?: 'full' | 'relaxed' | undefined
+  /** How long a lock of others is waited for. */
+  readonly timeoutMs: number
 }
 
 export function isSqlite(database: object): database is SqliteDatabase {
@@ -40,7 +40,7 @@ export function isSqlite(database: object): database is SqliteDatabase {
   return [prepare, exec, close].every((member) => typeof member === 'function')
 }
 
-export function sqliteDriver(database: SqliteDatabase, { durability }: SqliteSettings = {}): SqlDriver {
+export function sqliteDriver(database: SqliteDatabase, { durability, timeoutMs }: SqliteSettings): SqlDriver {
   const statements = new Map<string, SqliteStatement>()
   // The client must not wait by itself.
   for (const pragma of ['busy_timeout = 0', ...(durability ? [SYNCHRONOUS[durability]] : [])]) {
@@ -83,14 +83,13 @@ export function sqliteDriver(database: SqliteDatabase, { durability }: SqliteSet
     dialect: 'sqlite',
     query(sql: string, values: readonly SqlValue[]) {
       const query = { sql, values }
-      if (!begins || sql.startsWith('select')) return patiently(() => run(query))
-      return patiently(() =>
-        now(function* (): SqlSteps<SqlResult> {
-          return yield query
-        }),
-      )
+      if (!begins || sql.startsWith('select')) return patiently(() => run(query), timeoutMs)
+      const steps = function* (): SqlSteps<SqlResult> {
+        return yield query
+      }
+      return patiently(() => now(steps), timeoutMs)
     },
-    transaction: (steps) => patiently(() => now(steps)),
+    transaction: (steps) => patiently(() => now(steps), timeoutMs),
     async close() {
       statements.clear()
       database.close()
@@ -103,16 +102,16 @@ const READS = /^select|\breturning\b/
 const NO_ROWS: readonly SqlRow[] = []
 
 /** Does it now, and later again as long as others hold the lock. */
-function patiently<T>(task: () => T): Promise<T> {
+function patiently<T>(task: () => T, timeoutMs: number): Promise<T> {
   try {
     return Promise.resolve(task())
   } catch (error) {
-    return isBusy(error) ? later(task, error) : Promise.reject(error)
+    return isBusy(error) ? later(task, { timeoutMs, first: error }) : Promise.reject(error)
   }
 }
 
-async function later<T>(task: () => T, first: unknown): Promise<T> {
-  const end = performance.now() + PATIENCE_MS
+async function later<T>(task: () => T, { timeoutMs, first }: { timeoutMs: number; first: unknown }): Promise<T> {
+  const end = performance.now() + timeoutMs
   let failure = first
   for (let pause = 1; performance.now() < end; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
     await sleep(pause * (0.5 + Math.random()))
