@@ -22,6 +22,7 @@ const config: Config = {
     '^sojourn/cache$': '<rootDir>/src/features/cache/index.ts',
     '^sojourn/metrics$': '<rootDir>/src/features/metrics/index.ts',
     '^sojourn/inside$': '<rootDir>/src/session/inside.ts',
+    '^sojourn/recovery$': '<rootDir>/src/features/recovery/index.ts',
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',

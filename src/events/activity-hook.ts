@@ -50,6 +50,8 @@ export type SessionActivityType =
   | 'session.boundary'
   | 'session.forged-cookie'
   | 'session.csrf-refused'
+  | 'session.recovered'
+  | 'session.recovery-refused'
   | 'session.request'
 
 /** What `session({ activity })` takes: called with each activity, at once. */
@@ -148,6 +150,8 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   events.on('badCookie', ({ reason }) => tell('session.forged-cookie', {}, { reason }))
   events.on('tokenMismatch', (event) => tell('session.forged-cookie', event, { reason: 'token' }))
   events.on('csrfRefused', (event) => tell('session.csrf-refused', event, { reason: event.reason }))
+  events.on('recovered', (event) => tell('session.recovered', event, { from: event.from, how: event.how }))
+  events.on('recoveryRefused', (event) => tell('session.recovery-refused', event, { reason: event.reason }))
   events.on('boundary', ({ id, userId, from, to, cause }) =>
     tell('session.boundary', { id, userId, logicalId: to }, { from, to, cause }),
   )

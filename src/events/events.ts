@@ -97,6 +97,23 @@ export interface SessionEventMap {
     path: string
     ip: string | undefined
   }
+  /**
+   * A recovery point or a hand-off was redeemed: the session `id` began with what the session `from` held at `savedAt`
+   * (milliseconds since the epoch).
+   */
+  recovered: { id: string; userId: UserId; from: string; savedAt: number; how: 'recovery' | 'hand-off' }
+  /**
+   * A recovery token was refused, in the session `id`. `'unknown'`: never issued, forgotten, or of another application; `'used'`: redeemed
+   * before, as the session `redeemedAs`; `'expired'`; `'foreign'`: of another user than who asks; `'ended'`: of a session that was
+   * logged out, or of a user who was revoked; `'malformed'`; `'locked'`: after too many unknown ones.
+   */
+  recoveryRefused: {
+    id: string
+    userId: UserId
+    reason: 'unknown' | 'used' | 'expired' | 'foreign' | 'ended' | 'malformed' | 'locked'
+    redeemedAs: string | undefined
+    ip: string | undefined
+  }
   /** A record or one field of it could not be read and was set aside. */
   corruptRecord: { id: string; field?: string | undefined; cause: unknown }
   /**

@@ -57,6 +57,8 @@ export interface RegenerationParts {
   readonly userId?: string | number | undefined
   /** Whether somebody proved who they are: the absolute timeout starts afresh then, and the user's limit applies. */
   readonly isLogin: boolean
+  /** Of a new session: whether its user has proved nothing. */
+  readonly unproven?: true | undefined
   /** Whether it is a new session in all but its place: times start afresh, nothing of the client is taken over. */
   readonly isFresh?: boolean
   /** The logical ID, when it is to be another one. */
@@ -418,7 +420,7 @@ export class Lifecycle implements ActivitySource {
       idleTimeoutMs,
       persistent,
       userId: parts.userId,
-      unproven: startsAfresh ? undefined : record.unproven,
+      unproven: startsAfresh ? parts.unproven : record.unproven,
       logicalId: parts.logicalId ?? (parts.isFresh || parts.keep === 'all' ? undefined : record.logicalId),
       context: parts.context ?? (parts.isFresh ? undefined : record.context),
       epoch: this.epoch.current,

@@ -124,6 +124,7 @@ export class SessionManager {
   readonly #cleanUp: CleanUp
   readonly #middleware: SessionMiddleware
   readonly #stopHearing: (() => void) | undefined
+  readonly #revocations = new Set<(userId: string | number | undefined) => Promise<void>>()
 
   /**
    * @param face for who builds another middleware on the same sessions; most do not
@@ -325,7 +326,8 @@ export class SessionManager {
     const reason = checkReason(options)
     if (isSession(except)) await except.regenerate({ keep: true })
     const spared = idOf(except)
-    const count = await this.#engine.users.revoke(userId, spared, { reason: 'revoked', ...reason })
+    const revoke = (): Promise<number> => this.#engine.users.revoke(userId, spared, { reason: 'revoked', ...reason })
+    const count = await this.#tellingOf(userId, revoke)
     await leaveIf(getSession(), this.#engine, (own) => own.userId === userId && own.id !== spared)
     return count
   }
@@ -338,8 +340,18 @@ export class SessionManager {
    */
   async revokeAll(options: RevokeOptions = {}): Promise<void> {
     const { by, detail } = checkReason(options)
-    await this.#engine.revokeAll(by, detail)
+    await this.#tellingOf(undefined, () => this.#engine.revokeAll(by, detail))
     await leaveIf(getSession(), this.#engine, () => true)
+  }
+
+  /**
+   * Calls `listener` when the sessions of a user are to be ended, or those of all (`undefined`), and waits for it: what else must end
+   * with them, such as tokens that open a session later, is over when `revokeUser()` or `revokeAll()` resolves. When it fails, the
+   * sessions are ended all the same, and the call rejects. Returns what stops that.
+   */
+  onRevocation(listener: (userId: string | number | undefined) => Promise<void>): () => void {
+    this.#revocations.add(listener)
+    return () => this.#revocations.delete(listener)
   }
 
   // --- The house ---
@@ -375,6 +387,14 @@ export class SessionManager {
     await Promise.all([this.#cleanUp.stop(), this.#engine.late.drain()])
     this.#stopHearing?.()
     await this.store.close()
+  }
+
+  async #tellingOf<T>(userId: string | number | undefined, revoke: () => Promise<T>): Promise<T> {
+    const told = await Promise.allSettled([...this.#revocations].map(async (listener) => listener(userId)))
+    const revoked = await revoke()
+    const failed = told.find(({ status }) => status === 'rejected')
+    if (failed?.status === 'rejected') throw failed.reason
+    return revoked
   }
 
   async #recordsOf(userId: string | number): Promise<SessionData[]> {

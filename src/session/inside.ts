@@ -52,6 +52,27 @@ export interface Inside {
   restore(texts: ReadonlyMap<string, string>): void
 
   /**
+   * What goes over to another session, as the store keeps it: the application's fields but for those that protect forms, and the drawers of
+   * these groups (see `updateGroup()`).
+   */
+  carried(groups?: readonly string[]): ReadonlyMap<string, string>
+
+  /**
+   * Puts another session in the place of this one, under a new ID and token, at once: `req.session` is that one afterwards. It
+   * holds what `carried()` gave, of whichever session, and `drawers`, and nothing of this one.
+   *
+   * Of the user who is logged in here it is a session as this one is, with the same timeouts. Of another `userId` it is a new one, in which
+   * that user has proved nothing: `metadata.authenticatedAt` is `undefined`, and `requireRecentAuth()` asks. Whether whoever
+   * sends the request may have it is for the feature to know.
+   * @throws {SessionError} as `session.login()`.
+   */
+  replaceWith(next: {
+    readonly texts: ReadonlyMap<string, string>
+    readonly userId: string | number | undefined
+    readonly drawers?: Readonly<Record<string, unknown>>
+  }): Promise<void>
+
+  /**
    * Keys for a purpose of this feature, one for each cookie secret, newest first: sign with the first, verify with any.
    * 256 bits each, derived from the secret by HKDF-SHA-256 (RFC 5869) for this purpose and this session ID. So what one
    * session was given is worth nothing in another, and nothing after `login()`, `reauthenticate()` or `regenerate()`.

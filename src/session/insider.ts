@@ -8,9 +8,11 @@ import { hiddenField, isHiddenField } from '../record/hidden-fields.js'
 import { endOf, isPast } from '../record/lifetime.js'
 import { updateField, updateFieldGroup } from './atomic-update.js'
 import { NO_CHANGES } from './commit.js'
+import { Fields } from './fields.js'
 import type { Drawer, DrawerGroup, Inside } from './inside.js'
+import { replaceWith } from './life.js'
 import { askLogicalId, showLogicalId } from './logical-id.js'
-import { staysBehind } from './protection.js'
+import { fieldsLeftBehind, staysBehind } from './protection.js'
 import type { SessionState } from './state.js'
 
 const MAX_NAME_LENGTH = 100
@@ -66,6 +68,32 @@ export class Insider implements Inside {
       .map(([name, text]) => [name, decodeStored(codec, text, name), endOf(text)] as const)
     this.#state.use()
     for (const [name, value, endsAt] of values) this.#state.set(name, value, endsAt)
+  }
+
+  carried(groups: readonly string[] = []): ReadonlyMap<string, string> {
+    this.#state.use()
+    const { fields } = this.#state
+    const left = fieldsLeftBehind()
+    const leads = groups.map((group) => hiddenField(checked(group, 'The name of a group')))
+    const isCarried = (name: string): boolean =>
+      isHiddenField(name) ? leads.some((lead) => name === lead || name.startsWith(`${lead}.`)) : !left.includes(name)
+    return new Map([...fields.all(fields.changes() ?? NO_CHANGES)].filter(([name]) => isCarried(name)))
+  }
+
+  async replaceWith({
+    texts,
+    userId,
+    drawers = {},
+  }: {
+    texts: ReadonlyMap<string, string>
+    userId: string | number | undefined
+    drawers?: Readonly<Record<string, unknown>>
+  }): Promise<void> {
+    const { codec, limits } = this.#state.lifecycle.options
+    const own = new Fields({ codec, limits, onCorrupt: () => {} })
+    for (const [name, value] of Object.entries(drawers)) own.set(hiddenField(name), value)
+    this.#state.use()
+    await replaceWith(this.#state, { userId, fields: new Map([...texts, ...(own.changes() ?? NO_CHANGES).set]) })
   }
 
   keys(purpose: string): readonly KeyObject[] {

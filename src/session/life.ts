@@ -131,6 +131,41 @@ export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
   })
 }
 
+/**
+ * Ends this session and puts one with these fields in its place. Of the same user it is as this one was; of another, they have proved
+ * nothing in it.
+ */
+export function replaceWith(
+  state: SessionState,
+  { userId, fields }: { userId: string | number | undefined; fields: ReadonlyMap<string, string> },
+): Promise<void> {
+  return state.inTurn(async () => {
+    if (userId !== undefined) checkUserId(userId)
+    state.requireCookie()
+    state.requireWritable()
+    const { host, lifecycle, record } = state
+    const next = new SessionState(lifecycle, host, 'new')
+    const context = host.clientContext()
+    const unproven = userId === undefined ? undefined : (true as const)
+    let issued: IssuedSession | null
+    if (record === null) {
+      issued = await lifecycle.create({ id: next.id, fields, metadata: { userId, unproven }, context })
+    } else if (userId !== undefined && record.userId === userId) {
+      const { idleTimeoutMs, persistent } = record
+      const parts = { userId, isLogin: false, settings: { idleTimeoutMs, persistent } }
+      issued = await lifecycle.regenerate(record, { ...parts, keep: [], set: fields })
+    } else {
+      const parts = { userId, isLogin: userId !== undefined, isFresh: true, unproven, context }
+      issued = await lifecycle.regenerate(record, { ...parts, keep: [], set: fields })
+    }
+    if (issued === null) throw state.ended()
+    takeIssued(next, issued)
+    next.fields.reset(issued.record.fields)
+    if (record !== null) lifecycle.events.emit('regenerated', { ...namesOf(next), previousId: state.id })
+    handOver(state, next)
+  })
+}
+
 /** The user has proved again who they are. */
 export function reauthenticate(state: SessionState): Promise<void> {
   return state.inTurn(async () => {

@@ -346,6 +346,7 @@ describe('what is exported', () => {
     'features/cache/index.ts',
     'features/metrics/index.ts',
     'session/inside.ts',
+    'features/recovery/index.ts',
     'features/passport.ts',
     'features/flash.ts',
     'features/csrf/index.ts',

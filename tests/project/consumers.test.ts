@@ -27,6 +27,7 @@ import { csrf, csrfField, csrfToken } from 'sojourn/csrf'
 import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { passportUsers } from 'sojourn/passport'
+import { recovery } from 'sojourn/recovery'
 import { RedisSessionStore } from 'sojourn/redis'
 import { SqlSessionStore, sqlStore } from 'sojourn/sql'
 import { sessionState } from 'sojourn/state'
@@ -49,6 +50,7 @@ express().use(middleware, csrf({ trustedOrigins: ['https://a.example'] })).get('
   const current: Session = req.session
   req.session.cart?.push(current.id)
   inside(current).drawer<number>('x').set(1)
+  void recovery(middleware.manager).save(current)
   flash(current, 'x', 1)
   void takeFlash(current, 'x')
   const tokens: string[] = [req.csrfToken(), csrfToken(req), csrfField(req)]

@@ -22,6 +22,8 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   tokenMismatch: true,
   cookieConflict: true,
   csrfRefused: true,
+  recovered: true,
+  recoveryRefused: true,
   corruptRecord: true,
   corruptKey: true,
   clockSkew: true,

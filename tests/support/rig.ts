@@ -89,7 +89,14 @@ export const GROUNDS: readonly (readonly [name: string, make: () => Ground])[] =
 ]
 
 /** Not those that come with others, nor what a store does by itself: tests of their own listen to them. */
-const BESIDE_OTHERS: readonly SessionEventName[] = ['storeCall', 'ended', 'boundary', 'forgotten']
+const BESIDE_OTHERS: readonly SessionEventName[] = [
+  'storeCall',
+  'ended',
+  'boundary',
+  'forgotten',
+  'recovered',
+  'recoveryRefused',
+]
 
 /** The names of the events that stand for themselves. */
 export const EVENT_NAMES = ALL_EVENT_NAMES.filter((name) => !BESIDE_OTHERS.includes(name))
