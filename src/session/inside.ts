@@ -69,6 +69,8 @@ export interface Inside {
   replaceWith(next: {
     readonly texts: ReadonlyMap<string, string>
     readonly userId: string | number | undefined
+    /** The logical ID that goes on in it; default: it has its own. */
+    readonly logicalId?: string | undefined
     readonly drawers?: Readonly<Record<string, unknown>>
   }): Promise<void>
 

@@ -83,17 +83,23 @@ export class Insider implements Inside {
   async replaceWith({
     texts,
     userId,
+    logicalId,
     drawers = {},
   }: {
     texts: ReadonlyMap<string, string>
     userId: string | number | undefined
+    logicalId?: string | undefined
     drawers?: Readonly<Record<string, unknown>>
   }): Promise<void> {
     const { codec, limits } = this.#state.lifecycle.options
     const own = new Fields({ codec, limits, onCorrupt: () => {} })
     for (const [name, value] of Object.entries(drawers)) own.set(hiddenField(name), value)
     this.#state.use()
-    await replaceWith(this.#state, { userId, fields: new Map([...texts, ...(own.changes() ?? NO_CHANGES).set]) })
+    await replaceWith(this.#state, {
+      userId,
+      logicalId,
+      fields: new Map([...texts, ...(own.changes() ?? NO_CHANGES).set]),
+    })
   }
 
   keys(purpose: string): readonly KeyObject[] {

@@ -137,7 +137,11 @@ export function replaceWithEmpty(state: SessionState): Promise<SessionState> {
  */
 export function replaceWith(
   state: SessionState,
-  { userId, fields }: { userId: string | number | undefined; fields: ReadonlyMap<string, string> },
+  {
+    userId,
+    logicalId,
+    fields,
+  }: { userId: string | number | undefined; logicalId: string | undefined; fields: ReadonlyMap<string, string> },
 ): Promise<void> {
   return state.inTurn(async () => {
     if (userId !== undefined) checkUserId(userId)
@@ -149,13 +153,14 @@ export function replaceWith(
     const unproven = userId === undefined ? undefined : (true as const)
     let issued: IssuedSession | null
     if (record === null) {
-      issued = await lifecycle.create({ id: next.id, fields, metadata: { userId, unproven }, context })
+      const metadata = { userId, unproven, ...(logicalId !== undefined && { logicalId }) }
+      issued = await lifecycle.create({ id: next.id, fields, metadata, context })
     } else if (userId !== undefined && record.userId === userId) {
       const { idleTimeoutMs, persistent } = record
-      const parts = { userId, isLogin: false, settings: { idleTimeoutMs, persistent } }
+      const parts = { userId, logicalId, isLogin: false, settings: { idleTimeoutMs, persistent } }
       issued = await lifecycle.regenerate(record, { ...parts, keep: [], set: fields })
     } else {
-      const parts = { userId, isLogin: userId !== undefined, isFresh: true, unproven, context }
+      const parts = { userId, logicalId, isLogin: userId !== undefined, isFresh: true, unproven, context }
       issued = await lifecycle.regenerate(record, { ...parts, keep: [], set: fields })
     }
     if (issued === null) throw state.ended()

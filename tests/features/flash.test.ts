@@ -20,9 +20,9 @@ describe.each(GROUNDS)('flash, on %s', (_name, makeGround) => {
 
   test('a value is taken once, and is none of the fields', async () => {
     const rig = await Rig.start(ground)
-    await rig.ask((s) => flash(s, 'notice', { text: 'Saved.' }))
+    await rig.ask((s) => flash(s, 'notice', 'Saved.'))
     expect(await rig.ask((s) => [{ ...s }, s.keys(), s.has('flash')])).toEqual([{}, [], false])
-    expect(await rig.ask(take)).toEqual({ text: 'Saved.' })
+    expect(await rig.ask(take)).toBe('Saved.')
     expect(await rig.ask(take)).toBeUndefined()
   })
 

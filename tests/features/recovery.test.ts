@@ -396,6 +396,21 @@ describe.each(GROUNDS)('recovery, on %s', (_name, makeGround) => {
   })
 
   describe('what goes over', () => {
+    test('the logical ID, and with it what lasts until the workflow ends', async () => {
+      const place = await start()
+      const orderOf = (s: Session) => sessionState(s, { categories: { order: { until: 'workflow' } } })
+      const [token, logicalId] = await place.rig.ask(async (s) => {
+        await orderOf(s).update('order', 'tea', 'Assam')
+        return [await place.recoveries.save(s), s.logicalId]
+      })
+      const client = place.rig.stranger()
+      await recover(place, token, client)
+      expect(await place.rig.ask((s) => [s.logicalId, orderOf(s).get('order')], client)).toEqual([
+        logicalId,
+        { tea: 'Assam' },
+      ])
+    })
+
     test('not what protects forms, and of an anonymous session not what says who the user is', async () => {
       const place = await start()
       const token = await place.rig.ask(async (s) => {

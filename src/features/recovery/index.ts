@@ -217,6 +217,14 @@ export class Recoveries {
     return recovery
   }
 
+  /**
+   * Whether the browser has the token of an automatic point: whether to offer to resume. Asks no store, so the token may be good no
+   * more.
+   */
+  hasToken(req: IncomingMessage): boolean {
+    return tokenInCookie(req, inside(requireSession(req)).isHttps()) !== undefined
+  }
+
   /** What a session was recovered from, as long as it goes on; `undefined` for one that began otherwise. */
   recoveredFrom(session: Session): RecoveredFrom | undefined {
     const from = drawerOf(inside(session)).get()?.from
@@ -265,6 +273,7 @@ export class Recoveries {
       from: session.id,
       line,
       userId,
+      logicalId: session.metadata.logicalId,
       savedAt,
       until: savedAt + windowMs,
       info: how.info,
@@ -367,10 +376,11 @@ export class Recoveries {
     req: IncomingMessage
   }): Promise<Recovery> {
     const { token, key, point, within, req } = parts
-    const { from: sessionId, how, savedAt, userId, line } = point
+    const { from: sessionId, how, savedAt, userId, logicalId, line } = point
     const from = { sessionId, how, savedAt, recoveredAt: within.now(), info: point.info as RecoveryInfo }
     try {
-      await within.replaceWith({ texts: new Map(point.texts), userId, drawers: { [DRAWER]: { from } satisfies Kept } })
+      const drawers = { [DRAWER]: { from } satisfies Kept }
+      await within.replaceWith({ texts: new Map(point.texts), userId, logicalId, drawers })
     } catch (error) {
       // Nobody has got anything for it.
       await this.#points.put(token, key, point).catch(() => {})

@@ -14,6 +14,8 @@ export interface Point {
   /** What that session and those that it became have in common: they end together. */
   readonly line: string
   readonly userId: string | number | undefined
+  /** What went on in it goes on under the same name. */
+  readonly logicalId?: string | undefined
   /** In milliseconds since the epoch. */
   readonly savedAt: number
   readonly until: number
