@@ -94,6 +94,7 @@ const BESIDE_OTHERS: readonly SessionEventName[] = [
   'ended',
   'boundary',
   'forgotten',
+  'csrfRefused',
   'recovered',
   'recoveryRefused',
 ]
