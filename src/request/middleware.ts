@@ -165,7 +165,7 @@ class Exchange implements SessionHost, ResponseHooks {
     }
     if (isResponse(this.#res)) this.#hold(this.#res)
     if (this.#engine.options.activity?.wantsRequests && this.#held) this.#recordRequest(this.#res as HttpResponse)
-    this.#enter(() => this.#next())
+    this.#enter(this.#next)
   }
 
   /** The session cannot be loaded. Error handlers get an empty one that cannot be written. */

@@ -12,9 +12,17 @@ import { type OutgoingHttpHeader, OutgoingMessage, ServerResponse } from 'node:h
 import { Http2ServerResponse } from 'node:http2'
 import { getDefaultHighWaterMark, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
+import { keepInDictionaries } from './dictionaries.js'
 import type { HttpResponse, Method, Target } from './http-response.js'
 import { noteHead } from './note-head.js'
-import { headersSentError, sealEnd, sealHead, whenHeadIsRendered, writeAfterEndError } from './seal.js'
+import {
+  destroyAfterAnswer,
+  headersSentError,
+  sealEnd,
+  sealHead,
+  whenHeadIsRendered,
+  writeAfterEndError,
+} from './seal.js'
 
 /** What to do before a response goes on. */
 export interface ResponseHooks {
@@ -37,11 +45,14 @@ interface Call {
   readonly method: Method
 }
 type Methods = Pick<Target, Kind | 'writeHead'>
+type Held = Target & { [FIRST]?: HeldResponse }
 type Wrappers = Partial<Methods>
 
+/** Where a response has the first that holds it. */
+const FIRST: unique symbol = Symbol('sojourn.held')
+const NOTHING_BELOW: Wrappers = {}
+
 const HTTP2_INTERNAL_ERROR = 2
-/** How long a response that was destroyed after its end may take to leave. */
-const LINGER_MS = 1_000
 const HIGH_WATER_MARK = getDefaultHighWaterMark(false)
 
 /**
@@ -49,13 +60,15 @@ const HIGH_WATER_MARK = getDefaultHighWaterMark(false)
  * `res.end(JSON.stringify(req.session))` the method is read before the session is.
  */
 export class HeldResponse {
-  readonly #res: Target
+  readonly #res: Held
   readonly #hooks: ResponseHooks
   /** The headers when this was made: what is gone back to when a hook fails. */
   readonly #entryHeaders: Record<string, OutgoingHttpHeader | undefined>
   /** What is below the gate: the methods that others had put on this one response before. */
-  #below: Wrappers = {}
-  #gate!: Methods
+  #below: Wrappers = NOTHING_BELOW
+  /** The same of the first gate. */
+  #firstBelow: Wrappers = NOTHING_BELOW
+  #gate: Methods | undefined
   #isPassing = false
   #phase: 'open' | 'held' | 'streaming' | 'done' | 'given up' = 'open'
   #isHeadOut = false
@@ -74,11 +87,8 @@ export class HeldResponse {
   #destroyLater: (() => void)[] | null = null
 
   constructor(response: HttpResponse, hooks: ResponseHooks) {
-    this.#res = response as unknown as Target
-    if (!isPlain(response)) {
-      keepInDictionary(response, 'req')
-      keepInDictionary(response.req, 'url')
-    }
+    this.#res = response as unknown as Held
+    keepInDictionaries(response)
     this.#hooks = hooks
     this.#entryHeaders = this.#res.getHeaders()
     // Node appends to a list in its place.
@@ -104,29 +114,32 @@ export class HeldResponse {
 
   /** Puts the gate over what has been put on the response since: there are wrappers that go past all that is below. */
   coverWrappers(): void {
-    if (this.#phase === 'open' && METHODS.some((name) => this.#res[name] !== this.#gate[name])) this.#install()
+    const res = this.#res
+    const gate = this.#gate as Methods
+    const isOnTop =
+      res.end === gate.end &&
+      res.write === gate.write &&
+      res.writeHead === gate.writeHead &&
+      res.flushHeaders === gate.flushHeaders
+    if (!isOnTop && this.#phase === 'open') this.#install()
   }
 
   #install(): void {
     const res = this.#res
-    const below: Wrappers = {}
+    let below = NOTHING_BELOW
     for (const name of METHODS) {
       if (!Object.hasOwn(res, name)) continue
       const hasPassed = res[name] === this.#gate?.[name] || (name === 'writeHead' && this.#isHeadNoted)
       const method = hasPassed ? this.#below[name] : res[name]
-      if (method !== undefined) below[name] = method
+      if (method === undefined) continue
+      if (below === NOTHING_BELOW) below = {}
+      below[name] = method
     }
     this.#below = below
-    const call = (kind: Kind, args: unknown[]): unknown => {
-      const method = this.#inner(kind, below)
-      return this.#isOpen(below) ? method.apply(res, args) : this.#call({ kind, args, method })
-    }
-    const gate: Methods = {
-      writeHead: (...args) =>
-        this.#isOpen(below) ? this.#inner('writeHead', below).apply(res, args) : this.#writeHead(args),
-      write: (...args) => call('write', args),
-      end: (...args) => call('end', args),
-      flushHeaders: () => call('flushHeaders', []),
+    const gate = this.#gate === undefined && !(FIRST in res) ? HeldResponse.firstGate : this.#anotherGate(below)
+    if (gate === HeldResponse.firstGate) {
+      res[FIRST] = this
+      this.#firstBelow = below
     }
     this.#gate = gate
     res.writeHead = gate.writeHead
@@ -134,6 +147,47 @@ export class HeldResponse {
     res.write = gate.write
     res.end = gate.end
     res.flushHeaders = gate.flushHeaders
+  }
+
+  /** Methods of this response alone: those of the first gate are shared by all, and a response may get more. */
+  #anotherGate(below: Wrappers): Methods {
+    const pass = (kind: Kind, args: unknown[]): unknown => this.#come(kind, args, below)
+    return {
+      writeHead: (...args) => this.#comeToHead(args, below),
+      write: (...args) => pass('write', args),
+      end: (...args) => pass('end', args),
+      flushHeaders: () => pass('flushHeaders', []),
+    }
+  }
+
+  /** A call comes to the gate that has `below` below it. */
+  #come(kind: Kind, args: readonly unknown[], below: Wrappers): unknown {
+    const method = this.#inner(kind, below)
+    return this.#isOpen(below) ? method.apply(this.#res, args as unknown[]) : this.#call({ kind, args, method })
+  }
+
+  #comeToHead(args: unknown[], below: Wrappers): unknown {
+    return this.#isOpen(below) ? this.#inner('writeHead', below).apply(this.#res, args) : this.#writeHead(args)
+  }
+
+  /** The gate that most responses have: methods that find their response by what they are called on. */
+  static readonly firstGate: Methods = {
+    writeHead(this: Held, ...args) {
+      const held = this[FIRST] as HeldResponse
+      return held.#comeToHead(args, held.#firstBelow)
+    },
+    write(this: Held, ...args) {
+      const held = this[FIRST] as HeldResponse
+      return held.#come('write', args, held.#firstBelow)
+    },
+    end(this: Held, ...args) {
+      const held = this[FIRST] as HeldResponse
+      return held.#come('end', args, held.#firstBelow)
+    },
+    flushHeaders(this: Held) {
+      const held = this[FIRST] as HeldResponse
+      return held.#come('flushHeaders', [], held.#firstBelow)
+    },
   }
 
   /** Whether a gate that has been covered lets through: what comes to it then has passed the one above. */
@@ -220,25 +274,12 @@ export class HeldResponse {
       if (this.#queue.at(-1)?.kind === 'end') this.#sealEnd()
       return
     }
-    if (this.#destroyLater !== null) this.#destroyAfterAnswer(this.#destroyLater)
+    if (this.#destroyLater !== null) destroyAfterAnswer(this.#res, this.#destroyLater)
     if (this.#owesDrain && this.#phase === 'streaming' && this.#lastWriteFlowed) {
       this.#owesDrain = false
       // What a listener throws is nobody's here.
       process.nextTick(() => this.#phase === 'streaming' && this.#res.emit('drain'))
     }
-  }
-
-  /** An answer that has ended is given the time to leave, unless its client does not read it. */
-  #destroyAfterAnswer(tasks: readonly (() => void)[]): void {
-    const res = this.#res
-    const destroy = (): void => {
-      clearTimeout(timer)
-      res.off('finish', destroy)
-      for (const task of tasks) task()
-    }
-    const timer = setTimeout(destroy, LINGER_MS).unref()
-    if (res.writableFinished) destroy()
-    else res.on('finish', destroy)
   }
 
   /** Lets a call through, and the head with it. */
@@ -254,7 +295,7 @@ export class HeldResponse {
     if (this.#isHeadNoted) this.#inner('writeHead').call(res, res.statusCode)
     if (call.kind !== 'end') this.#bytesLeft = contentLength(res)
     const { writeHead } = res
-    const gate = this.#gate.writeHead
+    const gate = (this.#gate as Methods).writeHead
     // The wrappers above have seen the head leave.
     if (writeHead !== gate) res.writeHead = gate
     const result = this.#run(call)
@@ -265,7 +306,7 @@ export class HeldResponse {
   /** Lets wrappers of `writeHead` that are above the gate see the head leave when it does so for the handler. */
   #announceHead(): void {
     const res = this.#res
-    if (this.#isHeadNoted || res.writeHead === this.#gate.writeHead) return
+    if (this.#isHeadNoted || res.writeHead === this.#gate?.writeHead) return
     this.#isAnnouncing = true
     try {
       res.writeHead(res.statusCode)
@@ -403,27 +444,6 @@ export class HeldResponse {
   #openEnd(): void {
     this.#revealEnd?.()
     this.#revealEnd = null
-  }
-}
-
-/** Whether the response is Node's own, not one that a framework has given another prototype. */
-function isPlain(res: HttpResponse): boolean {
-  const prototype: unknown = Object.getPrototypeOf(res)
-  return prototype === ServerResponse.prototype || prototype === Http2ServerResponse.prototype
-}
-
-const V8_MAJOR = Number.parseInt(process.versions.v8, 10)
-
-/**
- * Express gives every request and response another prototype. Up to V8 12 (Node 22) such an object gets a hidden class of
- * its own, with a copy of all descriptors, for each property that anybody adds: 3 us, and 1 KB that lives until the next
- * full collection. Adding to an object that V8 keeps as a dictionary costs nothing of that. Changing an attribute of any
- * property makes it one; changing it back leaves no trace.
- */
-function keepInDictionary(object: object, property: string): void {
-  if (V8_MAJOR > 12 || !Object.prototype.propertyIsEnumerable.call(object, property)) return
-  if (Reflect.defineProperty(object, property, { enumerable: false })) {
-    Reflect.defineProperty(object, property, { enumerable: true })
   }
 }
 

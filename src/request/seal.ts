@@ -91,6 +91,21 @@ function sealEndHttp2(res: Target, defer: (destroy: () => void) => void): () => 
   }
 }
 
+/** How long a response that was destroyed after its end may take to leave. */
+const LINGER_MS = 1_000
+
+/** Does what was deferred: an answer that has ended is given the time to leave, unless its client does not read it. */
+export function destroyAfterAnswer(res: Target, tasks: readonly (() => void)[]): void {
+  const destroy = (): void => {
+    clearTimeout(timer)
+    res.off('finish', destroy)
+    for (const task of tasks) task()
+  }
+  const timer = setTimeout(destroy, LINGER_MS).unref()
+  if (res.writableFinished) destroy()
+  else res.on('finish', destroy)
+}
+
 /** Calls `look` at the very last moment for headers: when Node renders the head, after whoever else has such a moment. */
 export function whenHeadIsRendered(res: Target, look: () => void): void {
   const isHttp1 = res instanceof OutgoingMessage
