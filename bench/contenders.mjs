@@ -1,6 +1,7 @@
 // The contenders: the same Express app around each, and nothing but the session differs.
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { sessionData } from './data.mjs'
@@ -54,6 +55,24 @@ export const CONTENDERS = {
     label: 'Sojourn, memory, context: false',
     kind: 'extra',
     create: (setting) => sojournMemory(setting, { context: false }),
+  },
+  // What is switched on most, each by itself.
+  'sojourn-activity': { label: 'activity log', kind: 'extra', create: (setting) => withActivity(setting, {}) },
+  'sojourn-requests': {
+    label: 'activity log, each request an activity',
+    kind: 'extra',
+    create: (setting) => withActivity(setting, { requests: true }),
+  },
+  'sojourn-metrics': { label: 'metrics', kind: 'extra', create: withMetrics },
+  'sojourn-no-client': {
+    label: 'clientContext: false',
+    kind: 'extra',
+    create: (setting) => sojournMemory(setting, { clientContext: false }),
+  },
+  'sojourn-renewing': {
+    label: 'renewAfter',
+    kind: 'extra',
+    create: (setting) => sojournMemory(setting, { renewAfter: '1h' }),
   },
 }
 
@@ -123,6 +142,22 @@ async function sojournMemory({ packageDirectory }, options = {}) {
     // Two sessions a user, as a computer and a phone make.
     fill: async (count) => fill(store, await load(packageDirectory), count, { perUser: 2 }),
   }
+}
+
+/** With a sink that takes the time of none. */
+async function withActivity(setting, options) {
+  const { ActivityLog, functionSink } = await load(setting.packageDirectory, './activity')
+  const activity = new ActivityLog({ ...options, sinks: [functionSink(() => {})] })
+  return sojournMemory(setting, { activity })
+}
+
+async function withMetrics(setting) {
+  const { prometheusMetrics } = await load(setting.packageDirectory, './metrics')
+  const contender = await sojournMemory(setting)
+  // A development dependency of the package.
+  const client = createRequire(join(setting.packageDirectory, 'package.json'))('prom-client')
+  prometheusMetrics(contender.middleware, { client })
+  return contender
 }
 
 async function sojournRedis({ packageDirectory, redisUrl }) {

@@ -1,4 +1,5 @@
 // The goals, and whether a run met them. A goal that was not measured is left out.
+import { CONTENDERS } from './contenders.mjs'
 import { median } from './statistics.mjs'
 
 /**
@@ -13,6 +14,7 @@ export function checkGoals(results) {
     ...spaceGoals(results.space),
     ...growthGoals(results.growth),
     ...usersGoals(results.users),
+    ...featureGoals(results.features),
   ]
 }
 
@@ -154,6 +156,27 @@ function* usersGoals(users = []) {
       const counts = [small, large].map(({ count }) => count.toLocaleString('en')).join(' → ')
       const found = `${ms.toFixed(2)} → ${later.toFixed(2)} ms`
       yield goal(`${kind}, ${what}: ${counts} sessions`, 'the same', found, later <= SAME.factor * ms + SAME.ms)
+    }
+  }
+}
+
+/** What may be switched on, by contender. `sojourn-no-client` is without what the others have. */
+export const FEATURES = [
+  'sojourn-activity',
+  'sojourn-requests',
+  'sojourn-metrics',
+  'sojourn-no-client',
+  'sojourn-renewing',
+]
+const MAX_FEATURE_US = 5
+
+function* featureGoals(features = []) {
+  for (const { work, rows } of features) {
+    for (const name of FEATURES) {
+      const isWithout = name === 'sojourn-no-client'
+      const more = (rows[name].addedUs - rows['sojourn-memory'].addedUs) * (isWithout ? -1 : 1)
+      const what = isWithout ? 'clientContext' : CONTENDERS[name].label
+      yield goal(`${what}, ${work}: added CPU`, `≤ ${MAX_FEATURE_US} µs`, us(more), more <= MAX_FEATURE_US)
     }
   }
 }

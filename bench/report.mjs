@@ -9,6 +9,7 @@ export function report(results, goals) {
     parts.push('## Cost of a request', METHOD, ...results.matrix.map((task) => costs(task, results.trips)))
   if (results.profiles) parts.push('## Where the time goes', PROFILES, ...results.profiles.map(profilesOf))
   if (results.context) parts.push('## Cost of `context`', contextTable(results.context))
+  if (results.features) parts.push('## What is switched on', ...results.features.map(featureTable))
   if (results.micro) parts.push('## Requests in process, without HTTP', microTable(results.micro))
   if (results.space) parts.push('## Space', spaceTable(results.space))
   if (results.growth) parts.push('## Growth', growthTable(results.growth))
@@ -84,6 +85,16 @@ function contextTable(tasks) {
     (rows['sojourn-memory'].addedUs - rows['sojourn-no-context'].addedUs).toFixed(1),
   ])
   return table(['work', 'context: true, added µs', 'context: false', 'difference'], lines)
+}
+
+function featureTable({ work, rows }) {
+  const { bare: _bare, ...others } = rows
+  const lines = Object.entries(others).map(([name, row]) => [
+    CONTENDERS[name].label,
+    added(row),
+    (row.addedUs - rows['sojourn-memory'].addedUs).toFixed(1),
+  ])
+  return `### ${WORK[work]('0.2')}\n\n${table(['on', 'added CPU, µs', 'above Sojourn, memory'], lines)}`
 }
 
 function microTable(micro) {

@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import { buildCommit, nodeBinaries, removeBuilds } from './builds.mjs'
 import { CONTENDERS, mainContenders, takesPart } from './contenders.mjs'
 import { copyInRedis } from './fill.mjs'
-import { checkGoals } from './goals.mjs'
+import { checkGoals, FEATURES } from './goals.mjs'
 import { findLoad, outputOf } from './load.mjs'
 import { compare, endServers, measure, Server, warmUp } from './measure.mjs'
 import { profile } from './profile.mjs'
@@ -22,7 +22,7 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
 Everything runs on each version of Node, one after another, and the goals met and missed are told for each.
 
   --quick              a first look in about a minute, with more noise
-  --only a,b           parts: matrix, trips, micro, space, growth, users, context   (default: all)
+  --only a,b           parts: matrix, trips, micro, space, growth, users, context, features (default: all)
   --profile            nothing but where the µs of a request go, for each contender, by file and by function
   --contenders a,b     of the matrix and of profiles: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix and of profiles, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
@@ -76,7 +76,7 @@ const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
 const PROFILED = ['bare', 'sojourn-memory', 'express-session', 'sojourn-redis', 'connect-redis', 'raw']
 const PROFILED_TASKS = ['read:0.2', 'write:0.2']
 const PROFILE_MS = quick ? 1_000 : 3_000
-const PARTS = { matrix, trips, micro, space, growth, users, context }
+const PARTS = { matrix, trips, micro, space, growth, users, context, features }
 
 const started = Date.now()
 if (flags.profile) PARTS.profiles = profiles
@@ -313,6 +313,16 @@ function context() {
     what: 'context',
     tasks: ['read', 'write'].map((work) => ({ work, size: '0.2' })),
     start: () => startAll(['bare', 'sojourn-memory', 'sojourn-no-context'], ['0.2']),
+  })
+}
+
+/** The price of what is switched on most, each beside the same server without it. */
+function features() {
+  const names = Object.keys(CONTENDERS).filter((name) => FEATURES.includes(name))
+  return inGenerations({
+    what: 'features',
+    tasks: ['read', 'write'].map((work) => ({ work, size: '0.2' })),
+    start: () => startAll(['bare', 'sojourn-memory', ...names], ['0.2']),
   })
 }
 
