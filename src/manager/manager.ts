@@ -139,6 +139,11 @@ export class SessionManager {
     this.#middleware = Object.freeze(Object.assign(requestPath(this.#engine, face), facts))
   }
 
+  /** @internal What stands behind a manager, for features that begin sessions under a token of their own. */
+  static lifecycleOf(manager: SessionManager): Lifecycle {
+    return manager.#engine
+  }
+
   /** The middleware: gives every request a `req.session`. Always the same one; mounting it twice is harmless. */
   middleware(): SessionMiddleware {
     // Mounted without being called, it has no `this`.

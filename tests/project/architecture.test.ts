@@ -160,11 +160,11 @@ function floorOf(file: string): number {
 const FOR_FEATURES =
   /^(events\/.*|record\/(session-data|session-info|changes|store|notes|codec)|session\/(inside|session|typed)|request\/current-session|manager\/(manager|drawers)|stores\/redis\/(connection|scripts))\.ts$/
 
-/** What another face of the middleware stands on, too: it is a way in, beside ours, to the same request path. */
+/** What another face of the middleware stands on, too, and what brings sessions in from elsewhere: ways in, beside ours, to the same request path. */
 const FOR_FACES =
-  /^(request\/(face|http-request)|session\/(state|life|inherited|response-cookie)|cookie\/cookie|options\/options|stores\/(connect|memory)(\/packed-text)?)\.ts$/
+  /^(request\/(face|http-request|http-response)|session\/(state|life|inherited|response-cookie|fields)|lifecycle\/lifecycle|cookie\/cookie|options\/options|stores\/(connect|memory)(\/packed-text|\/store-calls)?)\.ts$/
 
-const isFace = (file: string): boolean => file.startsWith('features/express-session/')
+const isFace = (file: string): boolean => /^features\/(express-session|adopt)\//.test(file)
 
 describe('rules', () => {
   test('every file stands in a room, and imports, types too, come from its own room or from below', () => {
@@ -352,6 +352,9 @@ describe('what is exported', () => {
     'features/csrf/index.ts',
     'features/workspace/index.ts',
     'features/state/index.ts',
+    'features/express-session/index.ts',
+    'features/adopt/index.ts',
+    'stores/connect.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))
