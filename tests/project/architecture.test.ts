@@ -352,9 +352,7 @@ describe('what is exported', () => {
     'features/csrf/index.ts',
     'features/workspace/index.ts',
     'features/state/index.ts',
-    'features/express-session/index.ts',
     'features/adopt/index.ts',
-    'stores/connect.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))
