@@ -26,6 +26,7 @@ const config: Config = {
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',
+    '^sojourn/config$': '<rootDir>/src/features/config/index.ts',
     '^sojourn/workspace$': '<rootDir>/src/features/workspace/index.ts',
     '^sojourn/state$': '<rootDir>/src/features/state/index.ts',
     '^sojourn/adopt$': '<rootDir>/src/features/adopt/index.ts',

@@ -158,7 +158,7 @@ function floorOf(file: string): number {
 
 /** What a feature may stand on besides the ground and its own folder. */
 const FOR_FEATURES =
-  /^(events\/.*|record\/(session-data|session-info|changes|store|notes|codec)|session\/(inside|session|typed)|request\/current-session|manager\/(manager|drawers)|stores\/redis\/(connection|scripts))\.ts$/
+  /^(events\/.*|record\/(session-data|session-info|changes|store|notes|codec)|session\/(inside|session|typed)|request\/current-session|options\/options|manager\/(manager|drawers)|stores\/(memory|redis|sql|redis\/(connection|scripts)))\.ts$/
 
 /** What another face of the middleware stands on, too, and what brings sessions in from elsewhere: ways in, beside ours, to the same request path. */
 const FOR_FACES =
@@ -351,6 +351,7 @@ describe('what is exported', () => {
     'features/flash.ts',
     'features/csrf/index.ts',
     'features/workspace/index.ts',
+    'features/config/index.ts',
     'features/state/index.ts',
     'features/adopt/index.ts',
     'testing/index.ts',

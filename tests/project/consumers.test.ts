@@ -32,6 +32,7 @@ import { RedisSessionStore } from 'sojourn/redis'
 import { SqlSessionStore, sqlStore } from 'sojourn/sql'
 import { sessionState } from 'sojourn/state'
 import { checkStore } from 'sojourn/testing'
+import { sessionOptionsFromEnv } from 'sojourn/config'
 import { workspaceOf, workspaceStorage, workspaces } from 'sojourn/workspace'
 
 declare module 'sojourn' {
@@ -73,6 +74,7 @@ export const others = [isArchive, prometheusMetrics, otelMetrics]
 export const files = workspaces(middleware, { root: '/x' })
 export const saved = (current: Session) => workspaceOf(current).then((ws) => ws.save('a.txt', new Blob(['a'])))
 export const storage = workspaceStorage()
+export const configured = session(sessionOptionsFromEnv())
 `
 
 /** What configuration gives is a value or undefined, and undefined is the default. */

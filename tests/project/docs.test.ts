@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import * as core from 'sojourn'
 import * as activity from 'sojourn/activity'
 import * as cache from 'sojourn/cache'
+import * as config from 'sojourn/config'
 import * as csrf from 'sojourn/csrf'
 import * as metrics from 'sojourn/metrics'
 import * as redis from 'sojourn/redis'
@@ -207,6 +208,7 @@ describe('the reference', () => {
     ['sojourn/csrf', csrf],
     ['sojourn/metrics', metrics],
     ['sojourn/workspace', workspace],
+    ['sojourn/config', config],
     ['sojourn/testing', testing],
   ])('has a word on each function and class of %s', (_name, module) => {
     const text = programs.map((page) => page.text).join('\n')

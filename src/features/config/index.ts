@@ -1,0 +1,2 @@
+// The public face of `sojourn/config`, nothing else.
+export { type SessionManagerConfig, sessionOptions, sessionOptionsFromEnv } from './config.js'

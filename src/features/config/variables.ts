@@ -1,0 +1,78 @@
+// The variables of the environment, and how their texts are read. What may be in them, the options say.
+
+/** One variable, or several names of it, the first of which goes before the others. */
+export interface Variable {
+  readonly names: readonly string[]
+  /** The option, and its member. */
+  readonly path: readonly string[]
+  readonly parse: (text: string) => unknown
+}
+
+/** In the order in which `sojourn check` shows them. */
+export const VARIABLES: readonly Variable[] = [
+  { names: ['SOJOURN_SECRET', 'SESSION_SECRET'], path: ['secret'], parse: list },
+  { names: ['SOJOURN_STORAGE'], path: ['storage'], parse: text },
+  { names: ['SOJOURN_REDIS_URL', 'REDIS_URL'], path: ['redisUrl'], parse: text },
+  { names: ['SOJOURN_DATABASE_URL', 'DATABASE_URL'], path: ['databaseUrl'], parse: text },
+  { names: ['SOJOURN_PREFIX'], path: ['prefix'], parse: text },
+  ...['preset', 'onSessionLimit', 'onStoreError', 'commit', 'cacheControl'].map((name) => variable(name, text)),
+  ...[
+    'idleTimeout',
+    'absoluteTimeout',
+    'touchInterval',
+    'renewAfter',
+    'renewGrace',
+    'logicalIdTimeout',
+    'endedRetention',
+    'cleanupInterval',
+    'storeTimeout',
+  ].map((name) => variable(name, duration)),
+  variable('maxSessionsPerUser', number),
+  ...['trustProxy', 'context', 'clientContext', 'clearSiteData'].map((name) => variable(name, flag)),
+  variable('passivePaths', list),
+  ...['maxBytes', 'maxFields'].map((name) => ({ ...variable(name, number), path: ['limits', name] })),
+  ...['name', 'domain', 'path'].map((name) => ofCookie(name, text)),
+  ...['secure', 'sameSite'].map((name) => ofCookie(name, flagOrText)),
+  ...['persistent', 'partitioned'].map((name) => ofCookie(name, flag)),
+]
+
+function variable(option: string, parse: Variable['parse']): Variable {
+  return { names: [`SOJOURN_${upperCase(option)}`], path: [option], parse }
+}
+
+function ofCookie(option: string, parse: Variable['parse']): Variable {
+  return { names: [`SOJOURN_COOKIE_${upperCase(option)}`], path: ['cookie', option], parse }
+}
+
+function upperCase(option: string): string {
+  return option.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()
+}
+
+function text(value: string): string {
+  return value
+}
+
+/** Digits alone are seconds, as in code. */
+function duration(value: string): number | string {
+  return /^\d+(?:\.\d+)?$/.test(value) ? Number(value) : value
+}
+
+function number(value: string): number | Error {
+  return /^\d+$/.test(value) ? Number(value) : new Error('it is no whole number.')
+}
+
+function flag(value: string): boolean | Error {
+  if (/^(?:true|1|yes|on)$/i.test(value)) return true
+  if (/^(?:false|0|no|off)$/i.test(value)) return false
+  return new Error('it is neither true nor false.')
+}
+
+function flagOrText(value: string): boolean | string {
+  const read = flag(value)
+  return read instanceof Error ? value : read
+}
+
+/** With commas or white space between. */
+function list(value: string): string[] {
+  return value.split(/[\s,]+/).filter((item) => item !== '')
+}
