@@ -192,7 +192,8 @@ async function stats({ manager, print }: Call): Promise<number> {
     }
   }
   for (const [name, count] of Object.entries({ ...counts, users: users.size })) print(`${name}: ${count}`)
-  for (const [reason, count] of [...reasons].toSorted(([a], [b]) => (a < b ? -1 : 1))) print(`  ended, ${reason}: ${count}`)
+  for (const [reason, count] of [...reasons].toSorted(([a], [b]) => (a < b ? -1 : 1)))
+    print(`  ended, ${reason}: ${count}`)
   return 0
 }
 
