@@ -1,14 +1,13 @@
 // A small shop on one session, and four promises that can be tried beside express-session (sides.ts, trial.ts). The shop
-// keeps its sessions in memory, or in Redis when REDIS_URL is set; with SESSION_SECRET set as well, they survive a restart.
+// keeps its sessions in a file of SQLite, or in Redis when REDIS_URL is set (keeping.ts); STORE=memory keeps them in memory.
 //
 //   npx tsx examples/app/server.ts
 //   REDIS_URL=redis://127.0.0.1:6379 SESSION_SECRET="$(openssl rand -base64 32)" npx tsx examples/app/server.ts
-import { randomBytes } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import express, { type ErrorRequestHandler } from 'express'
-import { isSessionError, MemorySessionStore, session } from 'sojourn'
-import { RedisSessionStore } from 'sojourn/redis'
+import { isSessionError, session } from 'sojourn'
+import { openKeeping } from './keeping.js'
 import { page } from './page.js'
 import { type CartItem, findProduct } from './products.js'
 import { OwnRedis } from './redis-server.js'
@@ -31,9 +30,8 @@ if (REDIS_URL && !SESSION_SECRET) {
     'No SESSION_SECRET: logins end with this program. To keep them, set it to the output of openssl rand -base64 32',
   )
 }
-// Signs the cookies. In production, set one that stays, the same for all processes.
-const secret = SESSION_SECRET ?? randomBytes(32).toString('base64')
-const store = REDIS_URL ? new RedisSessionStore({ url: REDIS_URL }) : new MemorySessionStore()
+const keeping = await openKeeping()
+const { store, secret } = keeping
 
 const app = express()
 app.use((_req, res, next) => {
@@ -77,7 +75,7 @@ app.use(express.urlencoded({ extended: false }))
 app.get('/', async (req, res) => {
   // Atomic: two tabs that load at once count as two.
   await req.session.update('visits', (visits = 0) => visits + 1)
-  res.send(page({ session: req.session, store: describeStore(), hasRedis: redis !== null, freezeMs: FREEZE_MS }))
+  res.send(page({ session: req.session, store: keeping, hasRedis: redis !== null, freezeMs: FREEZE_MS }))
 })
 
 app.post('/cart/add', (req, res) => {
@@ -150,14 +148,6 @@ function stop(error: NodeJS.ErrnoException): never {
   const isTaken = error.code === 'EADDRINUSE'
   console.error(isTaken ? `Port ${PORT} is taken. Choose another one: PORT=3001 npm start` : error)
   process.exit(1)
-}
-
-function describeStore(): { name: string; survives: string } {
-  if (!REDIS_URL) return { name: 'memory', survives: 'gone when the process ends; set REDIS_URL to keep sessions' }
-  const survives = SESSION_SECRET
-    ? 'kept when the process ends'
-    : 'but cookies end with the process; set SESSION_SECRET'
-  return { name: 'Redis', survives }
 }
 
 /** A text of a form; empty when it is missing. */

@@ -369,7 +369,10 @@ async function settledWithin<T>(ms: number, task: () => Soon<T>): Promise<T | nu
 
 /** The error of an application that asks for what its store does not have. */
 export function notSupported(what: string): SessionError {
-  return new SessionError('NOT_SUPPORTED', `${what}: MemorySessionStore and RedisSessionStore have it.`)
+  return new SessionError(
+    'NOT_SUPPORTED',
+    `${what}: MemorySessionStore, RedisSessionStore and SqlSessionStore have it.`,
+  )
 }
 
 function codeOf(error: unknown): SessionErrorCode | undefined {

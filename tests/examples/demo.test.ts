@@ -198,7 +198,12 @@ function secondsIn({ verdict }: Half): number {
 }
 
 async function start(name: string, env: Record<string, string> = {}): Promise<Program> {
-  const program = await startProgram(`examples/${name}/server.ts`, [], { PORT: '0', REDIS_URL: '', ...env })
+  const program = await startProgram(`examples/${name}/server.ts`, [], {
+    PORT: '0',
+    REDIS_URL: '',
+    STORE: 'memory',
+    ...env,
+  })
   endings.push(() => program.stop())
   return program
 }

@@ -58,8 +58,10 @@ beforeAll(async () => {
     start('cluster', { REDIS_URL: redis.url }),
     start('custom-store', { SESSION_DIR: sessionFiles, SESSION_SECRET: SECRET }),
     start('passport-login'),
+    start('postgres', { SESSION_SECRET: SECRET }),
     start('plain-http'),
     start('socket-io'),
+    start('sqlite', { SESSION_FILE: join(sessionFiles, 'sessions.db'), SESSION_SECRET: SECRET }),
     start('streaming'),
     start('support-desk'),
     start('support-desk', { REDIS_URL: `redis://127.0.0.1:${closedPort}` }),
@@ -642,7 +644,12 @@ async function runOnTakenPort(name: string): Promise<{ code: unknown; lines: str
 }
 
 async function start(name: string, env: Record<string, string> = {}): Promise<Program> {
-  const program = await startProgram(`examples/${name}/server.ts`, [], { PORT: '0', REDIS_URL: '', ...env })
+  const program = await startProgram(`examples/${name}/server.ts`, [], {
+    PORT: '0',
+    REDIS_URL: '',
+    STORE: 'memory',
+    ...env,
+  })
   started.push(program)
   if (!env['REDIS_URL'] || env['SESSION_SECRET']) expect(program.output()).toBe(`${program.url}\n`)
   return program

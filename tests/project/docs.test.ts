@@ -10,6 +10,7 @@ import * as config from 'sojourn/config'
 import * as csrf from 'sojourn/csrf'
 import * as metrics from 'sojourn/metrics'
 import * as redis from 'sojourn/redis'
+import * as sql from 'sojourn/sql'
 import * as testing from 'sojourn/testing'
 import * as workspace from 'sojourn/workspace'
 import { type Block, filesOf, pageNames, prose, readPage, runsOf, Workshop } from '../support/pages.js'
@@ -29,7 +30,7 @@ describe('code', () => {
   })
 
   test('says what it is in, in a language that is known here', () => {
-    const known = ['ts', 'js', 'console', 'sh', 'json', 'html', 'text', 'diff']
+    const known = ['ts', 'js', 'console', 'sh', 'json', 'html', 'text', 'diff', 'sql']
     const others = pages.flatMap(({ name, blocks }) =>
       blocks.filter(({ language }) => !known.includes(language)).map(({ language }) => `${name}: ${language}`),
     )
@@ -203,6 +204,7 @@ describe('the reference', () => {
   test.each([
     ['sojourn', core],
     ['sojourn/redis', redis],
+    ['sojourn/sql', sql],
     ['sojourn/activity', activity],
     ['sojourn/cache', cache],
     ['sojourn/csrf', csrf],

@@ -109,19 +109,16 @@ async function patientPragma(database: SqliteDatabase, pragma: string): Promise<
   database.exec(`pragma ${pragma}`)
 }
 
-/** The clients in the order in which they are tried: what somebody has installed is there for a reason. */
+/** The clients in the order in which they are tried: what somebody has installed is there for a reason. Bun loads none of them. */
 async function sqliteConstructor(): Promise<Constructor> {
-  const better = await load('better-sqlite3')
-  if (better !== null) return defaultOf(better) as Constructor
-  for (const [name, member] of [
-    ['bun:sqlite', 'Database'],
-    ['node:sqlite', 'DatabaseSync'],
-  ] as const) {
+  const isBun = 'bun' in process.versions
+  for (const name of isBun ? [] : ['better-sqlite3', 'libsql']) {
     const found = await load(name)
-    if (found !== null) return (found as Record<string, Constructor>)[member] as Constructor
+    if (found !== null) return defaultOf(found) as Constructor
   }
-  const libsql = await load('libsql')
-  if (libsql !== null) return defaultOf(libsql) as Constructor
+  const [name, member] = isBun ? ['bun:sqlite', 'Database'] : ['node:sqlite', 'DatabaseSync']
+  const found = await load(name as string)
+  if (found !== null) return (found as Record<string, Constructor>)[member as string] as Constructor
   throw missing(
     'a url of SQLite needs Node 22.13 or later, Bun, or one of the packages better-sqlite3 and libsql: npm install better-sqlite3',
   )

@@ -75,6 +75,18 @@ function openLibsql(name: string): Libsql.Database {
 const OF_A_CLIENT =
   /any field name and text|never overwrites|writes and removes metadata|touch\(\) moves|100 concurrent changes|20 concurrent regenerations|all fields$|leave exactly 3$|epoch\(\) is a count|one owner|comes back as it was written|20 who want a lease|of 50 who|misses no session/
 
+// Node 20 has none.
+const nodeSqlite = process.getBuiltinModule?.('node:sqlite') as
+  | { DatabaseSync: new (path: string) => { exec(sql: string): void; close(): void } }
+  | undefined
+if (nodeSqlite) {
+  CLIENTS['node:sqlite'] = () => {
+    const database = new nodeSqlite.DatabaseSync(join(DIRECTORY, 'node.db'))
+    database.exec('pragma journal_mode = wal; pragma synchronous = off')
+    return { database, close: () => database.close() }
+  }
+}
+
 describe.each(Object.entries(CLIENTS))('%s', (name, open) => {
   let opened: Opened
   beforeAll(async () => {
