@@ -10,7 +10,6 @@ import { SessionManager } from 'sojourn'
 import { SqlSessionStore } from 'sojourn/sql'
 
 const { DATABASE_URL, PORT = '3000', SESSION_SECRET } = process.env
-if (!SESSION_SECRET) console.warn('No SESSION_SECRET: each process makes its own, and cookies end with it.')
 const secret = SESSION_SECRET ?? randomBytes(32).toString('base64')
 
 const pool = new pg.Pool({ connectionString: DATABASE_URL })
@@ -45,6 +44,7 @@ app.post('/end', async (req, res) => {
 
 const server = app.listen(Number(PORT), '127.0.0.1', (error) => {
   if (error) stop(error)
+  if (!SESSION_SECRET) console.warn('No SESSION_SECRET: each process makes its own, and cookies end with it.')
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
 })
 

@@ -16,7 +16,6 @@ declare module 'sojourn' {
 }
 
 const { PORT = '3000', SESSION_FILE = 'sessions.db', SESSION_SECRET } = process.env
-if (!SESSION_SECRET) console.warn('No SESSION_SECRET: cookies end with this program.')
 const secret = SESSION_SECRET ?? randomBytes(32).toString('base64')
 
 // What is acknowledged is on the disk. `durability: 'relaxed'` is faster, and loses nothing when the process is killed either.
@@ -48,6 +47,7 @@ app.post('/login', async (req, res) => {
 
 const server = app.listen(Number(PORT), '127.0.0.1', (error) => {
   if (error) stop(error)
+  if (!SESSION_SECRET) console.warn('No SESSION_SECRET: cookies end with this program.')
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
 })
 

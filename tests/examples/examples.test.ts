@@ -58,14 +58,14 @@ beforeAll(async () => {
     start('cluster', { REDIS_URL: redis.url }),
     start('custom-store', { SESSION_DIR: sessionFiles, SESSION_SECRET: SECRET }),
     start('passport-login'),
-    start('postgres', { SESSION_SECRET: SECRET }),
     start('plain-http'),
     start('socket-io'),
-    start('sqlite', { SESSION_FILE: join(sessionFiles, 'sessions.db'), SESSION_SECRET: SECRET }),
     start('streaming'),
     start('support-desk'),
     start('support-desk', { REDIS_URL: `redis://127.0.0.1:${closedPort}` }),
     start('typed-session'),
+    start('postgres', { SESSION_SECRET: SECRET }),
+    start('sqlite', { SESSION_FILE: join(sessionFiles, 'sessions.db'), SESSION_SECRET: SECRET }),
   ])
   // Each is a compiler and a program, and a machine may do much else at the same time.
 }, 120_000)
