@@ -19,6 +19,7 @@ export type SessionErrorCode =
   | 'CORRUPT_RECORD'
   | 'STORE_UNAVAILABLE'
   | 'STORE_TIMEOUT'
+  | 'LOAD_TIMEOUT'
   | 'MISSING_DEPENDENCY'
   | 'NOT_SUPPORTED'
   | 'INVALID_FILE_NAME'
@@ -45,9 +46,9 @@ export class SessionError extends Error {
   override readonly name = 'SessionError'
   readonly code: SessionErrorCode
   /**
-   * 503 when the store or the disk is at fault, 409 when the session ended under the request or a user has too many, 401 when
-   * the user must prove who they are, 403 when the request may be another site's, 500 otherwise; of files, what their rows in
-   * the documentation say.
+   * 503 when the store or the disk is at fault, 504 when what was to be cached did not come in time, 409 when the session ended
+   * under the request or a user has too many, 401 when the user must prove who they are, 403 when the request may be another
+   * site's, 500 otherwise; of files, what their rows in the documentation say.
    */
   readonly status: number
   /** The same as `status`, for NestJS and what else goes by the name of http-errors. */
@@ -103,6 +104,8 @@ function statusOf(code: SessionErrorCode): number {
     case 'SESSION_READ_ONLY':
     case 'STORAGE_UNAVAILABLE':
       return 503
+    case 'LOAD_TIMEOUT':
+      return 504
     case 'SESSION_ENDED':
     case 'SESSION_LIMIT':
     case 'FILE_EXISTS':

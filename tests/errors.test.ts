@@ -35,6 +35,7 @@ describe('an error', () => {
   test.each<[SessionErrorCode, number]>([
     ['STORE_UNAVAILABLE', 503],
     ['STORE_TIMEOUT', 503],
+    ['LOAD_TIMEOUT', 504],
     ['SESSION_ENDED', 409],
     ['REAUTHENTICATION_REQUIRED', 401],
     ['INVALID_OPTION', 500],

@@ -10,6 +10,7 @@ import { KEEPING } from './store-checks/keeping.js'
 import { ATOMIC_LIMITS, BASIC_LIMITS } from './store-checks/limits.js'
 
 export type { StoreAbility } from '../record/store.js'
+export { type CacheStorageCheck, type CacheStorageCheckOptions, cacheStorageChecks } from './cache-checks.js'
 export { FakeClock } from './fake-clock.js'
 export { FaultyStore, type StoreFault, type StoreOperation } from './faulty-store.js'
 export {

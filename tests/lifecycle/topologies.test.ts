@@ -4,7 +4,9 @@ import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import type { SessionManager, SessionOptions, StoredSession } from 'sojourn'
+import { RedisCacheStorage } from 'sojourn/cache'
 import { type RedisClient, RedisSessionStore, type RedisWaitOptions } from 'sojourn/redis'
+import { cacheStorageChecks } from 'sojourn/testing'
 import { userKey } from '../../src/ids.js'
 import { testApp } from '../support/app.js'
 import { type Answer, Client, listen, type TestServer, until } from '../support/http.js'
@@ -29,6 +31,12 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await Promise.all([alone.stop(), sentinel.stop(), cluster.stop()])
+})
+
+test('the storage of the cache passes its suite on a cluster', async () => {
+  const client = cluster.connect()
+  const createStorage = (): RedisCacheStorage => new RedisCacheStorage({ client, prefix: 'cached:' })
+  for (const { run } of cacheStorageChecks({ createStorage, createPeer: createStorage })) await run()
 })
 
 /** Every ending waits for the one replica there is. Nothing here is about deadlines, and the machine may be busy. */

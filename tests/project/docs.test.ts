@@ -176,6 +176,12 @@ describe('the reference', () => {
     expect(ofManager.named).toEqual(expect.arrayContaining(members('SessionFilter')))
   })
 
+  test('names every member of the cache', () => {
+    expect(readPage('docs/reference/cache.md').named).toEqual(
+      expect.arrayContaining(publicNames(cache.SessionCache.prototype)),
+    )
+  })
+
   test('names every member of a store', () => {
     const base = Object.getPrototypeOf(core.MemorySessionStore.prototype) as object
     expect(ofStore.named).toEqual(expect.arrayContaining([...publicNames(base), 'get', 'set', 'delete']))
@@ -197,6 +203,8 @@ describe('the reference', () => {
     ['docs/guides/workspaces.md', 'WorkspacesOptions'],
     ['docs/activity/log.md', 'ActivityLogOptions'],
     ['docs/activity/log-lines.md', 'SessionErrorHandlerOptions'],
+    ['docs/reference/cache.md', 'SessionCacheOptions'],
+    ['docs/reference/cache.md', 'DomainPolicy'],
   ])('%s names all of %s', (page, declaration) => {
     expect(readPage(page).named).toEqual(expect.arrayContaining(members(declaration)))
   })

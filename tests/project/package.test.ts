@@ -175,6 +175,31 @@ describe('the packed package', () => {
     execFileSync(process.execPath, [jest, '--rootDir', directory], { cwd: directory, env, stdio: 'pipe' })
   })
 
+  test('a cache without its peers loads each time, and says what to install', () => {
+    const directory = project('no-cache-peers', { type: 'module' })
+    const source = `import { SessionCache } from 'sojourn/cache'
+      const cache = new SessionCache({ onError: (error) => console.log(error.code, error.message) })
+      console.log(await cache.getOrLoad('k', () => 'loaded'))
+      await cache.fetch('http://127.0.0.1:1').catch((error) => console.log(error.code, error.message))
+      await cache.clear().catch((error) => console.log(error.code))`
+    expect(run(directory, 'main.js', source)).toBe(
+      `MISSING_DEPENDENCY MemoryCacheStorage needs lru-cache: npm install lru-cache
+MISSING_DEPENDENCY MemoryCacheStorage needs lru-cache: npm install lru-cache
+loaded
+MISSING_DEPENDENCY cache.fetch() needs http-cache-semantics: npm install http-cache-semantics
+`,
+    )
+  })
+
+  test('a cache on its peers works in CommonJS', () => {
+    const directory = project('cache-cjs', {}, ['lru-cache', 'http-cache-semantics'])
+    const source = `const { SessionCache } = require('sojourn/cache')
+      const cache = new SessionCache()
+      cache.set('k', 1).then(() => cache.get('k')).then((value) => console.log(value))
+        .then(() => cache.fetch('data:,text')).then((response) => response.text()).then(console.log)`
+    expect(run(directory, 'main.js', source)).toBe('1\ntext\n')
+  })
+
   test('loads without ioredis, and says what to install when a url needs it', () => {
     const directory = project('no-ioredis', { type: 'module' })
     const source = `import { RedisSessionStore } from 'sojourn/redis'
