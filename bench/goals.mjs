@@ -1,4 +1,5 @@
 // The goals, and whether a run met them. A goal that was not measured is left out.
+import { cacheGoals } from './cache-report.mjs'
 import { CONTENDERS } from './contenders.mjs'
 import { median } from './statistics.mjs'
 
@@ -15,6 +16,7 @@ export function checkGoals(results) {
     ...growthGoals(results.growth),
     ...usersGoals(results.users),
     ...featureGoals(results.features),
+    ...cacheGoals(results.cache),
   ]
 }
 

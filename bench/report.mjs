@@ -1,4 +1,5 @@
 // The results as Markdown.
+import { cacheReport } from './cache-report.mjs'
 import { CONTENDERS } from './contenders.mjs'
 import { aboveBare } from './profile.mjs'
 
@@ -14,6 +15,7 @@ export function report(results, goals) {
   if (results.space) parts.push('## Space', spaceTable(results.space))
   if (results.growth) parts.push('## Growth', growthTable(results.growth))
   if (results.users) parts.push('## The sessions of one user, among many', usersTable(results.users))
+  if (results.cache) parts.push('## Caches', cacheReport(results.cache, table))
   if (goals.length > 0) parts.push('## Goals', goalTable(goals))
   return `${parts.join('\n\n')}\n`
 }

@@ -22,7 +22,7 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
 Everything runs on each version of Node, one after another, and the goals met and missed are told for each.
 
   --quick              a first look in about a minute, with more noise
-  --only a,b           parts: matrix, trips, micro, space, growth, users, context, features (default: all)
+  --only a,b           parts: matrix, trips, micro, space, growth, users, context, features, cache (default: all)
   --profile            nothing but where the µs of a request go, for each contender, by file and by function
   --contenders a,b     of the matrix and of profiles: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix and of profiles, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
@@ -71,12 +71,13 @@ const pace = {
   tool: load.tool,
 }
 const SESSIONS = 64
+const CACHES = ['lru-cache', 'keyv', 'cacheable', 'cache-manager', 'undici', 'make-fetch-happen']
 const TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'write:20', 'all:20', 'read:200', 'write:200']
 const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
 const PROFILED = ['bare', 'sojourn-memory', 'express-session', 'sojourn-redis', 'connect-redis', 'raw']
 const PROFILED_TASKS = ['read:0.2', 'write:0.2']
 const PROFILE_MS = quick ? 1_000 : 3_000
-const PARTS = { matrix, trips, micro, space, growth, users, context, features }
+const PARTS = { matrix, trips, micro, space, growth, users, context, features, cache }
 
 const started = Date.now()
 if (flags.profile) PARTS.profiles = profiles
@@ -326,6 +327,16 @@ function features() {
   })
 }
 
+/** The caches of `sojourn/cache`, beside others. */
+async function cache() {
+  const own = await startRedis()
+  try {
+    return JSON.parse(await node('cache.mjs', [packageDirectory, quick ? 'quick' : 'full', own.url]))
+  } finally {
+    await own.stop()
+  }
+}
+
 /** What a server is started with. */
 function setting(redisUrl = redis.url) {
   return { redisUrl, packageDirectory, againstDirectory, execPath }
@@ -346,7 +357,16 @@ function node(file, args, ...nodeArgs) {
 }
 
 async function environment(node, seconds) {
-  const peers = ['express', 'express-session', 'memorystore', 'connect-redis', 'redis', 'cookie-session', 'ioredis']
+  const peers = [
+    'express',
+    'express-session',
+    'memorystore',
+    'connect-redis',
+    'redis',
+    'cookie-session',
+    'ioredis',
+    ...CACHES,
+  ]
   const versions = { sojourn: versionIn(`${packageDirectory}/package.json`) }
   for (const name of peers) {
     versions[name] = versionIn(fileURLToPath(new URL(`node_modules/${name}/package.json`, import.meta.url)))
