@@ -62,12 +62,12 @@ export function recordOf(metadata: Metadata, fields: Iterable<readonly [string, 
     throw corrupt('userId is neither text nor a number')
   }
   if (previousToken !== undefined && typeof previousToken?.hash !== 'string') throw corrupt('previousToken has no hash')
-  return new SessionData({
-    ...metadata,
-    context: context === undefined ? undefined : readContext(context),
-    ended: ended === undefined ? undefined : readEnd(ended),
-    fields,
-  })
+  // What was just read is nobody else's: a copy of it would be the dearest part of reading a record.
+  const init = metadata as { -readonly [Name in keyof SessionDataInit]: SessionDataInit[Name] }
+  if (context !== undefined) init.context = readContext(context)
+  if (ended !== undefined) init.ended = readEnd(ended)
+  init.fields = fields
+  return new SessionData(init)
 }
 
 function headOf(line: string): Head {
