@@ -160,7 +160,7 @@ function mistakesIn(option: string, value: unknown): Mistake[] {
 
 /** Why the core refuses options, or `undefined`. */
 function refusalOf(options: object): string | undefined {
-  const store = new MemorySessionStore({ cleanupInterval: 0 })
+  const store = new MemorySessionStore({ cleanupInterval: 0, warnInProduction: false })
   try {
     void new SessionManager({ secret: PROBE_SECRET, ...options, store }).close()
     return undefined

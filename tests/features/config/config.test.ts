@@ -141,6 +141,20 @@ describe('from the environment', () => {
     }
   })
 
+  test('looking at it warns of nothing: no store is used that the application does not have', async () => {
+    const warned: Error[] = []
+    const hear = (warning: Error): void => void warned.push(warning)
+    const { NODE_ENV } = process.env
+    process.env['NODE_ENV'] = 'production'
+    process.on('warning', hear)
+    const { store } = sessionOptionsFromEnv({ SESSION_SECRET: SECRET, REDIS_URL: 'redis://127.0.0.1:1' })
+    await new Promise(setImmediate)
+    process.off('warning', hear)
+    process.env['NODE_ENV'] = NODE_ENV
+    await store?.close()
+    expect(warned).toEqual([])
+  })
+
   test('options that no variable can hold go beside, and before', async () => {
     const archive = (): void => {}
     const options = sessionOptionsFromEnv(
