@@ -14,17 +14,20 @@ import type { UserIndex } from '../record/user-index.js'
 import { runWithoutSession } from '../request-scope.js'
 import { isPromise, type Soon } from '../soon.js'
 import { type Deadline, Deadlines } from './deadlines.js'
+import { ListRepair } from './list-repair.js'
+import { settledWithin } from './settled-within.js'
 
 /** One call of the store. What takes longer, and shows that it goes on, may refresh the deadline. */
 type StoreCall<T> = (deadline: Deadline) => Promise<T>
 
-type GuardOptions = Pick<ResolvedSessionOptions, 'store' | 'storeTimeoutMs' | 'limits'>
+type GuardOptions = Pick<ResolvedSessionOptions, 'store' | 'storeTimeoutMs' | 'limits' | 'clock'>
 
 /** Rejects with `SessionError` only: `STORE_TIMEOUT`, `STORE_UNAVAILABLE`, or what the store itself said in our terms. */
 export class GuardedStore {
   readonly #store: SessionStore
   readonly #timeoutMs: number
   readonly #deadlines: Deadlines
+  readonly #clock: () => number
   readonly #loadable: SessionLimits
   readonly #events: SessionEvents
   /** The index of users, if the store has one, guarded like the rest. */
@@ -32,10 +35,11 @@ export class GuardedStore {
   /** Its notes, likewise. */
   readonly notes: SessionNotes | undefined
 
-  constructor({ store, storeTimeoutMs, limits }: GuardOptions, events: SessionEvents) {
+  constructor({ store, storeTimeoutMs, limits, clock }: GuardOptions, events: SessionEvents) {
     this.#store = store
     this.#timeoutMs = storeTimeoutMs
     this.#deadlines = new Deadlines(storeTimeoutMs)
+    this.#clock = clock
     this.#loadable = loadableUnder(limits)
     this.#events = events
     this.users = store.users && this.#guardUsers(store.users)
@@ -173,6 +177,25 @@ export class GuardedStore {
   }
 
   #guardUsers(users: UserIndex): UserIndex {
+    const calls = this.#callsOf(users)
+    const restore = users.restore?.bind(users)
+    if (restore === undefined || !this.canScan) return calls
+    const repair = new ListRepair({
+      scan: () => this.scan(),
+      restore: (user, entries) =>
+        this.#call('users.restore', undefined, () => restore(user, entries, Math.floor(this.#clock()))),
+      patienceMs: this.#timeoutMs,
+    })
+    return {
+      add: (user, ...args) => repair.try(user, () => calls.add(user, ...args)),
+      settle: (user, ...args) => repair.try(user, () => calls.settle(user, ...args)),
+      list: (user, ...args) => repair.try(user, () => calls.list(user, ...args)),
+      evict: (user, ...args) => repair.try(user, () => calls.evict(user, ...args)),
+      remove: (user, ...args) => repair.try(user, () => calls.remove(user, ...args)),
+    }
+  }
+
+  #callsOf(users: UserIndex): UserIndex {
     return {
       add: (user, entry, options) =>
         this.#call('users.add', entry.id, () => users.add(user, entry, options), isAddition),
@@ -351,21 +374,6 @@ function checkTtl(options: { ttlSeconds: number } | undefined): void {
 
 /** In UTF-16 units. Notes are small: what is large has a place of its own and its key in a note. */
 const LONGEST_NOTE = 100_000
-
-/** What a task answers, or `null` when it fails or takes longer. */
-async function settledWithin<T>(ms: number, task: () => Soon<T>): Promise<T | null> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<null>((resolve) => {
-    timer = setTimeout(resolve, ms, null)
-  })
-  try {
-    return await Promise.race([task(), late])
-  } catch {
-    return null
-  } finally {
-    clearTimeout(timer)
-  }
-}
 
 /** The error of an application that asks for what its store does not have. */
 export function notSupported(what: string): SessionError {

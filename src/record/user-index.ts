@@ -33,6 +33,11 @@ export interface UserIndex {
   ): Promise<readonly UserEntry[]>
   /** Removes entries. */
   remove(user: string, ids: readonly string[]): Promise<void>
+  /**
+   * Puts these entries in the place of a list that cannot be read, about which the other methods reject with `CORRUPT_RECORD`;
+   * one that can be read by now stays as it is. Only an index whose data others can damage needs it.
+   */
+  restore?(user: string, entries: readonly UserEntry[], now: number): Promise<void>
 }
 
 /** One session in a `UserIndex`. */

@@ -25,6 +25,7 @@ export type StoreOperation =
   | 'users.list'
   | 'users.evict'
   | 'users.remove'
+  | 'users.restore'
   | 'epoch'
   | 'lease'
   | 'notes.put'
@@ -72,6 +73,7 @@ export class FaultyStore extends SessionStore {
     'users.list': 0,
     'users.evict': 0,
     'users.remove': 0,
+    'users.restore': 0,
     epoch: 0,
     lease: 0,
     'notes.put': 0,
@@ -94,6 +96,9 @@ export class FaultyStore extends SessionStore {
         list: (...args) => this.#disturb('users.list', () => users.list(...args)),
         evict: (...args) => this.#disturb('users.evict', () => users.evict(...args)),
         remove: (...args) => this.#disturb('users.remove', () => users.remove(...args)),
+        ...(users.restore && {
+          restore: (...args) => this.#disturb('users.restore', async () => users.restore?.(...args)),
+        }),
       }
     }
     if (notes) {

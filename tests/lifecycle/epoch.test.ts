@@ -1,7 +1,9 @@
 // The epoch that cannot be read: who is logged in goes on for a while, and nobody is let in who was logged out.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { userKey } from '../../src/ids.js'
 import { EPOCH_LEASE_MS, EPOCH_PATIENCE_MS } from '../../src/lifecycle/epoch.js'
-import { closeRigs, GROUNDS, type Ground, RedisGround, Rig, refusal } from '../support/rig.js'
+import { type Client, until } from '../support/http.js'
+import { closeRigs, GROUNDS, type Ground, idOf, RedisGround, Rig, refusal } from '../support/rig.js'
 
 let shiftMs = 0
 beforeEach(() => {
@@ -114,19 +116,77 @@ describe('keys of Redis that hold junk', () => {
     await expect(limited.whoIs()).rejects.toMatchObject({ status: 503 })
   })
 
-  test('the list of a user is junk: 503 and an event, for that user alone', async () => {
-    const rig = await Rig.start(ground)
-    const ann = await rig.login('ann')
-    const [key = ''] = await ground.raw.keys(`${ground.prefix}u:*`)
-    await ground.raw.set(key, 'junk')
-    expect(await rig.whoIs(ann)).toBe('ann')
-    await expect(rig.login('ann')).rejects.toMatchObject({ status: 503 })
-    expect(await refusal(rig.manager.sessionsOf('ann'))).toMatchObject({ status: 503 })
-    expect(await refusal(rig.manager.revokeUser('ann'))).toMatchObject({ status: 503 })
-    for (const { cause } of rig.heard('corruptKey')) expect(cause.message).toContain(key)
-    expect(new Set(rig.heard('corruptKey').map(({ operation }) => operation))).toEqual(
-      new Set(['users.add', 'users.list', 'users.evict', 'users.remove']),
-    )
-    expect(await rig.whoIs(await rig.login('bob'))).toBe('bob')
+  describe('the list of a user', () => {
+    async function begin(options = {}): Promise<{ rig: Rig; ann: Client; key: string }> {
+      const rig = await Rig.start(ground, { maxSessionsPerUser: 2, ...options })
+      const ann = await rig.login('ann')
+      const [key = ''] = await ground.raw.keys(`${ground.prefix}u:*`)
+      await rig.login('bob')
+      rig.clock.advance(1_000)
+      await ground.raw.set(key, 'junk')
+      return { rig, ann, key }
+    }
+    const idsOf = async (rig: Rig): Promise<string[]> => (await rig.manager.sessionsOf('ann')).map(({ id }) => id)
+
+    test('is told, and made anew from the sessions of that user by the next who needs it', async () => {
+      const { rig, ann, key } = await begin()
+      expect(await rig.whoIs(ann)).toBe('ann')
+      const second = await rig.login('ann')
+      for (const { cause } of rig.heard('corruptKey')) expect(cause.message).toContain(key)
+      expect(rig.heard('corruptKey').map(({ operation }) => operation)).toEqual(['users.add'])
+      expect((await idsOf(rig)).sort()).toEqual([idOf(ann), idOf(second)].sort())
+      // The limit holds for what was there before.
+      rig.clock.advance(1_000)
+      const third = await rig.login('ann')
+      expect([await rig.whoIs(ann), await rig.whoIs(second), await rig.whoIs(third)]).toEqual([null, 'ann', 'ann'])
+      // It goes when its last session does.
+      expect(await ground.raw.pttl(key)).toBeGreaterThan(0)
+    })
+
+    test('does not keep revokeUser() from any session', async () => {
+      const { rig, ann } = await begin()
+      expect(await rig.manager.revokeUser('ann')).toBe(1)
+      expect(await rig.whoIs(ann)).toBeNull()
+    })
+
+    test('is made anew once, and in no process over what another has written since', async () => {
+      const { rig } = await begin({ maxSessionsPerUser: 10 })
+      const other = await Rig.start(ground, { maxSessionsPerUser: 10 }, rig.clock)
+      await Promise.all([rig, other, rig, other, rig].map((each) => each.login('ann')))
+      expect(await idsOf(rig)).toHaveLength(6)
+      expect(rig.store.calls.scan).toBe(1)
+      const user = userKey('ann')
+      const entries = await rig.store.users?.list(user, rig.clock.now())
+      await rig.store.users?.restore?.(user, [], rig.clock.now())
+      expect(await rig.store.users?.list(user, rig.clock.now())).toEqual(entries)
+    })
+
+    test('is waited for no longer than a deadline: 503, and it is there for the next', async () => {
+      const { rig, ann } = await begin()
+      const hasty = await Rig.start(ground, { storeTimeout: 0.3 }, rig.clock)
+      hasty.store.fail({ kind: 'delay', operations: ['users.restore'], times: 1 })
+      // Of a store with so many sessions that to go through them takes longer.
+      expect(await refusal(hasty.login('ann'))).toMatchObject({ status: 503 })
+      expect(await rig.whoIs(ann)).toBe('ann')
+      hasty.store.release()
+      await until(() =>
+        hasty.login('ann').then(
+          () => true,
+          () => false,
+        ),
+      )
+      expect(await rig.whoIs(ann)).toBe('ann')
+    })
+
+    test('fails with its own failure, for that user alone, while it cannot be made anew', async () => {
+      const { rig } = await begin()
+      rig.store.fail({ kind: 'error', operations: ['users.restore'] })
+      for (const call of [rig.login('ann'), rig.manager.sessionsOf('ann'), rig.manager.revokeUser('ann')]) {
+        expect(await refusal(call)).toMatchObject({ status: 503 })
+      }
+      expect(await rig.whoIs(await rig.login('bob'))).toBe('bob')
+      rig.store.repair()
+      expect(await idsOf(rig)).toHaveLength(1)
+    })
   })
 })

@@ -39,6 +39,11 @@ export function redisUserIndex(
       const isDone = isYes(await run(REMOVE, keyOf(user), [...ids]), 'users.remove')
       if (!isDone) throw unknownReply('users.remove')
     },
+    async restore(user, entries, now) {
+      const last = entries.reduce((latest, { endsAt }) => Math.max(latest, endsAt), now)
+      const texts = entries.flatMap((entry) => [entry.id, encode(entry)])
+      isYes(await run(RESTORE, keyOf(user), [Math.max(1, Math.ceil(last - now)), ...texts]), 'users.restore')
+    },
   }
 }
 
@@ -63,7 +68,7 @@ end
  * evicted, or 'full' with all. Without a limit the whole hash is read as rarely as it is large, by the digits of the ID.
  * Works when Redis is out of memory, by what it begins with: a user who revokes all other sessions gets a new one.
  */
-const ADD = script(`${PRELUDE}
+export const ADD = script(`${PRELUDE}
 redis.call('HDEL', KEYS[1], '')
 local id, text, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local evicted = {}
@@ -103,7 +108,7 @@ return {'added', evicted}
 `)
 
 /** ARGV: ID, then the IDs to remove. Works when Redis is out of memory, by what it begins with. */
-const SETTLE = script(`${PRELUDE}
+export const SETTLE = script(`${PRELUDE}
 redis.call('HDEL', KEYS[1], '')
 local text = redis.call('HGET', KEYS[1], ARGV[1])
 local entry = text and parse(text)
@@ -114,7 +119,7 @@ return isGood and 1 or 0
 `)
 
 /** ARGV: now, the ID to spare. Works when Redis is out of memory, by what it begins with. */
-const EVICT = script(`${PRELUDE}
+export const EVICT = script(`${PRELUDE}
 redis.call('HDEL', KEYS[1], '')
 local evicted = {}
 each(KEYS[1], tonumber(ARGV[1]), function(id, text, entry)
@@ -130,8 +135,17 @@ return evicted
 `)
 
 /** ARGV: the IDs. */
-const REMOVE = script(`
+export const REMOVE = script(`
 for i = 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
+return 1
+`)
+
+/** ARGV: ms to live, then ID and text of each entry. Replies whether there was something else than a list. */
+const RESTORE = script(`
+if type(redis.pcall('HLEN', KEYS[1])) == 'number' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('DEL', KEYS[1])
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1
 `)
 
