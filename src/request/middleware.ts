@@ -26,6 +26,7 @@ import { belongsTo, isSession, sessionOf } from '../session/session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
 import { isPromise, type Soon } from '../soon.js'
 import { warn, warnOfFailure } from '../warn.js'
+import { whenUnhandled } from './abandoned.js'
 import { contextOf, ipOf } from './client.js'
 import type { SessionHolder } from './current-session.js'
 import type { Face } from './face.js'
@@ -437,6 +438,21 @@ class Exchange implements SessionHost, ResponseHooks {
     const { statusCode } = res
     if (!Number.isInteger(statusCode) || statusCode < 400) res.statusCode = 503
     res.end(`${STATUS_CODES[res.statusCode] ?? 'Error'}\n`)
+  }
+
+  /** A handler may die of it where nobody looks at its promise. Then the error is handed on as Express 5 does it. */
+  onFailure(error: unknown): void {
+    const res = this.#res
+    if (this.#held === null || !isResponse(res) || res.writableEnded) return
+    whenUnhandled(error, res, () => {
+      if (res.headersSent || res.writableEnded) return
+      try {
+        this.#next(error)
+      } catch (failure) {
+        this.#answerInstead(failure)
+      }
+      this.#answerIfNobodyDoes(res)
+    })
   }
 
   /** Whoever has made a promise of `next` (koa-connect, h3, middie) does not hear of a second call, and the client would wait. */

@@ -38,6 +38,8 @@ export interface SessionHost {
   initialFields(): ReadonlyMap<string, string>
   /** Called when the handler looks at the session for the first time. */
   onUse(): void
+  /** Called when an operation has failed: whoever waits for it gets the error. */
+  onFailure(error: unknown): void
   /** Puts another session in the place of this one. */
   replace(next: SessionState): void
 }
@@ -265,6 +267,7 @@ export class SessionState {
       return isPromise(done) ? this.#follow(done) : done
     } catch (error) {
       this.hasStoreFailed ||= isStoreFault(error)
+      this.host.onFailure(error)
       throw error
     } finally {
       this.#isAtWork = false
@@ -279,6 +282,7 @@ export class SessionState {
     turn.then(settled, (error) => {
       this.hasStoreFailed ||= isStoreFault(error)
       settled()
+      this.host.onFailure(error)
     })
     return turn
   }

@@ -71,6 +71,7 @@ class Bench {
       clientContext: () => undefined,
       initialFields: () => new Map(),
       onUse() {},
+      onFailure() {},
       replace: (next) => {
         this.state = next
       },
