@@ -1,7 +1,7 @@
 // Deadlines of store calls that come when a test says so: however slow the machine is, no other call misses its own.
 
 /** No timer of another kind is as long, or half as long. */
-const DEADLINE_MS = 7_654
+const DEADLINE_MS = 4_321
 /** For how long `revokeAll()` waits for other processes: no time here. */
 const LEASE_MS = 1_000
 
