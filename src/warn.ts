@@ -9,3 +9,13 @@ export function warn(message: string, code: string): void {
 export function warnOfFailure(what: string, error: unknown): void {
   warn(`${what} failed: ${error instanceof Error ? error.message : String(error)}`, 'listener')
 }
+
+const warned = new WeakMap<object, Set<string>>()
+
+/** The same, but once for `owner`. */
+export function warnOnce(owner: object, code: string, message: string): void {
+  const codes = warned.get(owner) ?? new Set()
+  if (codes.has(code)) return
+  warned.set(owner, codes.add(code))
+  warn(message, code)
+}

@@ -25,7 +25,7 @@ import { cookieContent } from '../session/response-cookie.js'
 import { belongsTo, isSession, sessionOf } from '../session/session.js'
 import { type SessionHost, type SessionOrigin, SessionState } from '../session/state.js'
 import { isPromise, type Soon } from '../soon.js'
-import { warn, warnOfFailure } from '../warn.js'
+import { warn, warnOfFailure, warnOnce } from '../warn.js'
 import { whenUnhandled } from './abandoned.js'
 import { contextOf, ipOf } from './client.js'
 import type { SessionHolder } from './current-session.js'
@@ -493,15 +493,6 @@ const PLAIN_HTTP = 'Session cookies go without Secure, because requests come ove
 const UNTRUSTED_PROXY =
   'A session cookie for HTTPS came with a request that seems to be plain HTTP, and was ignored. Behind a proxy that ends ' +
   "TLS, set app.set('trust proxy', 1); for requests without Express, such as WebSocket upgrades, trustProxy: true."
-
-const warned = new WeakMap<Lifecycle, Set<string>>()
-
-function warnOnce(engine: Lifecycle, code: string, message: string): void {
-  const codes = warned.get(engine) ?? new Set()
-  if (codes.has(code)) return
-  warned.set(engine, codes.add(code))
-  warn(message, code)
-}
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
