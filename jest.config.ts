@@ -25,6 +25,7 @@ const config: Config = {
     '^sojourn/recovery$': '<rootDir>/src/features/recovery/index.ts',
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
+    '^sojourn/encryption$': '<rootDir>/src/features/encryption/index.ts',
     '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',
     '^sojourn/config$': '<rootDir>/src/features/config/index.ts',
     '^sojourn/workspace$': '<rootDir>/src/features/workspace/index.ts',

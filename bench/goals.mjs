@@ -12,6 +12,7 @@ export function checkGoals(results) {
     ...costGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
     ...beforeGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
     ...tripGoals(results.trips),
+    ...protectionGoals(results.protection),
     ...spaceGoals(results.space),
     ...growthGoals(results.growth),
     ...usersGoals(results.users),
@@ -111,6 +112,29 @@ function* tripGoals(trips) {
       yield goal(`${name}, ${work}: store round trips`, `${count}`, `${found}`, found === count)
     }
   }
+}
+
+/** In microseconds. */
+const PROTECTION = {
+  'csrf(), by Fetch Metadata: added': 5,
+  'csrf(), by a token: added': 5,
+  'encrypted(), to seal 200 bytes': 6,
+  'encrypted(), to open 200 bytes': 6,
+}
+const MAX_OF_CIPHER = 1.5
+
+function* protectionGoals(costs) {
+  if (!costs) return
+  for (const [what, bound] of Object.entries(PROTECTION)) {
+    yield goal(what, `≤ ${us(bound)}`, us(costs[what]), costs[what] <= bound)
+  }
+  const share = costs['encrypted(), to seal 200 bytes'] / costs['createCipheriv alone, 200 bytes']
+  yield goal(
+    'encrypted(), to seal 200 bytes / createCipheriv alone',
+    `≤ ${MAX_OF_CIPHER}`,
+    ratio(share),
+    share <= MAX_OF_CIPHER,
+  )
 }
 
 const MAX_STALL_MS = 10

@@ -7,14 +7,14 @@ const socket = new Socket()
 /**
  * Runs one request through a middleware and a handler. Resolves, when the response ends, to its Set-Cookie pairs.
  * @param {Function} middleware
- * @param {{ cookie?: string, handler: (req: object) => void }} request
+ * @param {{ cookie?: string, method?: string, headers?: object, handler: (req: object) => void }} request
  */
-export function exchange(middleware, { cookie, handler }) {
+export function exchange(middleware, { cookie, method = 'GET', headers, handler }) {
   return new Promise((resolve, reject) => {
     const req = new IncomingMessage(socket)
     req.url = '/'
-    req.method = 'GET'
-    if (cookie !== undefined) req.headers = { cookie }
+    req.method = method
+    if (cookie !== undefined) req.headers = { cookie, ...headers }
     const res = new ServerResponse(req)
     res.end = function end() {
       if (!this.headersSent) this.writeHead(200)

@@ -12,6 +12,7 @@ export function report(results, goals) {
   if (results.context) parts.push('## Cost of `context`', contextTable(results.context))
   if (results.features) parts.push('## What is switched on', ...results.features.map(featureTable))
   if (results.micro) parts.push('## Requests in process, without HTTP', microTable(results.micro))
+  if (results.protection) parts.push('## Protection', protectionTable(results.protection))
   if (results.space) parts.push('## Space', spaceTable(results.space))
   if (results.growth) parts.push('## Growth', growthTable(results.growth))
   if (results.users) parts.push('## The sessions of one user, among many', usersTable(results.users))
@@ -97,6 +98,11 @@ function featureTable({ work, rows }) {
     (row.addedUs - rows['sojourn-memory'].addedUs).toFixed(1),
   ])
   return `### ${WORK[work]('0.2')}\n\n${table(['on', 'added CPU, µs', 'above Sojourn, memory'], lines)}`
+}
+
+function protectionTable(costs) {
+  const lines = Object.entries(costs).map(([what, us]) => [what, us.toFixed(2)])
+  return `Microseconds of CPU, in process, beside the same without it.\n\n${table(['what', 'µs'], lines)}`
 }
 
 function microTable(micro) {

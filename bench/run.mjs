@@ -22,7 +22,7 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
 Everything runs on each version of Node, one after another, and the goals met and missed are told for each.
 
   --quick              a first look in about a minute, with more noise
-  --only a,b           parts: matrix, trips, micro, space, growth, users, context, features, cache (default: all)
+  --only a,b           parts: matrix, trips, micro, protection, space, growth, users, context, features, cache (default: all)
   --profile            nothing but where the µs of a request go, for each contender, by file and by function
   --contenders a,b     of the matrix and of profiles: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix and of profiles, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
@@ -77,7 +77,7 @@ const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
 const PROFILED = ['bare', 'sojourn-memory', 'express-session', 'sojourn-redis', 'connect-redis', 'raw']
 const PROFILED_TASKS = ['read:0.2', 'write:0.2']
 const PROFILE_MS = quick ? 1_000 : 3_000
-const PARTS = { matrix, trips, micro, space, growth, users, context, features, cache }
+const PARTS = { matrix, trips, micro, protection, space, growth, users, context, features, cache }
 
 const started = Date.now()
 if (flags.profile) PARTS.profiles = profiles
@@ -201,6 +201,10 @@ async function trips() {
 
 async function micro() {
   return JSON.parse(await node('micro.mjs', [packageDirectory, quick ? 50 : 400]))
+}
+
+async function protection() {
+  return JSON.parse(await node('protection.mjs', [packageDirectory, quick ? 200 : 1_500]))
 }
 
 async function space() {

@@ -2,6 +2,7 @@
 
 export type { CookieAttributes } from './cookie/cookie.js'
 export type { CookieOptions } from './cookie/cookie-options.js'
+export type { Secret } from './cookie/secrets.js'
 export type { Duration } from './duration.js'
 export { isSessionError, SessionError, type SessionErrorCode, type ValidationIssue } from './errors.js'
 export type {
@@ -24,8 +25,10 @@ export {
   session as default,
   type Validation,
 } from './manager/manager.js'
+export type { ReencryptOptions, ReencryptProgress, ReencryptResult } from './manager/reencrypt.js'
 export type { ExpiryOptions } from './options/expiry-options.js'
 export type { SessionOptions } from './options/options.js'
+export type { Authentication, ProofOptions } from './record/authentication.js'
 export {
   applyChange,
   applyEnd,
@@ -68,7 +71,7 @@ export {
 } from './request/current-session.js'
 export type { HttpRequest } from './request/http-request.js'
 export type { HttpResponse } from './request/http-response.js'
-export { type RecentAuthOptions, requireRecentAuth } from './request/recent-auth.js'
+export { type LevelOptions, type RecentAuthOptions, requireLevel, requireRecentAuth } from './request/recent-auth.js'
 export type { ChangedByJson, CodecTypes, FieldValue, SessionFields } from './session/field-types.js'
 export type {
   FieldName,

@@ -18,6 +18,10 @@ export class Recent<V> {
     this.#entries.delete(oldest as string)
   }
 
+  clear(): void {
+    this.#entries.clear()
+  }
+
   delete(key: string): void {
     this.#entries.delete(key)
   }

@@ -1,9 +1,9 @@
 // What can be chosen of the session cookie, checked before the first request: a browser drops a cookie that breaks its rules
 // without a word (RFC 6265bis), so we refuse to build one. Secrets are checked here, too.
-import { createSecretKey, type KeyObject } from 'node:crypto'
 import { didYouMean } from '../did-you-mean.js'
 import { invalidOption, SessionError } from '../errors.js'
 import { type Priority, priorityOf, type ResolvedCookie, type SameSite, sameSiteOf, writeCookie } from './cookie.js'
+import { type Secret, Secrets } from './secrets.js'
 
 /** Name and attributes of the session cookie. */
 export interface CookieOptions {
@@ -72,13 +72,14 @@ export interface CookieOptions {
  * Checks the cookie options and the secrets.
  * @throws {SessionError} `INVALID_OPTION`
  */
-export function resolveCookie(secret: string | readonly string[], options: CookieOptions): ResolvedCookie {
+export function resolveCookie(secret: Secret, options: CookieOptions): ResolvedCookie {
   checkTypes(options)
   const secure = options.secure ?? 'auto'
   const path = options.path ?? '/'
   const { domain } = options
   const isHostOnly = path === '/' && domain === undefined
   const name = options.name ?? (secure === false ? 'sid' : isHostOnly ? '__Host-sid' : '__Secure-sid')
+  const secrets = new Secrets(secret)
   const resolved: ResolvedCookie = Object.freeze({
     secureName: name,
     plainName: name.replace(/^__(host|secure)-/i, ''),
@@ -94,7 +95,10 @@ export function resolveCookie(secret: string | readonly string[], options: Cooki
         : known(priorityOf(options.priority), 'priority is not "low", "medium" or "high"'),
     persistent: options.persistent ?? false,
     onConflict: options.onConflict ?? 'new-session',
-    keys: resolveSecrets(secret),
+    secrets,
+    get keys() {
+      return secrets.keys
+    },
   })
   checkAttributes(resolved)
   return resolved
@@ -106,42 +110,6 @@ function known<T>(value: T | undefined, problem: string): T {
 }
 
 const MAX_COOKIE_BYTES = 4096
-const MIN_SECRET_BYTES = 32
-const MIN_DISTINCT_CHARACTERS = 8
-const WELL_KNOWN =
-  /keyboard.?cat|change.?(me|this|it)|your.{0,12}secret|my.{0,4}secret|super.?secret|secret.?(key|here)|default.?secret|placeholder|password|0123456789abcdef|abcdefghijklmnop/i
-
-function resolveSecrets(secret: string | readonly string[]): readonly KeyObject[] {
-  const secrets = typeof secret === 'string' ? [secret] : secret
-  if (!Array.isArray(secrets) || secrets.length === 0) {
-    throw invalidOption(
-      `secret is ${secrets === undefined ? 'missing' : 'not text or a list of texts'}; ${SECRET_ADVICE}`,
-    )
-  }
-  return Object.freeze(
-    secrets.map((text: unknown, index) => {
-      if (typeof text !== 'string') throw invalidOption(`secret ${index} is of type ${typeof text}; ${SECRET_ADVICE}`)
-      const bytes = Buffer.byteLength(text)
-      if (bytes < MIN_SECRET_BYTES)
-        throw invalidOption(`secret ${index} is ${bytes} characters; use at least 32. ${SECRET_ADVICE}`)
-      if (new Set(text).size < MIN_DISTINCT_CHARACTERS || WELL_KNOWN.test(text) || isRepetition(text)) {
-        throw invalidOption(`secret ${index} is well known or has a pattern; ${SECRET_ADVICE}`)
-      }
-      return createSecretKey(text, 'utf8')
-    }),
-  )
-}
-
-/** Whether a text is a shorter one again and again. */
-function isRepetition(text: string): boolean {
-  for (let period = 1; period < MIN_SECRET_BYTES && 2 * period <= text.length; period++) {
-    if (text.startsWith(text.slice(period))) return true
-  }
-  return false
-}
-
-const SECRET_ADVICE = 'make one with `openssl rand -base64 32` and keep it out of the code.'
-
 const TYPES = {
   name: 'string',
   secure: 'any',

@@ -5,6 +5,7 @@ import { stringifySetCookie } from 'cookie'
 import { sign, unsign } from 'cookie-signature'
 import { hashToken } from '../ids.js'
 import { Recent } from '../recent.js'
+import type { Secrets } from './secrets.js'
 
 /** `SameSite`, in any case; `true` is strict, `false` leaves the attribute out, as in express-session. */
 export type SameSite = 'strict' | 'lax' | 'none' | 'Strict' | 'Lax' | 'None' | boolean
@@ -50,7 +51,8 @@ export interface ResolvedCookie {
   readonly priority: 'low' | 'medium' | 'high' | undefined
   readonly persistent: boolean
   readonly onConflict: 'new-session' | 'first'
-  /** Newest first. Key objects print as `SecretKeyObject {}`, never as the secret. */
+  readonly secrets: Secrets
+  /** Newest first, those of now. Key objects print as `SecretKeyObject {}`, never as the secret. */
   readonly keys: readonly KeyObject[]
 }
 
@@ -73,6 +75,15 @@ const NOTHING: CookieReading = { claims: [], rejected: null }
 export class VerifiedCookies extends Recent<CookieClaim> {
   /** What whole headers said, by the name of the cookie: those with one cookie of that name, which was ours. */
   readonly #headers = new Map<string, Recent<CookieReading>>()
+  #keys: readonly KeyObject[] | undefined
+
+  /** What was verified under other keys is forgotten. */
+  under(keys: readonly KeyObject[]): void {
+    if (this.#keys === keys) return
+    this.#keys = keys
+    this.clear()
+    this.#headers.clear()
+  }
 
   reading(header: string, name: string): CookieReading | undefined {
     return this.#headers.get(name)?.get(header)
@@ -106,6 +117,7 @@ export function readCookie(
   verified?: VerifiedCookies,
 ): CookieReading {
   if (header === undefined) return NOTHING
+  verified?.under(keys)
   const known = verified?.reading(header, name)
   if (known !== undefined) return known
   const reading = readHeader(header, name, keys, verified)

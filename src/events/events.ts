@@ -8,6 +8,8 @@ import { warn, warnOfFailure } from '../warn.js'
 type UserId = string | number | undefined
 /** The logical ID, when the application has asked for it. */
 type LogicalId = string | undefined
+/** What the login said of itself, if it did. */
+type Proof = { methods?: readonly string[]; level?: number }
 
 /**
  * Everything that is told, by event name. No event carries a token, a cookie value, a key or a field's value; `id` is
@@ -25,9 +27,9 @@ export interface SessionEventMap {
   /** A session got a new ID and token; `previousId` is over. */
   regenerated: { id: string; previousId: string; userId: UserId; logicalId?: LogicalId }
   /** A user logged in: `id` is the new session, `previousId` the one it replaced, if there was one. */
-  login: { id: string; previousId: string | undefined; userId: string | number; logicalId?: LogicalId }
+  login: { id: string; previousId: string | undefined; userId: string | number; logicalId?: LogicalId } & Proof
   /** The user of a session proved again who they are; `previousId` is over. */
-  reauthenticated: { id: string; previousId: string; userId: string | number; logicalId?: LogicalId }
+  reauthenticated: { id: string; previousId: string; userId: string | number; logicalId?: LogicalId } & Proof
   /**
    * A session got another logical ID: its first (`'start'`; `from` is then that of the session that the client had before, if
    * it had one), by `logicalIdTimeout`, by `restart()` or by `completeWorkflow()`.
@@ -114,6 +116,12 @@ export interface SessionEventMap {
     redeemedAs: string | undefined
     ip: string | undefined
   }
+  /**
+   * The secrets were changed at run time: `count` of them hold now, and with `isNewest` cookies are signed with another one.
+   */
+  secretsChanged: { count: number; isNewest: boolean }
+  /** Secrets that were to hold from now on are no good, or the function that gives them failed: those of before go on. */
+  secretsRefused: { error: SessionError }
   /** A record or one field of it could not be read and was set aside. */
   corruptRecord: { id: string; field?: string | undefined; cause: unknown }
   /**
@@ -163,6 +171,7 @@ const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
   'cookieConflict',
   'forgotten',
   'clockSkew',
+  'secretsRefused',
   'storeError',
   'archiveFailed',
 ])

@@ -4,9 +4,11 @@
 import type { CookieClaim } from '../cookie/cookie.js'
 import { SessionError } from '../errors.js'
 import { type ActivitySource, recordEvents } from '../events/activity-hook.js'
-import { SessionEvents } from '../events/events.js'
+import type { SessionEvents } from '../events/events.js'
+import { eventsWith } from '../events/secret-events.js'
 import { type IssuedToken, newSessionId, newToken, sameHash, sealToken } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
+import { contextAfter, keptWithBinding, sealedContext, withBinding } from '../record/binding.js'
 import {
   applyChange,
   type MetadataChange,
@@ -38,6 +40,8 @@ export interface IssuedSession {
 export interface NewSession {
   readonly id: string
   readonly fields: ReadonlyMap<string, string>
+  /** What they are bound to, where the codec binds texts. */
+  readonly binding?: string | undefined
   /** A token that was promised to the client already. */
   readonly token?: IssuedToken | undefined
   readonly metadata?: MetadataChange | undefined
@@ -105,7 +109,7 @@ export class Lifecycle implements ActivitySource {
   constructor(options: ResolvedSessionOptions, token?: IssuedToken) {
     this.options = options
     this.#token = token
-    this.events = new SessionEvents(options.clock)
+    this.events = eventsWith(options.cookie.secrets, options.clock)
     this.times = new Times(options)
     this.#store = new GuardedStore(options, this.events)
     this.epoch = new Epoch(this.#store)
@@ -180,6 +184,7 @@ export class Lifecycle implements ActivitySource {
   /** Stores a new session under a new token. */
   async create(session: NewSession): Promise<IssuedSession> {
     const { token: promised, metadata = {} } = session
+    const fields = withBinding(session.fields, session.binding)
     // A session that begins with too old an epoch is over before it is used.
     await this.epoch.refresh()
     const now = this.now()
@@ -193,10 +198,10 @@ export class Lifecycle implements ActivitySource {
       lastAccessedAt: now,
       absoluteExpiresAt: this.times.absoluteEnd(now),
       ...metadata,
-      context: session.context,
+      context: sealedContext(session.context, this.options.codec, fields),
       epoch: this.epoch.current,
       expiresAt: 0,
-      fields: session.fields,
+      fields,
     })
     const record = first.with({ expiresAt: this.times.nextEnd(first, now) })
     const ttl = this.times.ttlSeconds(record, now)
@@ -371,13 +376,13 @@ export class Lifecycle implements ActivitySource {
     }
     const now = record.effectiveNow(this.now())
     const { token, next } = this.#successor(record, parts, now)
-    const { keep, delete: remove = [], isLogin } = parts
+    const { delete: remove = [], isLogin } = parts
+    const keep = keptWithBinding(parts, this.options.codec)
     const { generation } = record
-    const tombstoneSeconds = this.options.retentionSeconds
+    const { retentionSeconds: tombstoneSeconds, limits } = this.options
     const ttl = this.times.ttlSeconds(next, now)
     const newId = (): string => newSessionId(record.id)
     const store = async (candidate: SessionData): Promise<SessionData | 'ended' | null> => {
-      const { limits } = this.options
       const regeneration = { generation, at: now, next: candidate, keep, delete: remove, tombstoneSeconds, limits }
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
         const result = await this.#store.regenerate(record.id, regeneration, ttl)
@@ -422,7 +427,7 @@ export class Lifecycle implements ActivitySource {
       userId: parts.userId,
       unproven: startsAfresh ? parts.unproven : record.unproven,
       logicalId: parts.logicalId ?? (parts.isFresh || parts.keep === 'all' ? undefined : record.logicalId),
-      context: parts.context ?? (parts.isFresh ? undefined : record.context),
+      context: contextAfter(record, parts, this.options.codec),
       epoch: this.epoch.current,
       fields: parts.set ?? [],
     })

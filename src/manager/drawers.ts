@@ -3,6 +3,7 @@
 import { SessionError } from '../errors.js'
 import { MAX_SUCCESSORS } from '../lifecycle/endings.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
+import { codecOf } from '../record/binding.js'
 import { decodeStored } from '../record/codec.js'
 import { hiddenField } from '../record/hidden-fields.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
@@ -91,7 +92,8 @@ function opened<T>(engine: Lifecycle, record: SessionData, name: string): FoundD
   const text = record.fields.get(field)
   if (text === undefined) return { status: 'live', id: record.id, value: undefined }
   try {
-    return { status: 'live', id: record.id, value: decodeStored(engine.options.codec, text, field) as T }
+    const codec = codecOf(engine.options.codec, record.fields)
+    return { status: 'live', id: record.id, value: decodeStored(codec, text, field) as T }
   } catch (cause) {
     engine.events.emit('corruptRecord', { id: record.id, field, cause })
     return { status: 'unreadable' }

@@ -7,6 +7,7 @@ import { Lifecycle } from '../lifecycle/lifecycle.js'
 import { type ExpiryOptions, resolveExpiry } from '../options/expiry-options.js'
 import type { SessionOptions } from '../options/options.js'
 import { resolveOptions } from '../options/resolve-options.js'
+import { contextOf, newBinding } from '../record/binding.js'
 import type { SessionNotes } from '../record/notes.js'
 import type { SessionContext, SessionData, SessionEnd } from '../record/session-data.js'
 import {
@@ -29,6 +30,8 @@ import { isSession, leaveIf, type Session } from '../session/session.js'
 import { MemorySessionStore } from '../stores/memory.js'
 import { CleanUp, type CleanUpResult } from './cleanup.js'
 import { drawersOf, type SessionDrawers } from './drawers.js'
+import { checkReason, checkTexts } from './reasons.js'
+import { type ReencryptOptions, type ReencryptResult, reencrypt } from './reencrypt.js'
 
 /** The middleware that `session()` returns, for Express, Connect and plain Node servers. */
 export interface SessionMiddleware {
@@ -187,9 +190,11 @@ export class SessionManager {
   async create({ userId, fields = {}, context }: CreateOptions = {}): Promise<StoredSession> {
     if (userId !== undefined) checkUserId(userId)
     requireObject(fields, 'fields')
+    const binding = newBinding(this.#engine.options.codec)
     const { record } = await this.#engine.create({
       id: this.#engine.newId(),
-      fields: new Map(this.#encode(fields).set),
+      fields: new Map(this.#encode(fields, { binding }).set),
+      binding,
       metadata: userId === undefined ? {} : { userId },
       context: context === undefined ? undefined : checkContext(context),
     })
@@ -214,7 +219,7 @@ export class SessionManager {
     if (end?.reason === 'idle') return { isValid: false, reason: 'idle', end }
     if (end?.reason === 'absolute') return { isValid: false, reason: 'expired', end }
     if (end !== null) return { isValid: false, reason: 'ended', end }
-    const violation = differenceOf(record.context, client)
+    const violation = differenceOf(contextOf(record, this.#engine.options.codec), client)
     if (violation !== null) return { isValid: false, reason: 'security-violation', violation }
     return { isValid: true, session: this.#stored(record, null) }
   }
@@ -228,7 +233,7 @@ export class SessionManager {
     requireObject(fields, 'fields')
     const record = await this.#engine.reload(checkId(id))
     if (record === null) return false
-    const changes = this.#encode(fields, record)
+    const changes = this.#encode(fields, { stored: record.fields })
     // What happens behind the user's back is no activity of theirs.
     const change = this.#engine.change(record, { ...changes, isPassive: true })
     return (await this.#engine.update(record, change)).status === 'updated'
@@ -291,7 +296,7 @@ export class SessionManager {
     // The index names live sessions only.
     const records = userId !== undefined && status === 'live' ? await this.#recordsOf(userId) : this.#engine.scan()
     for await (const record of records) {
-      const info = infoOf(record, this.#engine.endOf(record))
+      const info = infoOf(record, this.#engine.endOf(record), this.#engine.options.codec)
       if (matches(info)) yield info
     }
   }
@@ -313,7 +318,7 @@ export class SessionManager {
     const current = idOf(options.current)
     const records = await this.#recordsOf(userId)
     return records
-      .map((record) => ({ ...infoOf(record, null), isCurrent: record.id === current }))
+      .map((record) => ({ ...infoOf(record, null, this.#engine.options.codec), isCurrent: record.id === current }))
       .sort((a, b) => b.lastAccessedAt.getTime() - a.lastAccessedAt.getTime())
   }
 
@@ -369,6 +374,15 @@ export class SessionManager {
     return this.#cleanUp.run()
   }
 
+  /**
+   * Seals anew, in all sessions, each field that the codec would seal otherwise now: after a change of keys. `null`: another
+   * process is at it.
+   * @throws {SessionError} `NOT_SUPPORTED` when the codec does not say what is due, or the store cannot be gone through.
+   */
+  reencrypt(options: ReencryptOptions = {}): Promise<ReencryptResult | null> {
+    return reencrypt(this.#engine, options)
+  }
+
   /** The settings in force, times in milliseconds: for a page or a log at start. No secret is among them. */
   describe(): Readonly<Record<string, unknown>> {
     const { store, cookie, isPassive, archive, ...others } = this.#engine.options
@@ -409,17 +423,18 @@ export class SessionManager {
 
   #stored(record: SessionData, end: SessionEnd | null): StoredSession {
     const reader = { codec: this.#engine.options.codec, now: this.#engine.now() }
-    return storedSessionOf(record, end, reader, (field, cause) => {
-      this.events.emit('corruptRecord', { id: record.id, field, cause })
-    })
+    const { id } = record
+    return storedSessionOf(record, end, reader, (field, cause) =>
+      this.events.emit('corruptRecord', { id, field, cause }),
+    )
   }
 
   #encode(
     values: Record<string, unknown>,
-    record?: SessionData,
+    of: { stored: SessionData['fields'] } | { binding: string | undefined },
   ): { set?: ReadonlyMap<string, string>; delete?: readonly string[] } {
     const { codec, limits } = this.#engine.options
-    const fields = new Fields({ codec, limits, stored: record?.fields, clock: this.#engine, onCorrupt: () => {} })
+    const fields = new Fields({ codec, limits, ...of, clock: this.#engine, onCorrupt: () => {} })
     fields.setAll(values)
     return fields.changes() ?? {}
   }
@@ -434,21 +449,6 @@ function checkId(id: unknown): string {
 function idOf(session: Session | string | undefined): string | undefined {
   return isSession(session) ? session.id : session === undefined ? undefined : checkId(session)
 }
-
-function checkReason({ by, detail }: RevokeOptions): { by: string | undefined; detail: string | undefined } {
-  checkTexts({ by, detail })
-  return { by, detail }
-}
-
-function checkTexts(texts: Record<string, unknown>): void {
-  for (const [name, text] of Object.entries(texts)) {
-    if (text !== undefined && (typeof text !== 'string' || text.length > MAX_REASON)) {
-      throw new SessionError('INVALID_ARGUMENT', `${name} is not text of at most ${MAX_REASON} characters.`)
-    }
-  }
-}
-
-const MAX_REASON = 500
 
 const NOBODY = { userId: undefined, logicalId: undefined }
 

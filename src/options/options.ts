@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import type { ResolvedCookie } from '../cookie/cookie.js'
 import type { CookieOptions } from '../cookie/cookie-options.js'
+import type { Secret } from '../cookie/secrets.js'
 import type { Duration } from '../duration.js'
 import type { ActivityHook, ActivityRecorder } from '../events/activity-hook.js'
 import type { SessionCodec } from '../record/codec.js'
@@ -16,8 +17,11 @@ export interface SessionOptions {
   /**
    * The key that signs cookies: at least 32 characters of random text, for example from `openssl rand -base64 32`. With
    * a list, the first signs and all verify; a cookie signed with an older one is reissued under the first.
+   *
+   * A list that is changed in place counts from the next request on. A function is asked again once a second, when a request
+   * comes. Others that are no good are refused by an event, and those of before go on.
    */
-  secret: string | readonly string[]
+  secret: Secret
   /**
    * Where sessions are kept.
    * @default a new `MemorySessionStore()`: one process only, gone when it ends

@@ -30,6 +30,19 @@ export interface SessionCodec {
   seal?(text: string, name: string): string
   /** The text that `seal` was given. Throws for what `seal` never made, or made for a field of another name. */
   open?(text: string, name: string): string
+  /**
+   * The same codec for one session, whose `seal` and `open` are bound to it: `binding` is a random text that the session keeps
+   * for as long as it goes on, under whatever ID. `''`, what the codec itself does, is for sessions from before, and for texts
+   * that go from one session to another.
+   */
+  forSession?(binding: string): SessionCodec
+  /**
+   * Whether what is kept of the client (address, user agent, referrer, language) is sealed, too.
+   * @default false
+   */
+  readonly sealsContext?: boolean
+  /** Whether `seal` would make such a text now. If not, `manager.reencrypt()` makes it anew. */
+  isCurrent?(text: string): boolean
 }
 
 /**

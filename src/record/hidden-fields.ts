@@ -3,10 +3,21 @@
 import { SessionError } from '../errors.js'
 
 const PREFIX = 'sojourn:'
+const OWN_PREFIX = 'sojourn::'
 
 /** The field that a feature's drawer of this name is kept in. */
 export function hiddenField(drawer: string): string {
   return PREFIX + drawer
+}
+
+/** A field of the session's own, stored as plain text: no drawer has such a name. */
+export function ownField(name: string): string {
+  return OWN_PREFIX + name
+}
+
+/** Whether a field is the session's own. */
+export function isOwnField(name: string): boolean {
+  return name.startsWith(OWN_PREFIX)
 }
 
 /** Whether a field is a feature's. */

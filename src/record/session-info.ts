@@ -1,4 +1,6 @@
 // What is told of a session to those who do not hold it: lists, pages and jobs. Nothing here opens a session.
+import { type Authentication, authenticationOf } from './authentication.js'
+import { codecOf, contextOf } from './binding.js'
 import { decodeStored, type SessionCodec } from './codec.js'
 import { isHiddenField } from './hidden-fields.js'
 import { endOf, isPast } from './lifetime.js'
@@ -30,6 +32,8 @@ export interface SessionInfo {
   readonly absoluteExpiresAt: Date
   /** The client that began it: address, user agent, referrer and language, as far as they are recorded. */
   readonly context: SessionContext
+  /** What proved who its user is; `undefined` when nobody is logged in. */
+  readonly authentication: Authentication | undefined
   /** How it ended, when it is over; by a timeout, by somebody, or with all sessions. */
   readonly end: SessionEnd | undefined
 }
@@ -46,10 +50,7 @@ export interface UserSession extends SessionInfo {
   readonly isCurrent: boolean
 }
 
-/** What is known of a client of which nothing is recorded. */
-export const NO_CONTEXT: SessionContext = Object.freeze({})
-
-export function infoOf(record: SessionData, end: SessionEnd | null): SessionInfo {
+export function infoOf(record: SessionData, end: SessionEnd | null, codec: SessionCodec): SessionInfo {
   return {
     id: record.id,
     userId: record.userId,
@@ -59,7 +60,8 @@ export function infoOf(record: SessionData, end: SessionEnd | null): SessionInfo
     lastAccessedAt: new Date(record.lastAccessedAt),
     expiresAt: new Date(record.expiresAt),
     absoluteExpiresAt: new Date(record.absoluteExpiresAt),
-    context: record.context ?? NO_CONTEXT,
+    context: contextOf(record, codec),
+    authentication: authenticationOf(record),
     end: end ?? undefined,
   }
 }
@@ -71,15 +73,16 @@ export function storedSessionOf(
   { codec, now }: { codec: SessionCodec; now: number },
   onCorrupt: (field: string, cause: unknown) => void,
 ): StoredSession {
+  const own = codecOf(codec, record.fields)
   const fields: [string, unknown][] = []
   for (const [name, text] of record.fields) {
     if (isHiddenField(name) || isPast(endOf(text), now)) continue
     try {
-      fields.push([name, decodeStored(codec, text, name)])
+      fields.push([name, decodeStored(own, text, name)])
     } catch (cause) {
       onCorrupt(name, cause)
     }
   }
   // Object.fromEntries defines: a field "__proto__" becomes a property like any other.
-  return { ...infoOf(record, end), fields: Object.fromEntries(fields) }
+  return { ...infoOf(record, end, codec), fields: Object.fromEntries(fields) }
 }

@@ -275,10 +275,10 @@ class Exchange implements SessionHost, ResponseHooks {
     return activityRequestOf(this.#req, this.#engine.options.clientContext)
   }
 
-  initialFields(): ReadonlyMap<string, string> {
+  initialFields(binding?: string): ReadonlyMap<string, string> {
     const { initialFields, codec, limits } = this.#engine.options
     if (initialFields === undefined) return NO_FIELDS
-    const fields = new Fields({ codec, limits, onCorrupt: () => {} })
+    const fields = new Fields({ codec, limits, binding, onCorrupt: () => {} })
     fields.setAll(initialFields(this.#req))
     return fields.changes()?.set ?? NO_FIELDS
   }

@@ -2,7 +2,8 @@
 
 import { type Duration, milliseconds } from '../duration.js'
 import { SessionError } from '../errors.js'
-import { isSession, secondsSinceAuthentication } from '../session/session.js'
+import { checkLevel } from '../record/authentication.js'
+import { isSession, type Session, secondsSinceAuthentication } from '../session/session.js'
 import type { HttpRequest } from './http-request.js'
 
 /** What `requireRecentAuth()` does instead of an error. */
@@ -28,40 +29,98 @@ export interface RecentAuthOptions {
  * ```
  * @throws {SessionError} `INVALID_OPTION`
  */
-export function requireRecentAuth(
-  maxAge: Duration,
-  { onRequired }: RecentAuthOptions = {},
-): (req: HttpRequest, res: object, next: (error?: unknown) => void) => void {
+export function requireRecentAuth(maxAge: Duration, { onRequired }: RecentAuthOptions = {}): AuthGuard {
   const maxAgeSeconds = milliseconds(maxAge, 'requireRecentAuth()') / 1000
+  checkFunction(onRequired)
+  return function recentAuthGuard(req, res, next) {
+    const session = sessionFor(req, next, 'requireRecentAuth()')
+    if (session === undefined) return
+    const found = judgeAge(session, maxAgeSeconds)
+    if (found === null) next()
+    else if (onRequired !== undefined) onRequired(req, res, next)
+    else refuse(res, next, found, `max_age="${Math.floor(maxAgeSeconds)}"`)
+  }
+}
+
+/** What `requireLevel()` takes. */
+export interface LevelOptions extends RecentAuthOptions {
+  /**
+   * How long ago the user may have proved it at most.
+   * @default any time
+   */
+  maxAge?: Duration | undefined
+  /**
+   * What the challenge calls the level (`acr_values` of RFC 9470), for clients that know your levels by other names.
+   * @default the level as a number
+   */
+  acr?: string | undefined
+}
+
+/**
+ * Lets a request through when the user of its session has proved who they are at this level or a higher one, as `login()` and
+ * `reauthenticate()` were told by `methods` or `level`: 2 is two kinds of factor. Mount it behind `session()`.
+ *
+ * Otherwise `next` gets a `SessionError` `REAUTHENTICATION_REQUIRED` with status 401, and the response a challenge in the
+ * terms of RFC 9470: `WWW-Authenticate: Session error="insufficient_user_authentication", acr_values="2"`.
+ *
+ * ```ts
+ * app.post('/transfer', requireLevel(2, { maxAge: '10m' }), transfer)
+ * ```
+ * @throws {SessionError} `INVALID_OPTION`, `INVALID_ARGUMENT`
+ */
+export function requireLevel(level: number, { onRequired, maxAge, acr }: LevelOptions = {}): AuthGuard {
+  checkLevel(level)
+  checkFunction(onRequired)
+  const maxAgeSeconds = maxAge === undefined ? undefined : milliseconds(maxAge, 'maxAge') / 1000
+  const name = acr ?? String(level)
+  if (typeof name !== 'string' || !/^[\x21\x23-\x5b\x5d-\x7e]+$/.test(name)) {
+    throw new SessionError('INVALID_OPTION', 'acr is text without spaces, quotes and backslashes, such as a URN.')
+  }
+  const challenge = `acr_values="${name}"${maxAgeSeconds === undefined ? '' : `, max_age="${Math.floor(maxAgeSeconds)}"`}`
+  return function levelGuard(req, res, next) {
+    const session = sessionFor(req, next, 'requireLevel()')
+    if (session === undefined) return
+    const found = judgeLevel(session, level) ?? (maxAgeSeconds === undefined ? null : judgeAge(session, maxAgeSeconds))
+    if (found === null) next()
+    else if (onRequired !== undefined) onRequired(req, res, next)
+    else refuse(res, next, found, challenge)
+  }
+}
+
+/** Middleware that lets a request through or does not. */
+type AuthGuard = (req: HttpRequest, res: object, next: (error?: unknown) => void) => void
+
+function checkFunction(onRequired: unknown): void {
   if (onRequired !== undefined && typeof onRequired !== 'function') {
     throw new SessionError('INVALID_OPTION', 'onRequired is not a function.')
   }
-  return function recentAuthGuard(req, res, next) {
-    const { session } = req as { session?: unknown }
-    if (!isSession(session)) {
-      next(new SessionError('INVALID_OPTION', 'requireRecentAuth() runs behind session(); req.session is not there.'))
-      return
-    }
-    const age = secondsSinceAuthentication(session)
-    if (age !== null && age < maxAgeSeconds) {
-      next()
-      return
-    }
-    if (onRequired !== undefined) {
-      onRequired(req, res, next)
-      return
-    }
-    const response = res as { headersSent?: boolean; setHeader?: (name: string, value: string) => unknown }
-    if (!response.headersSent) {
-      response.setHeader?.(
-        'WWW-Authenticate',
-        `Session error="insufficient_user_authentication", max_age="${Math.floor(maxAgeSeconds)}"`,
-      )
-    }
-    const message =
-      age === null
-        ? 'Nobody is logged in, or it is not known when they proved who they are.'
-        : `The user proved who they are ${Math.floor(age)} seconds ago; ${maxAgeSeconds} are allowed here.`
-    next(new SessionError('REAUTHENTICATION_REQUIRED', message))
+}
+
+function sessionFor(req: HttpRequest, next: (error?: unknown) => void, who: string): Session | undefined {
+  const { session } = req as { session?: unknown }
+  if (isSession(session)) return session
+  next(new SessionError('INVALID_OPTION', `${who} runs behind session(); req.session is not there.`))
+  return undefined
+}
+
+/** What is wrong with how long ago the user proved who they are; `null` when nothing is. */
+function judgeAge(session: Session, maxAgeSeconds: number): string | null {
+  const age = secondsSinceAuthentication(session)
+  if (age === null) return 'Nobody is logged in, or it is not known when they proved who they are.'
+  if (age < maxAgeSeconds) return null
+  return `The user proved who they are ${Math.floor(age)} seconds ago; ${maxAgeSeconds} are allowed here.`
+}
+
+function judgeLevel(session: Session, level: number): string | null {
+  const found = session.metadata.authentication
+  if (found === undefined) return 'Nobody is logged in.'
+  return found.level >= level ? null : `The user proved who they are at level ${found.level}; ${level} is needed here.`
+}
+
+function refuse(res: object, next: (error?: unknown) => void, message: string, challenge: string): void {
+  const response = res as { headersSent?: boolean; setHeader?: (name: string, value: string) => unknown }
+  if (!response.headersSent) {
+    response.setHeader?.('WWW-Authenticate', `Session error="insufficient_user_authentication", ${challenge}`)
   }
+  next(new SessionError('REAUTHENTICATION_REQUIRED', message))
 }

@@ -153,6 +153,7 @@ export async function create(state: SessionState, changes = state.fields.changes
   const issued = await state.lifecycle.create({
     id: state.id,
     fields: state.fields.all(written),
+    binding: state.fields.binding,
     token: state.promised(),
     metadata: logicalId === undefined ? state.metadata : { ...state.metadata, logicalId },
     context: state.host.clientContext(),

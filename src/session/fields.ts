@@ -1,6 +1,7 @@
 // The application's fields of one session in one request: decoded when read, compared only when touched.
 import { isDeepStrictEqual } from 'node:util'
 import { SessionError } from '../errors.js'
+import { BINDING } from '../record/binding.js'
 import type { SessionCodec } from '../record/codec.js'
 import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
 import { endOf, isPast, textOf, withEnd } from '../record/lifetime.js'
@@ -47,7 +48,9 @@ interface Clock {
 
 /** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
 export class Fields {
-  readonly #codec: SessionCodec
+  readonly #base: SessionCodec
+  readonly #newBinding: string | undefined
+  #codec: SessionCodec
   readonly #limits: SessionLimits
   readonly #onCorrupt: (field: string, cause: unknown) => void
   readonly #clock: Clock
@@ -62,13 +65,28 @@ export class Fields {
     stored?: ReadonlyMap<string, string> | undefined
     /** Whose time it is by which fields are over; default the system's. */
     clock?: Clock
+    /** What a session that is not stored yet is to be bound to, where the codec binds texts. */
+    binding?: string | undefined
     onCorrupt: (field: string, cause: unknown) => void
   }) {
+    this.#base = options.codec
     this.#codec = options.codec
+    this.#newBinding = options.binding
     this.#limits = options.limits
     this.#clock = options.clock ?? Date
     this.#stored = options.stored ?? NO_FIELDS
     this.#onCorrupt = options.onCorrupt
+    if (this.#base.forSession !== undefined) this.#codec = this.#base.forSession(this.binding ?? '')
+  }
+
+  /** The codec of these fields. */
+  get codec(): SessionCodec {
+    return this.#codec
+  }
+
+  /** What these fields are bound to, if they are. */
+  get binding(): string | undefined {
+    return this.#stored.get(BINDING) ?? this.#newBinding
   }
 
   get(name: string): unknown {
@@ -219,7 +237,7 @@ export class Fields {
 
   /** Takes other stored fields as the base, and this one field's value from them. */
   refresh(name: string, stored: ReadonlyMap<string, string>): void {
-    this.#stored = stored
+    this.#takeStored(stored)
     this.#touched.delete(name)
   }
 
@@ -267,7 +285,7 @@ export class Fields {
 
   /** The changes were written: from now on they are what is stored. */
   committed(changes: FieldChanges, stored: ReadonlyMap<string, string>): void {
-    this.#stored = stored
+    this.#takeStored(stored)
     // The handler may have gone on while the write was under way: only the text to compare with moves.
     for (const name of changes.delete) this.#rebase(name, undefined)
     for (const [name, text] of changes.set) this.#rebase(name, text)
@@ -275,7 +293,7 @@ export class Fields {
 
   /** Starts over from other stored fields, forgetting every local change. */
   reset(stored: ReadonlyMap<string, string>): void {
-    this.#stored = stored
+    this.#takeStored(stored)
     this.#touched = new Map()
   }
 
@@ -283,6 +301,12 @@ export class Fields {
   overdue(): [name: string, stored: string][] {
     if (!this.#knowsEnds) return []
     return [...this.#stored].filter(([name, stored]) => !this.#touched.has(name) && this.#isOver(endOf(stored)))
+  }
+
+  #takeStored(stored: ReadonlyMap<string, string>): void {
+    const before = this.binding
+    this.#stored = stored
+    if (this.binding !== before) this.#codec = this.#base.forSession?.(this.binding ?? '') ?? this.#base
   }
 
   #isOver(endsAt: number | undefined): boolean {

@@ -3,8 +3,9 @@ import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
 import { invalidArgument } from '../errors.js'
 import { type Activity, type ActivityRequest, checkActivity, recordActivity } from '../events/activity-hook.js'
 import type { SessionEvents } from '../events/events.js'
+import { resealed } from '../record/binding.js'
 import { decodeStored } from '../record/codec.js'
-import { hiddenField, isHiddenField } from '../record/hidden-fields.js'
+import { hiddenField, isHiddenField, isOwnField } from '../record/hidden-fields.js'
 import { endOf, isPast } from '../record/lifetime.js'
 import { updateField, updateFieldGroup } from './atomic-update.js'
 import { NO_CHANGES } from './commit.js'
@@ -32,6 +33,7 @@ export class Insider implements Inside {
 
   drawer<T>(name: string, options: { staysBehind?: boolean | undefined } = {}): Drawer<T> {
     const field = hiddenField(checked(name, 'The name of a drawer'))
+    if (isOwnField(field)) throw invalidArgument('The name of a drawer does not begin with a colon.')
     if (options.staysBehind) staysBehind(field)
     return new FieldDrawer<T>(this.#state, field)
   }
@@ -56,8 +58,12 @@ export class Insider implements Inside {
     this.#state.use()
     const { fields } = this.#state
     const all = fields.all(fields.changes() ?? NO_CHANGES)
-    const now = this.#state.lifecycle.now()
-    return new Map([...all].filter(([name, text]) => !isHiddenField(name) && !isPast(endOf(text), now)))
+    const { lifecycle } = this.#state
+    const now = lifecycle.now()
+    const own = [...all].filter(([name, text]) => !isHiddenField(name) && !isPast(endOf(text), now))
+    const { codec } = lifecycle.options
+    // They are for other sessions, too.
+    return codec.forSession === undefined ? new Map(own) : resealed(own, fields.codec, codec)
   }
 
   restore(texts: ReadonlyMap<string, string>): void {

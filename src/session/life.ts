@@ -6,6 +6,8 @@ import { invalidArgument, isSessionError } from '../errors.js'
 import { newLogicalId } from '../ids.js'
 import type { IssuedSession, RegenerationParts } from '../lifecycle/lifecycle.js'
 import { type ExpiryOptions, resolveExpiry } from '../options/expiry-options.js'
+import { PROOF, type ProofOptions, proofText, raised, storedProof } from '../record/authentication.js'
+import { newBinding, resealed, withBinding } from '../record/binding.js'
 import { decodeStored } from '../record/codec.js'
 import type { SessionData } from '../record/session-data.js'
 import { NO_CHANGES, storeChanges, touchNow } from './commit.js'
@@ -172,7 +174,7 @@ export function replaceWith(
 }
 
 /** The user has proved again who they are. */
-export function reauthenticate(state: SessionState): Promise<void> {
+export function reauthenticate(state: SessionState, added: ProofOptions): Promise<void> {
   return state.inTurn(async () => {
     state.requireWritable()
     state.requireCookie()
@@ -181,8 +183,10 @@ export function reauthenticate(state: SessionState): Promise<void> {
     if (userId === undefined) {
       throw invalidArgument('reauthenticate() needs a user who is logged in; call login() first.')
     }
-    await succeed(state, { keep: 'all', userId, isLogin: true, context: state.host.clientContext() })
-    state.lifecycle.events.emit('reauthenticated', { ...namesOf(state), previousId, userId })
+    const proof = raised(storedProof(state.record?.fields ?? new Map()), added)
+    const set = proof && new Map([[PROOF, proofText(proof)]])
+    await succeed(state, { keep: 'all', userId, isLogin: true, context: state.host.clientContext(), set })
+    state.lifecycle.events.emit('reauthenticated', { ...namesOf(state), previousId, userId, ...proof })
   })
 }
 
@@ -206,6 +210,8 @@ export async function trySucceed(state: SessionState, parts: Omit<RegenerationPa
   const changes = state.fields.changes() ?? NO_CHANGES
   const { keep } = parts
   const left = keep === 'all' ? fieldsLeftBehind() : []
+  // What was proved before is worth nothing to another login.
+  if (parts.isLogin && !parts.set?.has(PROOF)) left.push(PROOF)
   const set = new Map([...keptOf(changes, keep).set, ...(parts.set ?? [])])
   const record = (state.record as SessionData).with(state.metadata)
   const logicalId = unkeptLogicalId(state, record)
@@ -260,11 +266,17 @@ async function regenerateAfresh(
 ): Promise<FreshSession | null> {
   const { host, lifecycle, record, expiryChoice } = state
   const previous = lastLogicalId(state)
+  const { codec } = lifecycle.options
+  const binding = newBinding(codec)
+  const own =
+    binding === undefined
+      ? parts.set
+      : resealed(parts.set ?? [], state.fields.codec, codec.forSession?.(binding) ?? codec)
   const issued = await lifecycle.regenerate(record as SessionData, {
     ...parts,
     id: host.newId(),
     keep: [],
-    set: new Map([...host.initialFields(), ...(parts.set ?? [])]),
+    set: withBinding(new Map([...host.initialFields(binding), ...(own ?? [])]), binding),
     isFresh: true,
     logicalId: previous && newLogicalId(),
     context: host.clientContext(),

@@ -1,4 +1,5 @@
 // login(): binds a session to a user, under a new ID and token, and decides what of it goes over.
+import { PROOF, type ProofOptions, proofOf, proofText } from '../record/authentication.js'
 import { requireOwnField } from '../record/hidden-fields.js'
 import { create, NO_CHANGES } from './commit.js'
 import { Fields } from './fields.js'
@@ -13,31 +14,35 @@ export interface Login {
   readonly keep: Kept
   /** To be set in the same step. */
   readonly fields: Readonly<Record<string, unknown>>
+  /** What proved who the user is. */
+  readonly proof?: ProofOptions
 }
 
-interface Step extends Omit<Login, 'fields'> {
+interface Step extends Omit<Login, 'fields' | 'proof'> {
   /** Encoded. */
   readonly set: ReadonlyMap<string, string>
 }
 
 /** Binds the session to a user, under a new ID and token. */
-export function login(state: SessionState, { userId, keep, fields }: Login): Promise<void> {
+export function login(state: SessionState, { userId, keep, fields, proof = {} }: Login): Promise<void> {
   return state.inTurn(async () => {
     checkUserId(userId)
     state.requireWritable()
     state.requireCookie()
-    const step = { userId, keep, set: encoded(state, fields) }
+    const proved = proofOf(proof)
+    const own = proved === undefined ? [] : [[PROOF, proofText(proved)] as const]
+    const step = { userId, keep, set: new Map([...encoded(state, fields), ...own]) }
     const previousId = state.record?.id
     if (state.record === null) await loginAsNew(state, step)
     else await loginOver(state, step)
     for (const name of step.set.keys()) state.fields.refresh(name, state.record?.fields ?? new Map())
-    state.lifecycle.events.emit('login', { ...namesOf(state), previousId, userId })
+    state.lifecycle.events.emit('login', { ...namesOf(state), previousId, userId, ...proved })
   })
 }
 
-function encoded({ lifecycle }: SessionState, values: Login['fields']): ReadonlyMap<string, string> {
+function encoded({ lifecycle, fields: own }: SessionState, values: Login['fields']): ReadonlyMap<string, string> {
   const { codec, limits } = lifecycle.options
-  const fields = new Fields({ codec, limits, onCorrupt: () => {} })
+  const fields = new Fields({ codec, limits, binding: own.binding, onCorrupt: () => {} })
   for (const [name, value] of Object.entries(values)) {
     requireOwnField(name)
     fields.set(name, value)
@@ -93,7 +98,8 @@ async function loginAfresh(state: SessionState, { userId, keep, set }: Step): Pr
   const kept = keptOf(fields.changes() ?? NO_CHANGES, keep)
   const issued = await lifecycle.create({
     id: lifecycle.newId(),
-    fields: new Map([...host.initialFields(), ...kept.set, ...set]),
+    fields: new Map([...host.initialFields(fields.binding), ...kept.set, ...set]),
+    binding: fields.binding,
     metadata: { userId },
     context: host.clientContext(),
   })

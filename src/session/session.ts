@@ -4,9 +4,10 @@ import { didYouMean } from '../did-you-mean.js'
 import { type Duration, milliseconds } from '../duration.js'
 import { invalidOption } from '../errors.js'
 import type { ExpiryOptions } from '../options/expiry-options.js'
+import { type Authentication, authenticationOf, type ProofOptions } from '../record/authentication.js'
+import { contextOf, NO_CONTEXT } from '../record/binding.js'
 import { hiddenFieldError, isHiddenField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
-import { NO_CONTEXT } from '../record/session-info.js'
 import { updateField } from './atomic-update.js'
 import type { FieldProperties, FieldValue, SessionFields } from './field-types.js'
 import { freezeMethods } from './inherited.js'
@@ -47,6 +48,8 @@ export interface SessionMetadata {
    * more, because a clock was wrong: see the event `clockSkew`.
    */
   readonly authenticatedAt: Date | undefined
+  /** What proved it, as `login()` and `reauthenticate()` were told; `undefined` when nobody is logged in. */
+  readonly authentication: Authentication | undefined
   /** The client that began the session: address, user agent, referrer and language, as far as they are recorded. */
   readonly context: SessionContext
   /** How the session that this request's cookie names has ended, when this is a new one for that reason. */
@@ -214,9 +217,10 @@ export class Session {
     return Object.freeze({
       userId: record?.userId,
       logicalId: record?.logicalId,
-      context: record?.context ?? NO_CONTEXT,
+      context: record === null ? NO_CONTEXT : contextOf(record, lifecycle.options.codec),
       previousEnd: previousEnd?.end,
       authenticatedAt: record?.userId === undefined || record.unproven ? undefined : this.createdAt,
+      authentication: authenticationOf(record),
       createdAt: this.createdAt,
       updatedAt: new Date(record?.updatedAt ?? now),
       lastAccessedAt: new Date(record?.lastAccessedAt ?? now),
@@ -321,6 +325,8 @@ export class Session {
    * Of an anonymous session, and of one of the same user, the fields go over: all but what protects forms (the tokens and
    * secrets of csrf-sync, csurf, lusca and their like), or with `keep` those that it names (`false`: none). Of another user's
    * session nothing does, whatever `keep` says. `fields` are set in the same step, and go over in any case.
+   *
+   * `methods` and `level` say what proved who the user is, for `requireLevel()`, `metadata.authentication` and lists.
    * @param userId a text that is not empty, or a finite number; it keeps its type
    * @throws {SessionError} `INVALID_ARGUMENT`; `SESSION_LIMIT` when the user has too many sessions and the policy is to
    *   refuse; and as `renew()`.
@@ -330,19 +336,21 @@ export class Session {
     options: {
       keep?: boolean | readonly string[] | undefined
       fields?: { [Name in keyof SessionFields]?: SessionFields[Name] } & Record<string, unknown>
-    } = {},
+    } & ProofOptions = {},
   ): Promise<void> {
-    const { keep = true, fields = {} } = options
-    return login(this[STATE], { userId, keep: keep === true ? 'all' : keep || [], fields })
+    const { keep = true, fields = {}, methods, level } = options
+    return login(this[STATE], { userId, keep: keep === true ? 'all' : keep || [], fields, proof: { methods, level } })
   }
 
   /**
    * The user has proved again who they are, by password or another factor. A new ID and token, the same user and fields,
-   * and both timeouts start afresh (NIST SP 800-63B-4). `requireRecentAuth()` asks for it.
+   * and both timeouts start afresh (NIST SP 800-63B-4). `requireRecentAuth()` and `requireLevel()` ask for it.
+   *
+   * `methods` are added to those of before, and the level is that of all together, never less than before. `level` says another.
    * @throws {SessionError} `INVALID_ARGUMENT` when nobody is logged in, and as `renew()`.
    */
-  reauthenticate(): Promise<void> {
-    return unlessIgnored(life.reauthenticate(this[STATE]))
+  reauthenticate(options: ProofOptions = {}): Promise<void> {
+    return unlessIgnored(life.reauthenticate(this[STATE], options))
   }
 
   /**

@@ -9,6 +9,7 @@ import { derivedLogicalId, type IssuedToken } from '../ids.js'
 import type { FoundSession } from '../lifecycle/finding.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import type { ResolvedExpiry } from '../options/expiry-options.js'
+import { newBinding } from '../record/binding.js'
 import type { MetadataChange } from '../record/changes.js'
 import { isHiddenField, requireOwnField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionData } from '../record/session-data.js'
@@ -35,7 +36,8 @@ export interface SessionHost {
   /** What is to be kept of the client, for a session that begins. */
   clientContext(): SessionContext | undefined
   /** The fields that a new session begins with, encoded. */
-  initialFields(): ReadonlyMap<string, string>
+  /** @param binding what they are bound to, where the codec binds texts */
+  initialFields(binding?: string): ReadonlyMap<string, string>
   /** Called when the handler looks at the session for the first time. */
   onUse(): void
   /** Called when an operation has failed: whoever waits for it gets the error. */
@@ -150,11 +152,14 @@ export class SessionState {
         this.logicalNotes().boundaries = [{ from, to: derivedLogicalId(from), cause: 'timeout' }]
       }
     }
+    const { codec, limits } = lifecycle.options
+    const binding = this.record === null ? newBinding(codec) : undefined
     this.fields = new Fields({
-      codec: lifecycle.options.codec,
-      limits: lifecycle.options.limits,
+      codec,
+      binding,
+      limits,
       // Initial fields are as good as stored: reading them changes nothing, and only a change stores them.
-      stored: this.record?.fields ?? (origin === 'unavailable' ? undefined : host.initialFields()),
+      stored: this.record?.fields ?? (origin === 'unavailable' ? undefined : host.initialFields(binding)),
       clock: lifecycle,
       onCorrupt: (field, cause) => lifecycle.events.emit('corruptRecord', { id: this.id, field, cause }),
     })

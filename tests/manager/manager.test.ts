@@ -42,6 +42,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
         expiresAt: new Date(start + 30 * MINUTE),
         absoluteExpiresAt: new Date(start + 12 * HOUR),
         context: { ip: '192.0.2.1' },
+        authentication: { methods: [], level: 1, at: new Date(start) },
         end: undefined,
         fields: { cart: ['book'], n: 1 },
       })

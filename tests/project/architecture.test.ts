@@ -358,6 +358,7 @@ describe('what is exported', () => {
     'features/config/index.ts',
     'features/state/index.ts',
     'features/adopt/index.ts',
+    'features/encryption/index.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))

@@ -24,6 +24,7 @@ import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
 import { flash, takeFlash } from 'sojourn/flash'
 import { perRequest } from 'sojourn/cache'
 import { csrf, csrfField, csrfToken } from 'sojourn/csrf'
+import { encrypted } from 'sojourn/encryption'
 import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
 import { passportUsers } from 'sojourn/passport'
@@ -45,7 +46,7 @@ class Custom extends SessionStore {
   async delete(_id: string): Promise<void> {}
 }
 
-const middleware = session({ secret: 'x', store: new RedisSessionStore({ url: 'redis://x' }) })
+const middleware = session({ secret: 'x', codec: encrypted({ keys: process.env['KEYS'] }), store: new RedisSessionStore({ url: 'redis://x' }) })
 export const same: typeof session = sessionByDefault
 express().use(middleware, csrf({ trustedOrigins: ['https://a.example'] })).get('/', (req, res) => {
   const current: Session = req.session

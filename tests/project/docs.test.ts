@@ -8,6 +8,7 @@ import * as activity from 'sojourn/activity'
 import * as cache from 'sojourn/cache'
 import * as config from 'sojourn/config'
 import * as csrf from 'sojourn/csrf'
+import * as encryption from 'sojourn/encryption'
 import * as metrics from 'sojourn/metrics'
 import * as redis from 'sojourn/redis'
 import * as sql from 'sojourn/sql'
@@ -193,6 +194,7 @@ describe('the reference', () => {
   test.each([
     ['docs/operations/memory.md', 'MemorySessionStoreOptions'],
     ['docs/guides/csrf.md', 'CsrfOptions'],
+    ['docs/guides/encryption.md', 'EncryptionOptions'],
     ['docs/operations/redis.md', 'RedisSessionStoreOptions'],
     ['docs/operations/sql.md', 'SqlSessionStoreOptions'],
     ['docs/operations/sql.md', 'SqlStoreOptions'],
@@ -216,6 +218,7 @@ describe('the reference', () => {
     ['sojourn/activity', activity],
     ['sojourn/cache', cache],
     ['sojourn/csrf', csrf],
+    ['sojourn/encryption', encryption],
     ['sojourn/metrics', metrics],
     ['sojourn/workspace', workspace],
     ['sojourn/config', config],

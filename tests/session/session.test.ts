@@ -639,6 +639,7 @@ describe('facts', () => {
         context: { ip: '127.0.0.1' },
         previousEnd: undefined,
         authenticatedAt: new Date(start),
+        authentication: { methods: [], level: 1, at: new Date(start) },
         createdAt: new Date(start),
         updatedAt: new Date(start + 120_000),
         lastAccessedAt: new Date(start + 120_000),

@@ -24,6 +24,8 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   csrfRefused: true,
   recovered: true,
   recoveryRefused: true,
+  secretsChanged: true,
+  secretsRefused: true,
   corruptRecord: true,
   corruptKey: true,
   clockSkew: true,

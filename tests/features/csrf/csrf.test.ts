@@ -261,7 +261,7 @@ describe('a token', () => {
     const tokens = new Set((await client.get('/tokens')).json<string[]>())
     expect(tokens.size).toBe(1_000)
     for (const token of [...tokens].slice(0, 20)) {
-      expect(token).toMatch(/^[\w-]{64}$/)
+      expect(token).toMatch(/^[\w-]{65}$/)
       expect((await client.post('/act', undefined, withToken(token))).status).toBe(200)
       const refused = await other.post('/act', undefined, withToken(token))
       expect([refused.status, refused.body]).toEqual([403, expect.stringContaining('not one of this session')])
@@ -364,7 +364,7 @@ describe('without a session', () => {
     const { client } = await site()
     const token = await tokenOf(client)
     expect(client.cookies.size).toBe(0)
-    expect(token).toMatch(/^[\w-]{107}$/)
+    expect(token).toMatch(/^[\w-]{108}$/)
     expect((await client.post('/act', undefined, withToken(token))).status).toBe(200)
     expect((await client.post('/act')).status).toBe(200)
   })

@@ -1,0 +1,95 @@
+// What protection costs, inside one process: the same request with it and without it, in turns. Prints JSON: microseconds of CPU
+// by what is protected, the least of many batches, since others use the processor as well.
+//   argv: directory of the package, milliseconds for each step
+import { createCipheriv, createSecretKey, randomBytes } from 'node:crypto'
+import { load } from './contenders.mjs'
+import { exchange } from './in-process.mjs'
+
+const [, , packageDirectory, ms] = process.argv
+const { session } = await load(packageDirectory)
+const { csrf } = await load(packageDirectory, './csrf')
+const { encrypted } = await load(packageDirectory, './encryption')
+const options = { secret: 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe', cookie: { secure: false } }
+
+console.log(JSON.stringify({ ...(await csrfCost()), ...(await encryptionCost()) }))
+
+/** A POST of a session that reads one field. */
+async function csrfCost() {
+  const plain = session(options)
+  const guard = csrf()
+  const guarded = (req, res, next) => plain(req, res, (error) => (error ? next(error) : guard(req, res, next)))
+  const cookie = await exchange(plain, { handler: (req) => Object.assign(req.session, { views: 1 }) })
+  let token = ''
+  await exchange(guarded, {
+    cookie,
+    handler: (req) => {
+      token = req.csrfToken()
+    },
+  })
+  const handler = (req) => req.session.views
+  const post = (headers) => ({ method: 'POST', headers, cookie, handler })
+  const bySite = post({ 'sec-fetch-site': 'same-origin' })
+  const byToken = post({ 'x-csrf-token': token })
+  const best = await leastOf({
+    without: () => exchange(plain, bySite),
+    site: () => exchange(guarded, bySite),
+    token: () => exchange(guarded, byToken),
+  })
+  return {
+    'csrf(), by Fetch Metadata: added': best.site - best.without,
+    'csrf(), by a token: added': best.token - best.without,
+  }
+}
+
+/** A field of 200 bytes. */
+async function encryptionCost() {
+  const text = 'x'.repeat(200)
+  const codec = encrypted({ keys: randomBytes(32) }).forSession('a random text of it')
+  const key = createSecretKey(randomBytes(32))
+  const sealed = codec.seal(text, 'field')
+  const best = await leastOf({
+    alone() {
+      const cipher = createCipheriv('aes-256-gcm', key, randomBytes(12))
+      const body = cipher.update(text, 'utf8')
+      cipher.final()
+      return [body, cipher.getAuthTag()]
+    },
+    seal: () => codec.seal(text, 'field'),
+    open: () => codec.open(sealed, 'field'),
+  })
+  return {
+    'createCipheriv alone, 200 bytes': best.alone,
+    'encrypted(), to seal 200 bytes': best.seal,
+    'encrypted(), to open 200 bytes': best.open,
+  }
+}
+
+/** Microseconds of CPU for each of these steps. */
+async function leastOf(steps) {
+  const BATCHES = 15
+  const best = {}
+  const counts = {}
+  for (const [name, step] of Object.entries(steps)) counts[name] = await countIn(step, ms / BATCHES)
+  for (let batch = 0; batch < BATCHES; batch++) {
+    for (const [name, step] of Object.entries(steps)) {
+      const us = (await cpuOf(step, counts[name])) / counts[name]
+      best[name] = Math.min(best[name] ?? Number.POSITIVE_INFINITY, us)
+    }
+  }
+  return best
+}
+
+/** How often a step goes into so many milliseconds. */
+async function countIn(step, milliseconds) {
+  await cpuOf(step, 2_000)
+  return Math.max(200, Math.round((milliseconds * 1000 * 2_000) / (await cpuOf(step, 2_000))))
+}
+
+async function cpuOf(step, count) {
+  const isAsync = step() instanceof Promise
+  const before = process.cpuUsage()
+  if (isAsync) for (let index = 0; index < count; index++) await step()
+  else for (let index = 0; index < count; index++) step()
+  const { user, system } = process.cpuUsage(before)
+  return user + system
+}
