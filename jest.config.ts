@@ -23,6 +23,7 @@ const config: Config = {
     '^sojourn/metrics$': '<rootDir>/src/features/metrics/index.ts',
     '^sojourn/inside$': '<rootDir>/src/session/inside.ts',
     '^sojourn/recovery$': '<rootDir>/src/features/recovery/index.ts',
+    '^sojourn/live$': '<rootDir>/src/features/live/index.ts',
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/encryption$': '<rootDir>/src/features/encryption/index.ts',

@@ -8,14 +8,13 @@ import type { AddressInfo } from 'node:net'
 import express from 'express'
 import { Server } from 'socket.io'
 import { requireSession, session } from 'sojourn'
+import { closeOnEnd, isSameOrigin, watchEndings } from 'sojourn/live'
 
 declare module 'sojourn' {
   interface SessionFields {
     messages?: string[]
   }
 }
-
-const CHECK_MS = Number(process.env['CHECK_MS'] ?? 30_000)
 
 const sessions = session({
   // A random secret makes every cookie void at the next start. In production set one that stays.
@@ -25,8 +24,10 @@ const app = express()
 const server = createServer(app)
 const io = new Server(server, {
   // A page of another site can open a socket to this one, with the user's cookie: the browser says which page it was.
-  allowRequest: (req, done) => done(null, isOwnOrigin(req.headers.origin, req.headers.host)),
+  allowRequest: (req, done) => done(null, isSameOrigin(req)),
 })
+
+await watchEndings(sessions.manager)
 
 app.use(sessions)
 io.engine.use(sessions)
@@ -54,8 +55,8 @@ io.use((socket, next) => {
 
 io.on('connection', (socket) => {
   const session = requireSession(socket.request)
-  // By the session ID, which is no secret, the sockets of a session are found when it ends.
-  void socket.join(session.id)
+  // Whoever ends it, by a logout, a revocation, a limit, in this process or in another one; and when its time is over.
+  closeOnEnd(session, socket)
 
   socket.on('say', async (text: unknown, done: (answer: { messages?: string[]; error?: string }) => void) => {
     try {
@@ -73,14 +74,6 @@ io.on('connection', (socket) => {
   })
 })
 
-// Whoever ended it, by a logout, a revocation, a limit or another ID: told in the process that ended it. With several processes
-// io.in() reaches the sockets of all through an adapter of Socket.IO.
-sessions.events.on('ended', ({ id }) => io.in(id).disconnectSockets(true))
-
-// What another process ended without an adapter, and what ran out, is found by asking. The packets of a socket ask, too.
-const watch = setInterval(() => void closeEnded(), CHECK_MS)
-watch.unref()
-
 server.once('error', stop)
 server.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', () => {
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
@@ -91,27 +84,6 @@ process.once('SIGTERM', () => void io.close())
 function stop(error: NodeJS.ErrnoException): never {
   console.error(error.code === 'EADDRINUSE' ? 'The port is taken. Choose another one: PORT=3001' : error)
   process.exit(1)
-}
-
-/** Without an Origin it is no page of a browser: a cookie came with it that somebody has. */
-function isOwnOrigin(origin: string | undefined, host: string | undefined): boolean {
-  if (origin === undefined) return true
-  try {
-    return new URL(origin).host === host
-  } catch {
-    return false
-  }
-}
-
-async function closeEnded(): Promise<void> {
-  const ids = new Set([...io.of('/').sockets.values()].map((socket) => requireSession(socket.request).id))
-  for (const id of ids) {
-    try {
-      if ((await sessions.manager.get(id)) === null) io.in(id).disconnectSockets(true)
-    } catch {
-      // The store is away: nobody knows. The next time tells.
-    }
-  }
 }
 
 const PAGE = `<!doctype html>

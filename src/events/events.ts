@@ -47,8 +47,8 @@ export interface SessionEventMap {
   destroyed: { id: string; userId: UserId; logicalId?: LogicalId }
   /** A session was ended from outside, `by` whom and why (`detail`) as the caller said. */
   revoked: { id: string; userId: UserId; logicalId?: LogicalId; by: string | undefined; detail: string | undefined }
-  /** All sessions were ended at once. */
-  allRevoked: { by: string | undefined; detail: string | undefined }
+  /** All sessions were ended at once; with `isRemote` by another process (`watchEndings()` of `sojourn/live`). */
+  allRevoked: { by: string | undefined; detail: string | undefined; isRemote?: boolean }
   /** A login met the limit of sessions per user: `ended` are the sessions that had to go, none when it was refused. */
   limit: {
     id: string
@@ -65,8 +65,17 @@ export interface SessionEventMap {
    * With `goesOn`, the session is not over: it goes on, with its fields, as `successor`, after `login()`, `reauthenticate()` or
    * `regenerate({ keep: true })`; what is kept elsewhere for `id` is to follow it. Without it the session is over, even if
    * another one, `successor`, took its place: after any other `regenerate()`.
+   *
+   * With `isRemote` another process ended it: told where `watchEndings()` of `sojourn/live` listens.
    */
-  ended: { id: string; userId: UserId; reason: EndReason; successor: string | undefined; goesOn: boolean }
+  ended: {
+    id: string
+    userId: UserId
+    reason: EndReason
+    successor: string | undefined
+    goesOn: boolean
+    isRemote?: boolean
+  }
   /** A session ran out; told each time that a cookie names it, and when a clean-up removes it. */
   expired: { id: string; userId: UserId; logicalId?: LogicalId; reason: ExpiryReason }
   /**

@@ -9,6 +9,7 @@ import type { EndResult, RegenerateResult, Regeneration, SessionChange, UpdateRe
 import { loadableUnder, type SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import { type SessionData, type SessionEnd, unitsOfFields } from '../record/session-data.js'
+import type { SessionSignals } from '../record/signals.js'
 import type { SessionStore } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { runWithoutSession } from '../request-scope.js'
@@ -34,6 +35,8 @@ export class GuardedStore {
   readonly users: UserIndex | undefined
   /** Its notes, likewise. */
   readonly notes: SessionNotes | undefined
+  /** Its signals, likewise. */
+  readonly signals: SessionSignals | undefined
 
   constructor({ store, storeTimeoutMs, limits, clock }: GuardOptions, events: SessionEvents) {
     this.#store = store
@@ -44,6 +47,7 @@ export class GuardedStore {
     this.#events = events
     this.users = store.users && this.#guardUsers(store.users)
     this.notes = store.notes && this.#guardNotes(store.notes)
+    this.signals = store.signals && this.#guardSignals(store.signals)
   }
 
   /** The record of a session. `'corrupt'`: there is one that cannot be read, which has been told as an event. */
@@ -229,6 +233,20 @@ export class GuardedStore {
     }
   }
 
+  #guardSignals(signals: SessionSignals): SessionSignals {
+    return {
+      send: async (channel, text) => {
+        checkChannel(channel)
+        return this.#call('signals.send', undefined, () => signals.send(channel, text))
+      },
+      // May take as long as a connection does; what it leaves behind is stopped by what it resolves to.
+      listen: async (channel, listener) => {
+        checkChannel(channel)
+        return signals.listen(channel, listener)
+      },
+    }
+  }
+
   /** What a method of the store answers: at once, if it can. */
   #answer<Args extends unknown[], T>(
     operation: string,
@@ -316,7 +334,7 @@ export class GuardedStore {
 
   #storeError(operation: string, id: string | undefined, error: unknown): SessionError {
     const isCorrupt = isSessionError(error, 'CORRUPT_RECORD')
-    const isBeside = operation === 'epoch' || operation === 'lease' || /^(users|notes)\./.test(operation)
+    const isBeside = operation === 'epoch' || operation === 'lease' || /^(users|notes|signals)\./.test(operation)
     if (isCorrupt && !isBeside) return error
     if (isCorrupt) this.#events.emit('corruptKey', { operation, cause: error })
     const told =
@@ -365,6 +383,11 @@ function checkNote(purpose: unknown, key: unknown, text: unknown = ''): void {
   if (typeof text !== 'string' || text.length > LONGEST_NOTE) {
     throw new SessionError('INVALID_ARGUMENT', `A note is text of at most ${LONGEST_NOTE} characters.`)
   }
+}
+
+function checkChannel(channel: unknown): void {
+  if (typeof channel === 'string' && /^[\w.-]{1,80}$/.test(channel)) return
+  throw new SessionError('INVALID_ARGUMENT', 'The channel of signals is 1 to 80 letters, digits, -, _ and dots.')
 }
 
 function checkTtl(options: { ttlSeconds: number } | undefined): void {

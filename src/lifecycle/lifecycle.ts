@@ -19,6 +19,7 @@ import {
 import { tooLarge } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import { type SessionContext, SessionData, type SessionEnd } from '../record/session-data.js'
+import type { SessionSignals } from '../record/signals.js'
 import { secondsLeft } from '../record/store.js'
 import { after, type Soon } from '../soon.js'
 import { type Ending, Endings, MAX_SUCCESSORS, nameOf } from './endings.js'
@@ -472,6 +473,11 @@ export class Lifecycle implements ActivitySource {
   /** The notes of the store, each call with its deadline. */
   get notes(): SessionNotes {
     return this.#store.notes ?? raise(notSupported('This needs a store with notes ("notes")'))
+  }
+
+  /** The signals of the store. */
+  get signals(): SessionSignals {
+    return this.#store.signals ?? raise(notSupported('This needs a store with signals ("signals")'))
   }
 
   get canScan(): boolean {

@@ -17,6 +17,7 @@ import {
   storedSessionOf,
   type UserSession,
 } from '../record/session-info.js'
+import type { SessionSignals } from '../record/signals.js'
 import { abilitiesOf, type SessionStore } from '../record/store.js'
 import { type ClientFacts, cleanContext, differenceOf } from '../request/client.js'
 import { getSession } from '../request/current-session.js'
@@ -179,6 +180,16 @@ export class SessionManager {
   /** What features keep in sessions, without a request. For features: what an application keeps is fields. */
   get drawers(): SessionDrawers {
     return drawersOf(this.#engine)
+  }
+
+  /**
+   * Short texts that all processes on the same data hear: each on a channel (1 to 80 letters, digits, `-`, `_` and `.`). Nothing
+   * is kept for who does not listen.
+   * @throws {SessionError} `NOT_SUPPORTED` when the store has no signals; on a call `INVALID_ARGUMENT`, `STORE_UNAVAILABLE` and
+   *   `STORE_TIMEOUT`
+   */
+  get signals(): SessionSignals {
+    return this.#engine.signals
   }
 
   // --- One session ---

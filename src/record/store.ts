@@ -19,15 +19,16 @@ import type { SessionNotes } from './notes.js'
 import type { SessionData, SessionEnd } from './session-data.js'
 
 /** What a store may be able to do beyond keeping sessions: the optional members of `SessionStore`. */
-export type StoreAbility = 'scan' | 'users' | 'epoch' | 'lease' | 'notes'
+export type StoreAbility = 'scan' | 'users' | 'epoch' | 'lease' | 'notes' | 'signals'
 
-const ABILITIES: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease', 'notes']
+const ABILITIES: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease', 'notes', 'signals']
 
 /** Which abilities a store has. */
 export function abilitiesOf(store: SessionStore): StoreAbility[] {
   return ABILITIES.filter((ability) => store[ability] !== undefined)
 }
 
+import type { SessionSignals } from './signals.js'
 import type { UserIndex } from './user-index.js'
 
 /** How many calls may wait for one session in the default methods before further ones are refused. */
@@ -180,6 +181,9 @@ export abstract class SessionStore {
 
   /** Small texts with a time to live, beside the sessions. */
   readonly notes?: SessionNotes
+
+  /** Short texts that all processes on the same data hear. */
+  readonly signals?: SessionSignals
 
   /**
    * Calls `listener` for each live session that the store forgets to make room for others; returns what stops that. Only a store

@@ -17,6 +17,7 @@ import {
 } from '../record/changes.js'
 import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
+import type { SessionSignals } from '../record/signals.js'
 import { type ForgottenSession, requireInTime, SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { warn } from '../warn.js'
@@ -24,6 +25,7 @@ import { FIRST_ROW, KeyedRows, NONE } from './memory/keyed-rows.js'
 import { MemoryNotes } from './memory/notes.js'
 import { pack, unpack } from './memory/packed-record.js'
 import { LIST_COLUMNS, RowLists } from './memory/row-lists.js'
+import { memorySignals } from './memory/signals.js'
 import { Slices } from './memory/slices.js'
 import { TextSlabs } from './memory/text-slabs.js'
 import { MemoryUserIndex } from './memory/users.js'
@@ -89,6 +91,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1
 export class MemorySessionStore extends SessionStore {
   override readonly users: UserIndex
   override readonly notes: SessionNotes
+  override readonly signals: SessionSignals = memorySignals()
   readonly #maxSessions: number
   readonly #maxBytes: number
   readonly #listeners = new Set<(session: ForgottenSession) => void>()

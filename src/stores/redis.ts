@@ -24,12 +24,13 @@ import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import { SessionStore, secondsLeft } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
-import { clientOf } from './redis/clients.js'
+import { clientOf, subscriberOf } from './redis/clients.js'
 import {
   type RedisClient,
   RedisConnection,
   type RedisReplicationClient,
   type RedisScanner,
+  type RedisSubscriber,
   unavailable,
 } from './redis/connection.js'
 import { ScriptsInTime } from './redis/in-time.js'
@@ -70,6 +71,7 @@ import {
   TOUCH,
 } from './redis/scripts.js'
 import { warnOfEviction, warnOfPlainText } from './redis/setup.js'
+import { RedisSignals } from './redis/signals.js'
 import { redisUserIndex } from './redis/users.js'
 
 export type {
@@ -78,6 +80,7 @@ export type {
   RedisPipeline,
   RedisReplicationClient,
   RedisScanner,
+  RedisSubscriber,
 } from './redis/connection.js'
 export type { NodeRedisClient } from './redis/node-redis.js'
 export type { RedisWaitOptions } from './redis/replication.js'
@@ -147,6 +150,7 @@ export class RedisSessionStore extends SessionStore {
   readonly #connection: RedisConnection
   readonly #replication: RedisReplication | null
   readonly #recent = new RecentRecords()
+  override readonly signals: RedisSignals
 
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
   constructor(options: RedisSessionStoreOptions) {
@@ -180,6 +184,9 @@ export class RedisSessionStore extends SessionStore {
     const warns = warnInProduction && process.env['NODE_ENV'] === 'production'
     if (warns && url !== undefined) warnOfPlainText(url)
     this.#connection = new RedisConnection({ client, open, maxPending, onReady: warns ? warnOfEviction : undefined })
+    const openSubscriber = async (): Promise<RedisSubscriber> =>
+      client === undefined ? openClient(url as string) : subscriberOf(client)
+    this.signals = new RedisSignals(prefix, this.#connection, openSubscriber)
     const openSecond = open ?? (async () => (client as Required<RedisClient>).duplicate())
     this.#replication =
       wait === undefined
@@ -405,7 +412,7 @@ export class RedisSessionStore extends SessionStore {
 
   /** Closes the connections that the store opened. A client that was handed in is left alone. */
   override async close(): Promise<void> {
-    await Promise.all([this.#connection.close(), this.#replication?.close()])
+    await Promise.all([this.#connection.close(), this.#replication?.close(), this.signals.close()])
   }
 
   #key(id: string): string {
@@ -430,7 +437,7 @@ export class RedisSessionStore extends SessionStore {
   }
 }
 
-async function openClient(url: string): Promise<RedisReplicationClient> {
+async function openClient(url: string): Promise<RedisReplicationClient & RedisSubscriber> {
   const { Redis } = await import('ioredis').catch((cause) => {
     const message = 'RedisSessionStore with a url needs ioredis: npm install ioredis'
     throw new SessionError('MISSING_DEPENDENCY', message, { cause })

@@ -4,6 +4,7 @@ import type { EndResult, RegenerateResult, Regeneration, SessionChange, UpdateRe
 import type { SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
+import type { SessionSignals } from '../record/signals.js'
 import { SessionStore } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 
@@ -32,6 +33,7 @@ export type StoreOperation =
   | 'notes.get'
   | 'notes.take'
   | 'notes.delete'
+  | 'signals.send'
 
 /** What goes wrong. Without `operations` every one is disturbed. */
 export interface StoreFault {
@@ -80,15 +82,17 @@ export class FaultyStore extends SessionStore {
     'notes.get': 0,
     'notes.take': 0,
     'notes.delete': 0,
+    'signals.send': 0,
   }
   // What a store lacks is absent, so these are made in the constructor.
   declare readonly users?: UserIndex
   declare readonly notes?: SessionNotes
+  declare readonly signals?: SessionSignals
 
   constructor(inner: SessionStore) {
     super()
     this.#inner = inner
-    const { users, notes } = inner
+    const { users, notes, signals } = inner
     if (users) {
       this.users = {
         add: (...args) => this.#disturb('users.add', () => users.add(...args)),
@@ -99,6 +103,12 @@ export class FaultyStore extends SessionStore {
         ...(users.restore && {
           restore: (...args) => this.#disturb('users.restore', async () => users.restore?.(...args)),
         }),
+      }
+    }
+    if (signals) {
+      this.signals = {
+        send: (...args) => this.#disturb('signals.send', () => signals.send(...args)),
+        listen: (...args) => signals.listen(...args),
       }
     }
     if (notes) {

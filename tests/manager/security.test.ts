@@ -308,7 +308,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       onSessionLimit: 'end-oldest',
       hasPassivePaths: true,
       archives: true,
-      abilities: ['scan', 'users', 'epoch', 'lease', 'notes'],
+      abilities: ['scan', 'users', 'epoch', 'lease', 'notes', 'signals'],
       cookie: expect.objectContaining({ httpOnly: true, sameSite: 'lax', secrets: 2 }),
     })
     const text = JSON.stringify(described)

@@ -351,6 +351,7 @@ describe('what is exported', () => {
     'features/metrics/index.ts',
     'session/inside.ts',
     'features/recovery/index.ts',
+    'features/live/index.ts',
     'features/passport.ts',
     'features/flash.ts',
     'features/csrf/index.ts',

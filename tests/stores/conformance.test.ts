@@ -37,7 +37,7 @@ class ThreeMethodStore extends SessionStore {
   }
 }
 
-const EVERY_ABILITY: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease', 'notes']
+const EVERY_ABILITY: readonly StoreAbility[] = ['scan', 'users', 'epoch', 'lease', 'notes', 'signals']
 
 const yieldToOthers = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 

@@ -135,8 +135,9 @@ export function listen(manager: SessionManager, { count, storeCall }: Instrument
   const noticed = new RecentIds()
   const stops = [
     events.on('created', () => count('started')),
-    events.on('ended', ({ id, reason }) => {
-      if (!noticed.has(id)) count('ended', reason)
+    events.on('ended', ({ id, reason, isRemote }) => {
+      // What another process ended, that counts.
+      if (!isRemote && !noticed.has(id)) count('ended', reason)
     }),
     events.on('login', () => count('logins')),
     events.on('renewed', () => count('renewals')),

@@ -1,6 +1,6 @@
 // Which clients the Redis store takes, found by their shape.
 import { SessionError } from '../../errors.js'
-import type { RedisClient } from './connection.js'
+import type { RedisClient, RedisSubscriber } from './connection.js'
 import { fromNodeRedis, isNodeRedis, type NodeRedisClient } from './node-redis.js'
 
 const NEEDED = ['get', 'getrange', 'strlen', 'hgetall', 'del', 'evalsha', 'eval', 'once'] as const
@@ -29,6 +29,18 @@ export function clientOf(given: RedisClient | NodeRedisClient, waits: boolean): 
     )
   }
   return client
+}
+
+/**
+ * A connection that listens for signals, beside that of the client.
+ *
+ * @throws {SessionError} `NOT_SUPPORTED` for a client that has no way to open one.
+ */
+export function subscriberOf(client: RedisClient): RedisSubscriber {
+  const subscriber = client.openSubscriber?.() ?? (client.duplicate?.() as unknown as RedisSubscriber | undefined)
+  if (typeof subscriber?.subscribe === 'function') return subscriber
+  const message = 'RedisSessionStore: client has no duplicate(), which listening for signals needs.'
+  throw new SessionError('NOT_SUPPORTED', message)
 }
 
 function refused(reason: string): SessionError {

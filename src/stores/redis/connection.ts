@@ -29,8 +29,23 @@ export interface RedisClient {
   readonly options?: { readonly keyPrefix?: string | undefined }
   /** Read of a cluster: the addresses that hold each slot, the primary first. */
   readonly slots?: readonly (readonly string[] | undefined)[]
-  /** Called for the option `wait`: opens a second connection like this one, which the store closes. */
+  /** Called by signals. */
+  publish?(channel: string, text: string): Promise<unknown>
+  /** Called for signals, where a duplicate is not what listens: opens what does, which the store closes. */
+  openSubscriber?(): RedisSubscriber
+  /** Called for signals and for the option `wait`: opens a second connection like this one, which the store closes. */
   duplicate?(): RedisReplicationClient
+}
+
+/** What is called on the connection that listens for signals. */
+export interface RedisSubscriber {
+  readonly status?: string
+  subscribe(channel: string): Promise<unknown>
+  unsubscribe(channel: string): Promise<unknown>
+  on(event: 'message', listener: (channel: string, text: string) => void): unknown
+  on(event: 'error', listener: (error: Error) => void): unknown
+  once(event: 'ready', listener: () => void): unknown
+  disconnect(): void
 }
 
 /** The one member of an ioredis `Redis` that is called on each primary of a cluster. */

@@ -1,6 +1,12 @@
 // A client of node-redis 5 or 6 in the form that the store calls. One server, a cluster and Sentinel differ in how a command
 // is sent; each is known by its shape. Every command goes to a primary, whatever the client does with reads.
-import { READY_WAIT_MS, type RedisClient, type RedisReplicationClient, type RedisScanner } from './connection.js'
+import {
+  READY_WAIT_MS,
+  type RedisClient,
+  type RedisReplicationClient,
+  type RedisScanner,
+  type RedisSubscriber,
+} from './connection.js'
 
 type Arguments = readonly (string | number)[]
 type ScanArguments = Parameters<RedisScanner['scan']>
@@ -28,20 +34,25 @@ interface Emitter {
   readonly isReady?: boolean
 }
 
+interface Subscribing {
+  subscribe(channel: string, listener: (text: string, channel: string) => void): Promise<unknown>
+  unsubscribe(channel: string): Promise<unknown>
+}
+
 interface One extends Emitter {
   sendCommand(args: string[], options: CommandOptions): Promise<unknown>
-  duplicate(): One
+  duplicate(): One & Subscribing
   connect(): Promise<unknown>
   destroy(): void
 }
 
-interface Cluster extends Emitter {
+interface Cluster extends Emitter, Subscribing {
   sendCommand(key: string, isReadonly: boolean, args: string[], options: CommandOptions): Promise<unknown>
   readonly masters: readonly unknown[]
   nodeClient(node: unknown): One | Promise<One>
 }
 
-interface Sentinel extends Emitter {
+interface Sentinel extends Emitter, Subscribing {
   sendCommand(isReadonly: boolean, args: string[], options: CommandOptions): Promise<unknown>
 }
 
@@ -115,18 +126,22 @@ abstract class AnyClient<Client extends Emitter> implements RedisClient {
     return this.send(String(args[0]), ['EVAL', script, keys, ...args])
   }
 
+  publish(channel: string, text: string): Promise<unknown> {
+    return this.send(channel, ['PUBLISH', channel, text])
+  }
+
   once(_event: 'ready', listener: () => void): void {
-    const told = (): void => {
-      for (const event of READY_EVENTS) this.client.off(event, told)
-      listener()
-    }
-    for (const event of READY_EVENTS) this.client.on(event, told)
+    onceReady(this.client, listener)
   }
 }
 
 class SentinelClient extends AnyClient<Sentinel> {
   protected send(_key: string, args: Arguments): Promise<unknown> {
     return this.client.sendCommand(false, args.map(String), OPTIONS)
+  }
+
+  openSubscriber(): RedisSubscriber {
+    return new Subscriber(this.client)
   }
 
   async scan(...args: ScanArguments): Promise<[string, string[]]> {
@@ -137,6 +152,10 @@ class SentinelClient extends AnyClient<Sentinel> {
 class ClusterClient extends AnyClient<Cluster> {
   protected send(key: string, args: Arguments): Promise<unknown> {
     return this.client.sendCommand(key, false, args.map(String), OPTIONS)
+  }
+
+  openSubscriber(): RedisSubscriber {
+    return new Subscriber(this.client)
   }
 
   nodes(): readonly RedisScanner[] {
@@ -153,6 +172,12 @@ class OneClient extends AnyClient<One> {
 
   scan(...args: ScanArguments): Promise<[string, string[]]> {
     return scan(this.client, args)
+  }
+
+  openSubscriber(): RedisSubscriber {
+    const own = this.client.duplicate()
+    own.connect().catch(() => {})
+    return new Subscriber(own, () => own.destroy())
   }
 
   duplicate(): RedisReplicationClient {
@@ -199,6 +224,54 @@ class SecondClient extends OneClient implements RedisReplicationClient {
   disconnect(): void {
     if (this.client.isOpen) this.client.destroy()
   }
+}
+
+/** A cluster and Sentinel have a connection for it themselves, which they look after. */
+class Subscriber implements RedisSubscriber {
+  readonly #client: Emitter & Subscribing
+  readonly #destroy: () => void
+  #told: (channel: string, text: string) => void = () => {}
+
+  constructor(client: Emitter & Subscribing, destroy: () => void = () => {}) {
+    this.#client = client
+    this.#destroy = destroy
+  }
+
+  get status(): string {
+    const { isOpen, isReady = isOpen } = this.#client
+    return isReady ? 'ready' : 'connecting'
+  }
+
+  subscribe(channel: string): Promise<unknown> {
+    return this.#client.subscribe(channel, (text) => this.#told(channel, text))
+  }
+
+  unsubscribe(channel: string): Promise<unknown> {
+    return this.#client.unsubscribe(channel)
+  }
+
+  on(event: 'message', listener: (channel: string, text: string) => void): void
+  on(event: 'error', listener: (error: Error) => void): void
+  on(event: string, listener: ((channel: string, text: string) => void) | ((error: Error) => void)): void {
+    if (event === 'message') this.#told = listener as (channel: string, text: string) => void
+    else this.#client.on('error', listener as (error: Error) => void)
+  }
+
+  once(_event: 'ready', listener: () => void): void {
+    onceReady(this.#client, listener)
+  }
+
+  disconnect(): void {
+    if (this.#client.isOpen) this.#destroy()
+  }
+}
+
+function onceReady(client: Emitter, listener: () => void): void {
+  const told = (): void => {
+    for (const event of READY_EVENTS) client.off(event, told)
+    listener()
+  }
+  for (const event of READY_EVENTS) client.on(event, told)
 }
 
 async function scan(client: One, args: ScanArguments): Promise<[string, string[]]> {

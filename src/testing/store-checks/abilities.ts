@@ -1,7 +1,8 @@
-// What a store promises of the abilities that it has: scanning, users, epoch, leases and notes.
+// What a store promises of the abilities that it has: scanning, users, epoch, leases, notes and signals.
 import { newSessionId, newToken } from '../../ids.js'
 import type { SessionNotes } from '../../record/notes.js'
 import type { SessionData } from '../../record/session-data.js'
+import type { SessionSignals } from '../../record/signals.js'
 import type { SessionStore, StoreAbility } from '../../record/store.js'
 import type { UserEntry, UserIndex } from '../../record/user-index.js'
 import {
@@ -410,6 +411,49 @@ const noteChecks: AbilityChecks = {
   },
 }
 
+const signalChecks: AbilityChecks = {
+  basic: {
+    'a signal is heard by all who listen to its channel, and by no others': async (store) => {
+      const [signals, channel, other] = [signalsOf(store), newKey(), newKey()]
+      const heard: string[] = []
+      const stops = [
+        await signals.listen(channel, (text) => heard.push(`first ${text}`)),
+        await signals.listen(channel, (text) => heard.push(`second ${text}`)),
+        await signals.listen(other, (text) => heard.push(`other ${text}`)),
+      ]
+      await signals.send(channel, HOSTILE)
+      await until(async () => heard.length === 2)
+      equal([...heard].sort().join(), `first ${HOSTILE},second ${HOSTILE}`, 'heard')
+      await stops[0]?.()
+      await signals.send(channel, 'again')
+      await until(async () => heard.length === 3)
+      await signals.send(other, 'last')
+      await until(async () => heard.length === 4)
+      equal(heard.slice(2).join(), 'second again,other last', 'heard by those who still listen')
+      for (const stop of stops) await stop()
+    },
+  },
+  atomic: {
+    'signals that one sends one after the other are all heard, each once': async (store, peer) => {
+      const channel = newKey()
+      const heard: string[] = []
+      const stop = await signalsOf(peer).listen(channel, (text) => heard.push(text))
+      for (let index = 0; index < 100; index++) await signalsOf(store).send(channel, `${index}`)
+      await until(async () => heard.length === 100)
+      const sent = Array.from({ length: 100 }, (_unused, index) => index)
+      equal(
+        heard
+          .map(Number)
+          .sort((a, b) => a - b)
+          .join(),
+        sent.join(),
+        'heard',
+      )
+      await stop()
+    },
+  },
+}
+
 const MINUTE = { ttlSeconds: 60 }
 
 /** The checks by ability. A store is checked for those that it has. */
@@ -419,6 +463,7 @@ export const ABILITY_CHECKS: Readonly<Record<StoreAbility, AbilityChecks>> = {
   epoch: epochChecks,
   lease: leaseChecks,
   notes: noteChecks,
+  signals: signalChecks,
 }
 
 async function create(store: SessionStore, record: SessionData): Promise<void> {
@@ -445,6 +490,10 @@ function epochOf(store: SessionStore, atLeast?: number): Promise<number> {
 
 function leaseOf(store: SessionStore, name: string, owner: string, ttlMs: number): Promise<boolean> {
   return store.lease?.(name, owner, ttlMs) ?? missing('lease')
+}
+
+function signalsOf(store: SessionStore): SessionSignals {
+  return store.signals ?? missing('signals')
 }
 
 function notesOf(store: SessionStore): SessionNotes {
