@@ -17,9 +17,7 @@ import {
   type UpdateResult,
 } from '../record/changes.js'
 import { tooLarge } from '../record/limits.js'
-import type { SessionNotes } from '../record/notes.js'
 import { type SessionContext, SessionData, type SessionEnd } from '../record/session-data.js'
-import type { SessionSignals } from '../record/signals.js'
 import { secondsLeft } from '../record/store.js'
 import { after, type Soon } from '../soon.js'
 import { type Ending, Endings, MAX_SUCCESSORS, nameOf } from './endings.js'
@@ -470,14 +468,9 @@ export class Lifecycle implements ActivitySource {
     yield* this.#store.scan()
   }
 
-  /** The notes of the store, each call with its deadline. */
-  get notes(): SessionNotes {
-    return this.#store.notes ?? raise(notSupported('This needs a store with notes ("notes")'))
-  }
-
-  /** The signals of the store. */
-  get signals(): SessionSignals {
-    return this.#store.signals ?? raise(notSupported('This needs a store with signals ("signals")'))
+  /** What the store may be able to do beside sessions, each call with its deadline. */
+  ability<Name extends 'notes' | 'signals'>(name: Name): NonNullable<GuardedStore[Name]> {
+    return this.#store[name] ?? raise(notSupported(`This needs a store with ${name} ("${name}")`))
   }
 
   get canScan(): boolean {

@@ -174,7 +174,7 @@ export class SessionManager {
    *   `STORE_TIMEOUT`
    */
   get notes(): SessionNotes {
-    return this.#engine.notes
+    return this.#engine.ability('notes')
   }
 
   /** What features keep in sessions, without a request. For features: what an application keeps is fields. */
@@ -189,7 +189,7 @@ export class SessionManager {
    *   `STORE_TIMEOUT`
    */
   get signals(): SessionSignals {
-    return this.#engine.signals
+    return this.#engine.ability('signals')
   }
 
   // --- One session ---

@@ -430,7 +430,7 @@ describe('on Redis', () => {
 
   test('an account with few rights is enough for all of it (ASVS 13.2.2)', async () => {
     const allowed =
-      'info hgetall del evalsha eval hget hset hdel exists expire get getrange strlen set setrange hlen pttl pexpire scan'.split(
+      'info hgetall del evalsha eval hget hset hdel exists expire get getrange strlen set setrange hlen pttl pexpire scan time'.split(
         ' ',
       )
     await ground.raw.call(
