@@ -299,7 +299,7 @@ class Adopter {
   }
 
   get #notes(): SessionNotes | undefined {
-    return this.#lifecycle.options.store.notes === undefined ? undefined : this.#lifecycle.notes
+    return this.#lifecycle.options.store.notes === undefined ? undefined : this.#lifecycle.ability('notes')
   }
 
   // --- Side by side ---
