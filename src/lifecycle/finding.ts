@@ -6,7 +6,7 @@ import { openToken, sameHash } from '../ids.js'
 import { applyChange, type SessionChange } from '../record/changes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
-import { isPromise, type Soon } from '../soon.js'
+import { after, type Soon } from '../soon.js'
 import { nameOf } from './endings.js'
 import type { Epoch } from './epoch.js'
 import type { GuardedStore } from './guarded-store.js'
@@ -68,17 +68,12 @@ class Search {
   }
 
   /** Looks at the claims from this one on. */
-  goOn(from: number): Soon<Finding> {
-    for (let at = from; at < this.#claims.length; at++) {
-      const claim = this.#claims[at] as CookieClaim
-      const loaded = this.#load(claim)
-      const verdict = isPromise(loaded)
-        ? loaded.then((record) => this.#judge(claim, record))
-        : this.#judge(claim, loaded)
-      if (isPromise(verdict)) return verdict.then((last) => (last ? this.#outcome() : this.goOn(at + 1)))
-      if (verdict) break
-    }
-    return this.#outcome()
+  goOn(at: number): Soon<Finding> {
+    const claim = this.#claims[at]
+    if (claim === undefined) return this.#outcome()
+    return after(this.#load(claim), (record) =>
+      after(this.#judge(claim, record), (isLast) => (isLast ? this.#outcome() : this.goOn(at + 1))),
+    )
   }
 
   #load({ id }: CookieClaim): ReturnType<GuardedStore['get']> {
