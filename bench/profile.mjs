@@ -34,7 +34,8 @@ function attribute({ nodes, samples, timeDeltas }, requests) {
   const functions = new Map()
   for (const [index, id] of samples.entries()) {
     const { functionName, url, lineNumber } = byId.get(id)
-    if (functionName === '(idle)' || functionName === '(root)') continue
+    // Nor is the profiler's own work a request's.
+    if (functionName === '(idle)' || functionName === '(root)' || url === 'node:inspector') continue
     const us = timeDeltas[index] / requests
     const file = fileOf(url, functionName)
     add(files, file, us)
