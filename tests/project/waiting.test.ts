@@ -20,11 +20,9 @@ const REQUESTS = 100
 /** The same sessions, behind promises, as any store has them that is somewhere else. */
 class DistantStore extends MemorySessionStore {
   override async get(id: string): Promise<SessionData | null> {
-    await null
     return super.get(id)
   }
   override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    await null
     return super.update(id, change, ttlSeconds)
   }
 }
@@ -73,7 +71,7 @@ async function begin(store: SessionStore): Promise<{ middleware: SessionMiddlewa
 }
 
 function isRendered(res: ServerResponse): boolean {
-  return /^HTTP/.test(String((res as unknown as { _header: string | null })._header))
+  return String((res as unknown as { _header: string | null })._header).startsWith('HTTP')
 }
 
 async function until(isSo: () => boolean): Promise<void> {
