@@ -15,10 +15,10 @@ export type {
 export type { SessionEvent, SessionEventMap, SessionEventName, SessionEvents } from './events/events.js'
 export type { CleanUpResult } from './manager/cleanup.js'
 export type { FoundDrawer, SessionDrawers } from './manager/drawers.js'
+export type { SessionFilter } from './manager/filter.js'
 export {
   type CreateOptions,
   type RevokeOptions,
-  type SessionFilter,
   SessionManager,
   type SessionMiddleware,
   session,

@@ -64,10 +64,16 @@ app.use(((error, _req, res, next) => {
   else res.status(error.status).send(page({ files: [], message: error.message }))
 }) satisfies ErrorRequestHandler)
 
-const server = app.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', (error?: Error) => {
-  if (error) throw error
+const server = app.listen(Number(process.env['PORT'] ?? 3000), '127.0.0.1', (error?: NodeJS.ErrnoException) => {
+  if (error) stop(error)
   console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}, files in ${root}`)
 })
+
+/** Nobody can use a server that does not listen. */
+function stop(error: NodeJS.ErrnoException): never {
+  console.error(error.code === 'EADDRINUSE' ? 'The port is taken. Choose another one: PORT=3001' : error)
+  process.exit(1)
+}
 
 process.once('SIGTERM', () => {
   server.close(() => void files.close().then(() => sessions.manager.close()))

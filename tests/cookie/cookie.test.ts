@@ -450,12 +450,18 @@ describe('a valid cookie is read', () => {
       String(writeCookie(plain, { id: newSessionId(), token: newToken().token, isSecure: false }).split(';')[0]),
     )
     const [first = '', second = ''] = cookies
+    const keys = [...KEYS]
     /** Without a key only what is known already is found. */
-    const isKnown = (cookie: string): boolean => readCookie(cookie, 'sid', [], verified).claims.length === 1
+    const isKnown = (cookie: string): boolean => {
+      const taken = keys.splice(0)
+      const { claims } = readCookie(cookie, 'sid', keys, verified)
+      keys.push(...taken)
+      return claims.length === 1
+    }
     expect(isKnown(first)).toBe(false)
-    const { claims } = readCookie(first, 'sid', KEYS, verified)
+    const { claims } = readCookie(first, 'sid', keys, verified)
     expect(claims).toHaveLength(1)
-    expect(readCookie(first, 'sid', [], verified).claims).toEqual(claims)
+    expect(isKnown(first)).toBe(true)
     for (const forged of [
       `${first.slice(0, -1)}!`,
       first.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A')),
@@ -463,7 +469,7 @@ describe('a valid cookie is read', () => {
     ]) {
       expect(isKnown(forged)).toBe(false)
     }
-    for (const cookie of cookies) readCookie(cookie, 'sid', KEYS, verified)
+    for (const cookie of cookies) readCookie(cookie, 'sid', keys, verified)
     expect([isKnown(first), isKnown(second)]).toEqual([false, true])
   })
 

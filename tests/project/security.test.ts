@@ -1136,17 +1136,35 @@ describe('a store of the application', () => {
   const MEMBERS =
     'tokenHash generation createdAt expiresAt fields previousToken idleTimeoutMs userId context epoch ended'
   const DEEP_JSON = `${'{"a":'.repeat(200_000)}1${'}'.repeat(200_000)}`
-  const wrong: readonly (readonly [what: string, answer: (id: string) => unknown])[] = [
+  const noRecords: readonly (readonly [what: string, answer: (id: string) => unknown])[] = [
     ['an empty object', () => ({})],
     ['an array', () => []],
     ['a text', () => 'record'],
     ['a number', () => 42],
     ['true', () => true],
     ['a function', () => () => {}],
-    ['the record of another session', () => good(newSessionId())],
     ['a record as JSON', (id) => good(id).toJSON()],
     ['a record as text', (id) => JSON.stringify(good(id))],
     ['a record without its class', (id) => ({ ...good(id) })],
+  ]
+
+  test.each(noRecords)('that returns %s is at fault: 503, and the cookie is left alone', async (_what, answer) => {
+    const store = new OddStore()
+    const { client, middleware } = await site(memoryKind, { store })
+    const events = eventsOf(middleware)
+    const id = newSessionId()
+    store.answer = answer
+    client.cookies.set('sid', cookieValue(id, newToken().token))
+    const { status, setCookies } = await client.get('/peek')
+    expect([status, setCookies]).toEqual([503, []])
+    expect(events).toEqual([
+      told('storeError', { id, operation: 'get', error: expect.objectContaining({ code: 'STORE_UNAVAILABLE' }) }),
+    ])
+    expect(({} as { polluted?: unknown }).polluted).toBeUndefined()
+  })
+
+  const wrong: readonly (readonly [what: string, answer: (id: string) => unknown])[] = [
+    ['the record of another session', () => good(newSessionId())],
     ['a record without a token hash', (id) => good(id).with({ tokenHash: undefined as never })],
     ['a record whose token hash is a number', (id) => good(id).with({ tokenHash: 1 as never })],
     ['a record with times as text', (id) => good(id).with({ expiresAt: new Date(now).toISOString() as never })],

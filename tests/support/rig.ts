@@ -97,6 +97,8 @@ const BESIDE_OTHERS: readonly SessionEventName[] = [
   'csrfRefused',
   'recovered',
   'recoveryRefused',
+  'secretsChanged',
+  'secretsRefused',
 ]
 
 /** The names of the events that stand for themselves. */

@@ -188,6 +188,7 @@ describe.each(ARCHIVES)('from %s', (_name, kit) => {
           activities: [],
           total: 0,
           counts: {},
+          files: [],
           startedAt: undefined,
           lastActivityAt: undefined,
           durationMs: 0,

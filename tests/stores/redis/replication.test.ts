@@ -350,6 +350,8 @@ describe('options', () => {
       eval: async () => 0,
       once: () => {},
     }
-    expect(() => new RedisSessionStore({ client: least, wait: { replicas: 1 } })).toThrow(/client has no duplicate/)
+    expect(() => new RedisSessionStore({ client: least, wait: { replicas: 1 } })).toThrow(
+      /wait needs a second connection/,
+    )
   })
 })
