@@ -11,7 +11,7 @@ const PROGRAMS = ['redis', 'proxy', 'postgres', 'mariadb', 'browser', 'processes
   resolve(`tests/support/${name}.ts`),
 )
 /** On two cores that do nothing else. */
-const USUAL = { quick: 'less than a minute', whole: 'four to five minutes' }
+const USUAL = { quick: 'less than a minute', whole: 'about seven minutes' }
 
 const isQuick = process.argv.includes('--quick')
 const given = process.argv.slice(2).filter((argument) => argument !== '--quick')
