@@ -8,6 +8,8 @@ import type { Session, SessionStore } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 import type { StoreFault, StoreOperation } from 'sojourn/testing'
 import { newSessionId, userKey } from '../../src/ids.js'
+import * as SCRIPTS from '../../src/stores/redis/scripts.js'
+import * as USER_SCRIPTS from '../../src/stores/redis/users.js'
 import { Deadlines } from '../support/deadlines.js'
 import { until } from '../support/http.js'
 import { RedisProxy, type WireFault } from '../support/redis-proxy.js'
@@ -98,6 +100,11 @@ class FaultyRedis extends RedisGround implements FaultyGround {
   override async start(): Promise<void> {
     await super.start()
     this.#proxy = await RedisProxy.start(this.server.port)
+    // Or the first call of a script would be refused, and held in place of the one that counts.
+    const scripts = [...Object.values(SCRIPTS), ...Object.values(USER_SCRIPTS)].filter(
+      (each): each is SCRIPTS.Script => typeof each === 'object',
+    )
+    for (const { lua } of scripts) await this.raw.script('LOAD', lua)
   }
   override store(): SessionStore {
     return new RedisSessionStore({ url: this.#proxy.url, prefix: this.prefix })

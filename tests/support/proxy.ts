@@ -25,7 +25,8 @@ export class TcpProxy {
   }
 
   static async start(targetPort: number): Promise<TcpProxy> {
-    const server = createServer().listen(0, '127.0.0.1')
+    // Or each answer waits for 40 ms until the one before was acknowledged.
+    const server = createServer({ noDelay: true }).listen(0, '127.0.0.1')
     await once(server, 'listening')
     return new TcpProxy(server, targetPort)
   }
@@ -72,7 +73,7 @@ export class TcpProxy {
       client.destroy()
       return
     }
-    const upstream = connect(targetPort, '127.0.0.1')
+    const upstream = connect({ port: targetPort, host: '127.0.0.1', noDelay: true })
     const pair: Pair = { client, upstream, held: [], isBlackHole: false }
     this.#pairs.add(pair)
     const close = (): void => {

@@ -81,7 +81,8 @@ export class RedisProxy {
   }
 
   static async start(targetPort: number): Promise<RedisProxy> {
-    const server = createServer().listen(0, '127.0.0.1')
+    // Or each answer waits for 40 ms until the one before was acknowledged.
+    const server = createServer({ noDelay: true }).listen(0, '127.0.0.1')
     await once(server, 'listening')
     return new RedisProxy(server, targetPort)
   }
@@ -134,7 +135,7 @@ export class RedisProxy {
   }
 
   #join(client: Socket, targetPort: number): void {
-    const upstream = connect(targetPort, '127.0.0.1')
+    const upstream = connect({ port: targetPort, host: '127.0.0.1', noDelay: true })
     const line: Line = {
       client,
       upstream,
