@@ -145,8 +145,8 @@ describe('requests on a store that is somewhere else', () => {
     })
     expect(made.timers).toBeLessThanOrEqual(1)
     await until(() => responses.every(isRendered))
-    // It does not keep the process alive.
-    expect(active()).toBe(before)
+    // It does not keep the process alive. What others had under way before may have ended.
+    expect(active()).toBeLessThanOrEqual(before)
   })
 
   // Those of the store are counted, too.
