@@ -15,6 +15,8 @@ await watchEndings(sessions.manager, { heartbeat: '200ms', onError: () => {} })
 const heard: { id: string; reason: string; isRemote: boolean }[] = []
 sessions.events.on('ended', ({ id, reason, isRemote = false }) => heard.push({ id, reason, isRemote }))
 
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : '')
+
 const app = express()
 const server = createServer(app)
 const io = new Server(server, { allowRequest: (req, done) => done(null, isSameOrigin(req)) })
@@ -26,7 +28,7 @@ app.get('/', (req, res) => {
   res.json({ id: req.session.id })
 })
 app.post('/login', async (req, res) => {
-  await req.session.login(String(req.query['user']))
+  await req.session.login(textOf(req.query['user']))
   res.json({ id: req.session.id })
 })
 app.post('/logout', async (req, res) => {
@@ -34,17 +36,17 @@ app.post('/logout', async (req, res) => {
   res.json({})
 })
 app.post('/revoke', async (req, res) => {
-  res.json(await sessions.manager.revoke(String(req.query['id'])))
+  res.json(await sessions.manager.revoke(textOf(req.query['id'])))
 })
 app.post('/revoke-user', async (req, res) => {
-  res.json(await sessions.manager.revokeUser(String(req.query['user'])))
+  res.json(await sessions.manager.revokeUser(textOf(req.query['user'])))
 })
 app.post('/revoke-all', async (_req, res) => {
   await sessions.manager.revokeAll()
   res.json({})
 })
 app.post('/idle', async (req, res) => {
-  req.session.setExpiry(String(req.query['after']))
+  await req.session.setExpiry(textOf(req.query['after']))
   res.json({})
 })
 app.get('/heard', (_req, res) => {

@@ -1,5 +1,6 @@
 // One workspace: the files of one session. Which session it belongs to, and when it goes, is for others.
 
+import type { ReadStream } from 'node:fs'
 import { lstat, unlink } from 'node:fs/promises'
 import { isAbsolute, join } from 'node:path'
 import type { Readable } from 'node:stream'
@@ -11,6 +12,9 @@ import { type Place, requirePlace } from './places.js'
 import { checkedPath, isWithin, openWithin } from './safe-paths.js'
 import { type RangeOfFile, rangeOf, servingHeaders } from './serving.js'
 import { unlessMissing } from './storage-errors.js'
+
+/** How long an open file may wait for somebody to read it. */
+const UNREAD_MS = 60_000
 
 /** A file in a workspace. */
 export interface WorkspaceFile {
@@ -123,6 +127,7 @@ export class Workspace {
   /**
    * Opens a file for reading, or resolves to `null` when there is none. It is the file in the workspace, whatever is put in the
    * place of its folders meanwhile.
+   * Its stream is to be read or destroyed; one that nobody begins to read is closed after a minute.
    * @param range the value of a `Range` header (RFC 9110), or the first and last byte. A header that means nothing, or several
    *   ranges, gives the whole file.
    * @throws {SessionError} `INVALID_FILE_NAME`, for links, too; `RANGE_NOT_SATISFIABLE` (416)
@@ -146,6 +151,7 @@ export class Workspace {
         const given = part ?? (bytes === 0 ? undefined : whole)
         // A stream of no bytes cannot be asked for by its first and last.
         const stream = handle.createReadStream({ ...(given ?? { start: 0, end: 0 }), autoClose: true })
+        closeUnread(stream)
         const headers = servingHeaders({ name: parts.at(-1) as string, bytes, part })
         return { name, bytes, modifiedAt, status: part ? 206 : 200, headers, range: given, stream }
       } catch (error) {
@@ -234,4 +240,13 @@ export class Upload {
   async abort(): Promise<void> {
     await Promise.all(this.#staged.splice(0).map((staged) => this.#writer.drop(staged)))
   }
+}
+
+/** A file that nobody reads, as for a HEAD request, is not open for ever. */
+function closeUnread(stream: ReadStream): void {
+  const timer = setTimeout(() => {
+    if (!stream.readableDidRead) stream.destroy()
+  }, UNREAD_MS)
+  timer.unref()
+  stream.once('close', () => clearTimeout(timer))
 }

@@ -354,7 +354,7 @@ describe.each([
     return start(
       (app) => {
         app.get('/set', (req, res) => {
-          req.session.set('card', 'session data 4711')
+          req.session.set('card', 'session data of card 4711-0815')
           res.json({ id: req.session.logicalId })
         })
         app.get('/fail', (_req, _res, next) => {
@@ -583,7 +583,7 @@ describe.each([
       answers.push(body, JSON.stringify(headers))
     }
     const told = [...answers, text, JSON.stringify(activities)].join('\n')
-    for (const secret of [token, cookie, 'hunter2', '4711', SECRET]) expect(told).not.toContain(secret)
+    for (const secret of [token, cookie, 'hunter2', 'card 4711-0815', SECRET]) expect(told).not.toContain(secret)
     expect(told).toContain('Broken')
     expect(text).toContain('deeper')
     expect(answers.join()).not.toMatch(/Broken|deeper| at /)
