@@ -20,7 +20,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import { isSessionError, SessionManager } from 'sojourn'
 import { inside } from 'sojourn/inside'
 import { type Workspace, type Workspaces, workspaces } from 'sojourn/workspace'
@@ -52,6 +52,23 @@ beforeEach(async () => {
 afterEach(() => rmSync(root, { recursive: true, force: true }))
 
 describe('a file', () => {
+  test('that nobody begins to read is closed after a minute, one that is read is not', async () => {
+    const workspace = workspaceWith()
+    await workspace.save('a.txt', 'hello')
+    jest.useFakeTimers({ doNotFake: ['nextTick', 'queueMicrotask', 'setImmediate', 'performance', 'Date'] })
+    try {
+      const [unread, read] = [await workspace.open('a.txt'), await workspace.open('a.txt')]
+      expect(await text(read?.stream as Readable)).toBe('hello')
+      jest.advanceTimersByTime(59_999)
+      expect(unread?.stream.destroyed).toBe(false)
+      jest.advanceTimersByTime(1)
+      expect(unread?.stream.destroyed).toBe(true)
+      await once(unread?.stream as Readable, 'close')
+    } finally {
+      jest.useRealTimers()
+    }
+  })
+
   test.each<[what: string, content: () => Parameters<Workspace['save']>[1]]>([
     ['text', () => 'hello'],
     ['bytes', () => Buffer.from('hello')],
