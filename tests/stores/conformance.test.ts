@@ -14,14 +14,7 @@ import {
   type UserEntry,
   type UserIndex,
 } from 'sojourn'
-import {
-  type ConformanceReport,
-  checkStore,
-  conformanceChecks,
-  FaultyStore,
-  type StoreAbility,
-  type StoreOperation,
-} from 'sojourn/testing'
+import { checkStore, conformanceChecks, FaultyStore, type StoreAbility, type StoreOperation } from 'sojourn/testing'
 import { newSessionId } from '../../src/ids.js'
 import { memoryKit, redisKit } from '../support/stores.js'
 
@@ -484,22 +477,15 @@ describe('the suite finds a store that', () => {
     }
   }
 
-  const createBroken = (breakIt: Broken): SessionStore => {
-    const store = new MemorySessionStore({ cleanupInterval: 0 })
-    breakIt(store)
-    return store
-  }
-  /** All at once: each waits for a second, which is the shortest time of a note. */
-  let reports: Promise<ConformanceReport>[]
-  beforeAll(() => {
-    reports = broken.map(([, , breakIt]) => checkStore({ createStore: () => createBroken(breakIt) }))
-  })
-
-  test.each(broken.map((each, index) => [...each, index] as const))('%s', async (_what, failing, breakIt, index) => {
-    const report = (await reports[index]) as ConformanceReport
+  test.each(broken)('%s', async (_what, failing, breakIt) => {
+    const createStore = (): SessionStore => {
+      const store = new MemorySessionStore({ cleanupInterval: 0 })
+      breakIt(store)
+      return store
+    }
+    const report = await checkStore({ createStore })
     expect(report.failed.map(({ name }) => name)).toContain(failing)
-    const checks = conformanceChecks({ createStore: () => createBroken(breakIt) })
-    const check = checks.find(({ name }) => name === failing)
+    const check = conformanceChecks({ createStore }).find(({ name }) => name === failing)
     expect(report.guarantees).not.toContain(check?.guarantee)
     expect(report.abilities).not.toContain(check?.ability)
   })
