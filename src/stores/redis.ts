@@ -120,6 +120,8 @@ export interface RedisSessionStoreOptions {
   warnInProduction?: boolean | undefined
 }
 
+/** What is called of a client. */
+const CALLED = ['get', 'getrange', 'strlen', 'hgetall', 'del', 'evalsha', 'eval', 'once'] as const
 /** A connection that owes answers and gives none for so long is replaced. */
 const SILENCE_MS = 5_000
 /** The longest that `wait` may wait: a connection is silent meanwhile. */
@@ -177,7 +179,14 @@ export class RedisSessionStore extends SessionStore {
         `RedisSessionStore: wait must be { replicas, timeoutMs? }: at least 1, and 1 to ${LONGEST_WAIT_MS} ms.`,
       )
     }
-    const client = given === undefined ? undefined : clientOf(given, wait !== undefined)
+    const client = given === undefined ? undefined : clientOf(given, 'RedisSessionStore', CALLED)
+    if (wait !== undefined && client !== undefined && client.duplicate === undefined) {
+      throw new SessionError(
+        'INVALID_OPTION',
+        'RedisSessionStore: wait needs a second connection of which the commands keep their order: take ioredis, or a ' +
+          'node-redis client of one server.',
+      )
+    }
     this.#prefix = prefix
     this.#maxPending = maxPending
     const open = url === undefined ? undefined : () => openClient(url)

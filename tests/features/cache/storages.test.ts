@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { Redis } from 'ioredis'
 import { Keyv } from 'keyv'
+import { createClient } from 'redis'
 import { MemorySessionStore, SessionManager } from 'sojourn'
 import {
   type CacheEntry,
@@ -23,15 +24,19 @@ import { sharedRedis } from '../../support/redis.js'
 const directory = mkdtempSync(join(tmpdir(), 'sojourn-cache-'))
 let server: Awaited<ReturnType<typeof sharedRedis>>
 let client: Redis
+let nodeRedis: ReturnType<typeof createClient>
 const managers: SessionManager[] = []
 
 beforeAll(async () => {
   server = await sharedRedis()
   client = new Redis(server.url)
+  nodeRedis = createClient({ url: server.url })
+  await nodeRedis.connect()
 })
 afterAll(async () => {
   for (const manager of managers) await manager.close()
   client.disconnect()
+  nodeRedis.destroy()
   await server.stop()
   rmSync(directory, { recursive: true, force: true })
 })
@@ -50,6 +55,7 @@ describe.each<[string, () => CacheStorage, boolean]>([
   ['memory', () => new MemoryCacheStorage(), false],
   ['files', () => new FileCacheStorage({ directory: join(directory, 'sessions') }), true],
   ['Redis', () => new RedisCacheStorage({ client }), true],
+  ['Redis, by node-redis', () => new RedisCacheStorage({ client: nodeRedis, prefix: 'node:' }), true],
   ['a Keyv', () => keyvCacheStorage(new Keyv({ store: keyvMap })), true],
   ['notes in memory', () => onNotes(notesStore), true],
   ['notes in Redis', () => onNotes(new RedisSessionStore({ client })), true],
@@ -195,7 +201,7 @@ describe('in Redis', () => {
   })
 
   test('what is no client is refused', () => {
-    expect(() => new RedisCacheStorage({ client: {} as never })).toThrow('client has no get, del, evalsha, eval, once')
+    expect(() => new RedisCacheStorage({ client: {} as never })).toThrow('client has no get, evalsha, eval, once')
     expect(() => new RedisCacheStorage({ client, prefix: '{a}' })).toThrow('without { and }')
   })
 })

@@ -13,7 +13,9 @@ import { createHash } from 'node:crypto'
 import { type Duration, milliseconds } from '../../../duration.js'
 import { invalidOption, isSessionError, SessionError } from '../../../errors.js'
 import type { Activity } from '../../../events/activity-hook.js'
+import { clientOf } from '../../../stores/redis/clients.js'
 import { type RedisClient, RedisConnection } from '../../../stores/redis/connection.js'
+import type { NodeRedisClient } from '../../../stores/redis/node-redis.js'
 import { type Script, script } from '../../../stores/redis/scripts.js'
 import {
   countsOf,
@@ -29,8 +31,8 @@ import type { ActivityArchive, ActivityPage, ActivityPageQuery, ActivityQuery } 
 
 /** What `redisStreamSink()` takes. */
 export interface RedisStreamSinkOptions {
-  /** Your ioredis `Redis` or `Cluster`. The sink never closes it. */
-  readonly client: RedisClient
+  /** Your client of ioredis, iovalkey or node-redis, as `RedisSessionStore` takes it. The sink never closes it. */
+  readonly client: RedisClient | NodeRedisClient
   /**
    * What every key begins with. The keys of `RedisSessionStore` are others, also with the same prefix.
    * @default 'soj:'
@@ -71,8 +73,8 @@ const BEHIND = ';'
  * @throws {SessionError} `INVALID_OPTION`
  */
 export function redisStreamSink(options: RedisStreamSinkOptions): ActivityArchive {
-  const { client, prefix = 'soj:', maxLength = DEFAULT_MAX_LENGTH, retention } = options ?? {}
-  checkClient(client)
+  const { client: given, prefix = 'soj:', maxLength = DEFAULT_MAX_LENGTH, retention } = options ?? {}
+  const client = clientOf(given, 'redisStreamSink', ['evalsha', 'eval', 'once'])
   if (typeof prefix !== 'string' || /[{}]/.test(prefix)) throw invalidOption('prefix must be text without { and }.')
   if (!Number.isSafeInteger(maxLength) || maxLength < 1) {
     throw invalidOption('maxLength must be a whole number of at least 1.')
@@ -275,17 +277,6 @@ function boundsOf({ since, until, after, isNewestFirst }: Omit<PageSelection, 'l
     if (high === '+' || place < high.slice(1)) high = `(${place}`
   } else if (low === '-' || place >= low.slice(1)) low = `(${place}${BEHIND}`
   return [low, high]
-}
-
-function checkClient(client: unknown): void {
-  const missing = ['evalsha', 'eval', 'once'].filter(
-    (name) => typeof (client as Record<string, unknown> | null | undefined)?.[name] !== 'function',
-  )
-  if (missing.length > 0) {
-    throw invalidOption(
-      `client has no ${missing.join(', ')}; give an ioredis Redis or Cluster, not a client of node-redis.`,
-    )
-  }
 }
 
 // --- What happens inside Redis ---

@@ -8,7 +8,9 @@
 import { hash as hashOf, randomUUID } from 'node:crypto'
 import { invalidOption } from '../../../errors.js'
 import { Recent } from '../../../recent.js'
+import { clientOf } from '../../../stores/redis/clients.js'
 import { type RedisClient, RedisConnection } from '../../../stores/redis/connection.js'
+import type { NodeRedisClient } from '../../../stores/redis/node-redis.js'
 import { script } from '../../../stores/redis/scripts.js'
 import {
   type CacheEntry,
@@ -23,8 +25,8 @@ import {
 
 /** What `new RedisCacheStorage()` takes. */
 export interface RedisCacheStorageOptions {
-  /** Your ioredis `Redis` or `Cluster`. The storage never closes it. */
-  client: RedisClient
+  /** Your client of ioredis, iovalkey or node-redis, as `RedisSessionStore` takes it. The storage never closes it. */
+  client: RedisClient | NodeRedisClient
   /** What every key begins with. @default 'cache:' */
   prefix?: string | undefined
 }
@@ -49,12 +51,8 @@ export class RedisCacheStorage implements CacheStorage {
   readonly #spaces = new Recent<Space>()
 
   /** @throws {SessionError} `INVALID_OPTION` */
-  constructor({ client, prefix = 'cache:' }: RedisCacheStorageOptions) {
-    const needed = ['get', 'del', 'evalsha', 'eval', 'once'] as const
-    const missing = needed.filter((name) => typeof client?.[name] !== 'function')
-    if (missing.length > 0) {
-      throw invalidOption(`RedisCacheStorage: client has no ${missing.join(', ')}; give an ioredis Redis or Cluster.`)
-    }
+  constructor({ client: given, prefix = 'cache:' }: RedisCacheStorageOptions) {
+    const client = clientOf(given, 'RedisCacheStorage', ['get', 'evalsha', 'eval', 'once'])
     if (typeof prefix !== 'string' || /[{}]/.test(prefix)) {
       throw invalidOption('RedisCacheStorage: prefix must be text without { and }.')
     }

@@ -3,6 +3,7 @@ import { Writable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { type Cluster, Redis } from 'ioredis'
 import pino from 'pino'
+import { createClient } from 'redis'
 import { session } from 'sojourn'
 import {
   type Activity,
@@ -365,6 +366,18 @@ describe('Redis', () => {
   describe('the suite for sinks', () => {
     const prefix = newPrefix()
     const createSink = (): ActivitySink => redisStreamSink({ client, prefix })
+    suite({ createSink, createPeer: createSink })
+  })
+
+  describe('the suite for sinks, on a client of node-redis', () => {
+    let own: ReturnType<typeof createClient>
+    beforeAll(async () => {
+      own = createClient({ url: redis.url })
+      await own.connect()
+    })
+    afterAll(() => own.destroy())
+    const prefix = newPrefix()
+    const createSink = (): ActivitySink => redisStreamSink({ client: own, prefix })
     suite({ createSink, createPeer: createSink })
   })
 
