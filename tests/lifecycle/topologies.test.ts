@@ -34,7 +34,7 @@ afterAll(async () => {
 })
 
 test('the storage of the cache passes its suite on a cluster', async () => {
-  const client = cluster.connect()
+  const client = await cluster.connect()
   const createStorage = (): RedisCacheStorage => new RedisCacheStorage({ client, prefix: 'cached:' })
   for (const { run } of cacheStorageChecks({ createStorage, createPeer: createStorage })) await run()
 })
@@ -48,7 +48,7 @@ interface Topology {
   connection(login?: {
     username: string
     password: string
-  }): { url: string } | { client: RedisClient; wait: RedisWaitOptions }
+  }): Promise<{ url: string } | { client: RedisClient; wait: RedisWaitOptions }>
   servers(): readonly RedisServer[]
   /** What the page on Redis asks for, besides the rights that a store on one server needs. */
   readonly rights: readonly ('wait' | 'Cluster')[]
@@ -58,7 +58,7 @@ const TOPOLOGIES: readonly (readonly [string, Topology])[] = [
   [
     'Redis alone',
     {
-      connection: (login) => ({
+      connection: async (login) => ({
         url: login ? alone.url.replace('//', `//${login.username}:${login.password}@`) : alone.url,
       }),
       servers: () => [alone],
@@ -68,7 +68,7 @@ const TOPOLOGIES: readonly (readonly [string, Topology])[] = [
   [
     'Sentinel, endings on the replica',
     {
-      connection: (login) => ({ client: sentinel.connect(login), wait: PATIENT }),
+      connection: async (login) => ({ client: await sentinel.connect(login), wait: PATIENT }),
       servers: () => [sentinel.primary, sentinel.replica],
       rights: ['wait'],
     },
@@ -76,7 +76,7 @@ const TOPOLOGIES: readonly (readonly [string, Topology])[] = [
   [
     'a cluster of six, endings on the replicas',
     {
-      connection: (login) => ({ client: cluster.connect(login), wait: PATIENT }),
+      connection: async (login) => ({ client: await cluster.connect(login), wait: PATIENT }),
       servers: () => cluster.nodes,
       rights: ['wait', 'Cluster'],
     },
@@ -115,7 +115,7 @@ async function startSite(
   const started: Process[] = []
   const loads: Load[] = []
   const start = async (): Promise<Process> => {
-    const store = new RedisSessionStore({ ...connection(), prefix })
+    const store = new RedisSessionStore({ ...(await connection()), prefix })
     // A client connects when it can, and a call waits half a second for it.
     await until(
       () =>
@@ -467,7 +467,7 @@ const LARGE = { limits: { maxFields: 1_000_000 } } as const
 
 describe('what was acknowledged under load', () => {
   test('outlives the loss of a primary behind Sentinel, and no ended session comes back', () =>
-    withSite({ connection: () => ({ client: sentinel.connect(), wait: WAIT }) }, LARGE, async (site) => {
+    withSite({ connection: async () => ({ client: await sentinel.connect(), wait: WAIT }) }, LARGE, async (site) => {
       const { primary, replica } = await sentinel.roles()
       const load = await startLoad(site, 6)
       const story = await losePrimary(load, { primary, replica, slotKey: 'any' })
@@ -479,7 +479,7 @@ describe('what was acknowledged under load', () => {
     }))
 
   test('does not count a logout whose ending only the primary has, however often it is asked for', () =>
-    withSite({ connection: () => ({ client: sentinel.connect(), wait: WAIT }) }, PATIENCE, async (site) => {
+    withSite({ connection: async () => ({ client: await sentinel.connect(), wait: WAIT }) }, PATIENCE, async (site) => {
       const [here, there] = site.processes
       const { client } = await loggedIn(here, 'ann')
       const left = client.clone()
@@ -497,7 +497,7 @@ describe('what was acknowledged under load', () => {
     }))
 
   test('outlives the loss of a primary of a cluster, and no ended session comes back', () =>
-    withSite({ connection: () => ({ client: cluster.connect(), wait: WAIT }) }, LARGE, async (site) => {
+    withSite({ connection: async () => ({ client: await cluster.connect(), wait: WAIT }) }, LARGE, async (site) => {
       // The hardest to do without: each process reads the epoch once a second.
       const slotKey = `${site.prefix}epoch`
       const [{ manager }, { client }] = site.processes
@@ -521,8 +521,8 @@ describe('what was acknowledged under load', () => {
 
   test('outlives a primary of a cluster that hangs, is replaced, and comes back', () => {
     // Without it nobody notices that a connection is silent.
-    const connection = (): ReturnType<Topology['connection']> => ({
-      client: cluster.connect({ socketTimeout: 700 }),
+    const connection = async (): ReturnType<Topology['connection']> => ({
+      client: await cluster.connect({ socketTimeout: 700 }),
       wait: WAIT,
     })
     return withSite({ connection }, LARGE, async (site) => {
@@ -550,7 +550,10 @@ describe('what was acknowledged under load', () => {
   test('goes on, every session and every operation, while slots move', async () => {
     // With the rights that the page on Redis asks for: a slot that moves needs one of its own.
     const login = await grant(cluster.nodes, ['wait', 'Cluster'])
-    const connection = (): ReturnType<Topology['connection']> => ({ client: cluster.connect(login), wait: PATIENT })
+    const connection = async (): ReturnType<Topology['connection']> => ({
+      client: await cluster.connect(login),
+      wait: PATIENT,
+    })
     await withSite({ connection }, { ...LARGE, ...PATIENCE }, async (site) => {
       const [here, there] = site.processes
       await here.store.epoch(1)

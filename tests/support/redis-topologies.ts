@@ -16,8 +16,8 @@ const LOST_AFTER_MS = 500
 export interface RedisCluster {
   /** Three primaries and three replicas, in no order. */
   readonly nodes: readonly RedisServer[]
-  /** A new client, as an application would make it. */
-  connect(options?: { username?: string; password?: string; socketTimeout?: number }): Cluster
+  /** A new client, as an application would make it, that has found all nodes: a busy machine takes its time for that. */
+  connect(options?: { username?: string; password?: string; socketTimeout?: number }): Promise<Cluster>
   /** The nodes that hold a key, as far as the others know. */
   holdersOf(key: string): Promise<{ primary: RedisServer; replicas: RedisServer[] }>
   /**
@@ -57,14 +57,13 @@ export async function startCluster(): Promise<RedisCluster> {
   return {
     nodes,
     settled,
-    connect(redisOptions = {}) {
+    async connect(redisOptions = {}) {
       const client = new Cluster(
         nodes.map(({ port }) => ({ host: '127.0.0.1', port })),
         { redisOptions },
       )
-      client.on('error', () => {})
       clients.push(client)
-      return client
+      return ready(client)
     },
     async holdersOf(key) {
       for (const node of nodes) {
@@ -167,8 +166,8 @@ export interface RedisSentinel {
   readonly name: string
   /** Of the sentinels. */
   readonly ports: readonly number[]
-  /** A new client, as an application would make it. */
-  connect(login?: { username: string; password: string }): Redis
+  /** A new client, as an application would make it, that has found the primary. */
+  connect(login?: { username: string; password: string }): Promise<Redis>
   /** Which of the two is which now. */
   roles(): Promise<{ primary: RedisServer; replica: RedisServer }>
   /** Starts a primary that was lost again, as the replica of the other, and resolves when it is one. */
@@ -214,12 +213,11 @@ export async function startSentinel(): Promise<RedisSentinel> {
         await until(async () => /master_link_status:up/.test(await redis.info('replication')), 20_000)
       })
     },
-    connect(login) {
+    async connect(login) {
       const sentinels = ports.map((port) => ({ host: '127.0.0.1', port }))
       const client = new Redis({ sentinels, name: GROUP, ...login })
-      client.on('error', () => {})
       clients.push(client)
-      return client
+      return ready(client)
     },
     async stop() {
       for (const client of clients) client.disconnect()
@@ -268,6 +266,12 @@ sentinel failover-timeout ${GROUP} 3000
 `,
   )
   return spawn('redis-server', [file, '--sentinel'], { stdio: 'ignore' })
+}
+
+async function ready<C extends Redis | Cluster>(client: C): Promise<C> {
+  client.on('error', () => {})
+  await new Promise((resolve) => client.once('ready', resolve))
+  return client
 }
 
 async function stopProcess(child: ChildProcess): Promise<void> {

@@ -226,7 +226,7 @@ describe('a primary behind Sentinel', () => {
   afterAll(() => sentinel.stop())
 
   test('no session whose ending was confirmed comes back by a failover', async () => {
-    const client = sentinel.connect()
+    const client = await sentinel.connect()
     const store = new RedisSessionStore({ client, wait: { replicas: 1, timeoutMs: 4_000 } })
     const records = await Promise.all(Array.from({ length: 20 }, () => begun(store)))
     await Promise.all(records.map(({ id }) => store.end(id, LOGOUT, 60)))
@@ -254,7 +254,7 @@ describe('a cluster', () => {
   }
 
   test('endings on all nodes at once are on the replica of each', async () => {
-    const store = new RedisSessionStore({ client: cluster.connect(), wait: { replicas: 1, timeoutMs: 4_000 } })
+    const store = new RedisSessionStore({ client: await cluster.connect(), wait: { replicas: 1, timeoutMs: 4_000 } })
     const records = await Promise.all(Array.from({ length: 40 }, () => begun(store)))
     const results = await Promise.all(records.map(({ id }) => store.end(id, LOGOUT, 60)))
     expect(results).toEqual(records.map(() => ({ status: 'ended' })))
@@ -264,7 +264,7 @@ describe('a cluster', () => {
   })
 
   test('an ending is confirmed by the right node when the client has a wrong one in mind', async () => {
-    const client = cluster.connect()
+    const client = await cluster.connect()
     const second = client.duplicate()
     client.duplicate = (() => second) as typeof client.duplicate
     const store = new RedisSessionStore({ client, wait: { replicas: 1, timeoutMs: 4_000 } })
@@ -281,7 +281,7 @@ describe('a cluster', () => {
   })
 
   test('endings that wait for one node are confirmed each by its own when a slot moves while they wait', async () => {
-    const client = cluster.connect()
+    const client = await cluster.connect()
     const second = client.duplicate()
     client.duplicate = (() => second) as typeof client.duplicate
     const store = new RedisSessionStore({ client, wait: { replicas: 1, timeoutMs: 4_000 } })

@@ -31,15 +31,15 @@ function keyOf(id: string): string {
 describe('a cluster of six nodes', () => {
   let store: RedisSessionStore
   let peer: RedisSessionStore
-  beforeAll(() => {
-    store = new RedisSessionStore({ client: cluster.connect() })
-    peer = new RedisSessionStore({ client: cluster.connect() })
+  beforeAll(async () => {
+    store = new RedisSessionStore({ client: await cluster.connect() })
+    peer = new RedisSessionStore({ client: await cluster.connect() })
   })
   const suite = { createStore: () => store, createPeer: () => peer, destroyStore: async () => {} }
   for (const { name, run } of conformanceChecks(suite)) test(name, run)
 
   test('goes on with its sessions when a primary is lost', async () => {
-    await expectFailover(new RedisSessionStore({ client: cluster.connect(), prefix: PREFIX }), async (id) => {
+    await expectFailover(new RedisSessionStore({ client: await cluster.connect(), prefix: PREFIX }), async (id) => {
       const { primary, replicas } = await cluster.holdersOf(keyOf(id))
       await hasCopy(replicas[0] as RedisServer, id)
       return primary
@@ -50,15 +50,15 @@ describe('a cluster of six nodes', () => {
 describe('a primary behind Sentinel', () => {
   let store: RedisSessionStore
   let peer: RedisSessionStore
-  beforeAll(() => {
-    store = new RedisSessionStore({ client: sentinel.connect() })
-    peer = new RedisSessionStore({ client: sentinel.connect() })
+  beforeAll(async () => {
+    store = new RedisSessionStore({ client: await sentinel.connect() })
+    peer = new RedisSessionStore({ client: await sentinel.connect() })
   })
   const suite = { createStore: () => store, createPeer: () => peer, destroyStore: async () => {} }
   for (const { name, run } of conformanceChecks(suite)) test(name, run)
 
   test('goes on with its sessions when the primary is lost', async () => {
-    await expectFailover(new RedisSessionStore({ client: sentinel.connect(), prefix: PREFIX }), async (id) => {
+    await expectFailover(new RedisSessionStore({ client: await sentinel.connect(), prefix: PREFIX }), async (id) => {
       await hasCopy(sentinel.replica, id)
       return sentinel.primary
     })

@@ -599,7 +599,7 @@ describe('a Redis Cluster', () => {
   let client: Cluster
   beforeAll(async () => {
     cluster = await startCluster()
-    client = cluster.connect()
+    client = await cluster.connect()
   })
   afterAll(() => cluster.stop())
 
