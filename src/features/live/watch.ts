@@ -3,10 +3,12 @@
 // A signal may be lost: with its connection, or with the process before it was sent. So each watch sends itself a sign of life, and
 // when that does not arrive, whoever holds sessions at hand is told to ask about them.
 import { randomUUID } from 'node:crypto'
-import { milliseconds } from '../../duration.js'
-import { invalidArgument, isSessionError } from '../../errors.js'
+import { type Duration, milliseconds } from '../../duration.js'
+import { invalidArgument } from '../../errors.js'
 import type { SessionEvent, SessionEvents } from '../../events/events.js'
 import type { SessionManager } from '../../manager/manager.js'
+import type { SessionSignals } from '../../record/signals.js'
+import { warnOfFailure } from '../../warn.js'
 import { OpenSockets } from './open-sockets.js'
 
 /** What `watchEndings()` takes. */
@@ -15,8 +17,14 @@ export interface WatchOptions {
    * How often to make sure that signals arrive. What was lost is made up at most two of these later.
    * @default '1s'
    */
-  heartbeat?: number | string | undefined
-  /** Told when the watch cannot listen, or signals are lost: once for each outage. Default: a process warning of the event. */
+  heartbeat?: Duration | undefined
+  /**
+   * On a store without signals, as those in SQL are: how often it is asked about the sessions whose sockets are open. No event
+   * comes from other processes then, but their endings close the sockets.
+   * @default '5s'
+   */
+  pollInterval?: Duration | undefined
+  /** Told when the watch cannot listen, or signals are lost: once for each outage. Default: a process warning. */
   onError?: ((error: unknown) => void) | undefined
 }
 
@@ -27,6 +35,7 @@ export interface EndingsWatch {
 }
 
 const CHANNEL = 'ended'
+const SHORTEST_MS = 10
 /** How many endings one signal tells of: what ends in one turn goes out together. */
 const MAX_BATCH = 200
 
@@ -50,12 +59,16 @@ const watches = new WeakMap<SessionEvents, Watch>()
  * Takes one connection to Redis and one signal for each turn in which sessions end, however many are at hand. While Redis is away,
  * endings are made up when it is back.
  *
- * @throws {SessionError} `NOT_SUPPORTED` when the store has no signals; `INVALID_ARGUMENT`; `STORE_UNAVAILABLE` when it cannot listen.
+ * @throws {SessionError} `INVALID_ARGUMENT` when it is called twice for a manager; `INVALID_OPTION`; `STORE_UNAVAILABLE` when it cannot
+ *   listen.
  */
 export async function watchEndings(manager: SessionManager, options: WatchOptions = {}): Promise<EndingsWatch> {
   if (watches.has(manager.events)) throw invalidArgument('watchEndings() has been called for this manager already.')
-  const heartbeatMs = milliseconds(options.heartbeat ?? '1s', 'heartbeat')
-  const watch = new Watch(manager, heartbeatMs, options.onError)
+  const watch = new Watch(manager, {
+    heartbeatMs: milliseconds(options.heartbeat ?? '1s', 'heartbeat', SHORTEST_MS),
+    pollMs: milliseconds(options.pollInterval ?? '5s', 'pollInterval', SHORTEST_MS),
+    onError: options.onError ?? ((error) => warnOfFailure('watchEndings()', error)),
+  })
   watches.set(manager.events, watch)
   try {
     await watch.start()
@@ -73,51 +86,68 @@ export function openSocketsOf(events: SessionEvents): OpenSockets {
   return watch.sockets
 }
 
+interface WatchSettings {
+  readonly heartbeatMs: number
+  readonly pollMs: number
+  readonly onError: (error: unknown) => void
+}
+
 class Watch implements EndingsWatch {
   readonly sockets: OpenSockets
   readonly #manager: SessionManager
   readonly #heartbeatMs: number
-  readonly #onError: ((error: unknown) => void) | undefined
+  readonly #pollMs: number
+  readonly #onError: (error: unknown) => void
   /** Its own name: what it tells itself it has heard already. */
   readonly #name = randomUUID()
   readonly #stops: (() => unknown)[] = []
   #outbox: Told[] = []
-  #beat: NodeJS.Timeout | undefined
+  #timer: NodeJS.Timeout | undefined
   #heardAt = 0
   #isLost = false
   #isStopped = false
 
-  constructor(manager: SessionManager, heartbeatMs: number, onError: ((error: unknown) => void) | undefined) {
+  constructor(manager: SessionManager, { heartbeatMs, pollMs, onError }: WatchSettings) {
     this.#manager = manager
     this.#heartbeatMs = heartbeatMs
+    this.#pollMs = pollMs
     this.#onError = onError
     this.sockets = new OpenSockets(manager)
   }
 
   async start(): Promise<void> {
-    const { events, signals } = this.#manager
+    const { events, store } = this.#manager
+    const hasSignals = store.signals !== undefined
+    if (hasSignals) await this.#listen(this.#manager.signals)
     this.#stops.push(
-      await signals.listen(CHANNEL, (text) => this.#hear(text)),
-      await signals.listen(`beat.${this.#name}`, () => this.#hearBeat()),
       events.on('ended', (event) => {
         this.sockets.ended(event)
-        if (event.isRemote) return
+        if (event.isRemote || !hasSignals) return
         const { id, userId, reason, successor, goesOn } = event
         this.#tell({ id, userId, reason, successor, goesOn })
       }),
       events.on('allRevoked', ({ by, detail, isRemote }) => {
         this.sockets.allRevoked()
-        if (!isRemote) this.#tell({ all: true, by, detail })
+        if (!isRemote && hasSignals) this.#tell({ all: true, by, detail })
       }),
     )
+    this.#timer = hasSignals
+      ? setInterval(() => this.#checkBeat(), this.#heartbeatMs)
+      : setInterval(() => this.sockets.askAll(), this.#pollMs)
+    this.#timer.unref()
+  }
+
+  async #listen(signals: SessionSignals): Promise<void> {
+    // One after the other: what was begun is known when the next fails.
+    this.#stops.push(await signals.listen(CHANNEL, (text) => this.#hear(text)))
+    this.#stops.push(await signals.listen(`beat.${this.#name}`, () => this.#hearBeat()))
     this.#heardAt = performance.now()
-    this.#beat = setInterval(() => this.#checkBeat(), this.#heartbeatMs).unref()
   }
 
   async stop(): Promise<void> {
     if (this.#isStopped) return
     this.#isStopped = true
-    clearInterval(this.#beat)
+    clearInterval(this.#timer)
     watches.delete(this.#manager.events)
     this.sockets.stop()
     await Promise.all(this.#stops.splice(0).map((stop) => stop()))
@@ -161,11 +191,10 @@ class Watch implements EndingsWatch {
     if (!this.#isLost && performance.now() - this.#heardAt > 2 * this.#heartbeatMs) {
       this.#isLost = true
       this.sockets.askAll()
-      this.#onError?.(new Error('Signals of endings do not arrive. They are made up when they do again.'))
+      this.#onError(new Error('Signals of endings do not arrive. They are made up when they do again.'))
     }
-    this.#manager.signals.send(`beat.${this.#name}`, '').catch((error) => {
-      if (!isSessionError(error)) this.#onError?.(error)
-    })
+    // A failure is told by the event `storeError`.
+    this.#manager.signals.send(`beat.${this.#name}`, '').catch(() => {})
   }
 }
 

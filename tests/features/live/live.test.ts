@@ -201,14 +201,21 @@ describe('in one process', () => {
     store.repair()
   })
 
-  test('is refused twice for one manager, and without a store of signals', async () => {
+  test('is refused twice for one manager', async () => {
     const [first] = await pair()
     await expect(watchEndings(first)).rejects.toThrow(/called for this manager already/)
-    const plain = new (class extends MemorySessionStore {})({ cleanupInterval: 0 })
-    Object.defineProperty(plain, 'signals', { value: undefined })
-    await expect(watchEndings(new SessionManager({ secret: SECRET, store: plain }))).rejects.toMatchObject({
-      code: 'NOT_SUPPORTED',
-    })
+  })
+
+  test('asks a store without signals about the sessions at hand', async () => {
+    const store = new (class extends MemorySessionStore {})({ cleanupInterval: 0 })
+    Object.defineProperty(store, 'signals', { value: undefined })
+    const [here, there] = [new SessionManager({ secret: SECRET, store }), new SessionManager({ secret: SECRET, store })]
+    const watch = await watchEndings(here, { pollInterval: '20ms' })
+    stops.push(() => watch.stop())
+    const { id } = await here.create()
+    const closed = new Promise<void>((resolve) => openSocketsOf(here.events).add(id, resolve))
+    await there.revoke(id)
+    await closed
   })
 
   test('closeOnEnd() says what it needs', async () => {
