@@ -42,9 +42,13 @@ interface Exchange {
 }
 
 /** What a load brings to all who share it: a response that may be kept, or one that is for who asked alone. */
-type Loaded =
+type Loaded = (
   | { readonly kept: KeptResponse; readonly body: Uint8Array; readonly status: CacheStatus }
   | { readonly own: Response }
+) & {
+  /** What was asked. */
+  readonly plain: PlainRequest
+}
 
 /** What `Cache-Status` says (RFC 9211). */
 interface CacheStatus {
@@ -181,10 +185,15 @@ export class FetchCache {
       accept: (entry) => {
         const found = entry.storedAt > (held?.entry.storedAt ?? -1) ? heldOf(entry) : undefined
         const isOfUse = found !== undefined && exchange.rules.judge(found.kept, exchange.plain).isFresh
-        return isOfUse ? { value: { ...found, status: { isHit: true } } } : undefined
+        return isOfUse ? { value: { ...found, status: { isHit: true }, plain: exchange.plain } } : undefined
       },
     })
     if ('kept' in loaded) {
+      const varies = varyOf(loaded.kept)
+      if (varies.some((name) => loaded.plain.headers[name] !== exchange.plain.headers[name])) {
+        // What it depends on was not known when both began.
+        return this.#load(exchange, withVary(variants, varies), undefined)
+      }
       const status = isFirst ? loaded.status : { ...loaded.status, isShared: true }
       return this.#replay(exchange, loaded.kept, loaded.body, status)
     }
@@ -205,29 +214,29 @@ export class FetchCache {
     } catch (error) {
       const detail = error instanceof SessionError ? 'timeout' : 'unreachable'
       if (held !== undefined && this.#maySaveTheDay(exchange, held)) {
-        return { ...held, status: { forwarded, detail } }
+        return { ...held, status: { forwarded, detail }, plain }
       }
       throw error
     }
     if (held !== undefined && FAILED.has(response.status) && this.#maySaveTheDay(exchange, held)) {
       await response.body?.cancel()
-      return { ...held, status: { forwarded, forwardedStatus: response.status, detail: 'origin-error' } }
+      return { ...held, status: { forwarded, forwardedStatus: response.status, detail: 'origin-error' }, plain }
     }
     if (held !== undefined && response.status === 304) {
       const kept = rules.revalidated(held.kept, plain, plainResponse(response))
       if (kept === undefined) return this.#ask(exchange, variants, undefined, keep)
       const isStored = await this.#keep(exchange, variants, kept, held.body, keep)
-      return { kept, body: held.body, status: { forwarded, forwardedStatus: 304, isStored } }
+      return { kept, body: held.body, status: { forwarded, forwardedStatus: 304, isStored }, plain }
     }
     const status: CacheStatus = { forwarded, forwardedStatus: response.status }
     const kept = this.#keptOf(exchange, response)
-    if (kept === undefined) return { own: tagged(response, status) }
+    if (kept === undefined) return { own: tagged(response, status), plain }
     const read = await bodyUpTo(response, policy)
     if (read.isWhole) {
       const isStored = await this.#keep(exchange, variants, kept, read.body, keep)
-      return { kept, body: read.body, status: { ...status, isStored } }
+      return { kept, body: read.body, status: { ...status, isStored }, plain }
     }
-    return { own: tagged(read.response, { ...status, detail: 'too-large' }) }
+    return { own: tagged(read.response, { ...status, detail: 'too-large' }), plain }
   }
 
   #keptOf({ namespace, plain, policy, rules }: Exchange, response: Response): KeptResponse | undefined {
@@ -249,11 +258,11 @@ export class FetchCache {
     const { freshForMs, staleForMs } = exchange.rules.lifeOf(kept, exchange.policy)
     const lifeMs = Math.min(freshForMs + staleForMs, LONGEST_KEPT_MS)
     if (lifeMs <= 0) return false
-    const { mark, vary } = await this.#variants(exchange)
+    const known = await this.#variants(exchange)
     // It was forgotten meanwhile.
-    if (mark !== variants.mark) return false
-    const found = { mark, vary: [...new Set([...vary, ...varyOf(kept)])].toSorted() }
-    const isKnown = found.vary.length === vary.length
+    if (known.mark !== variants.mark) return false
+    const found = withVary(known, varyOf(kept))
+    const isKnown = found.vary.length === known.vary.length
     if (!isKnown && !(await keep(indexEntry(found, now), placeOf(exchange.namespace, exchange.url)))) return false
     const entry = { value: kept, body, storedAt: now, freshUntil: now + freshForMs, expiresAt: now + lifeMs }
     const isKept = await keep(entry, variantPlace(exchange, found))
@@ -265,7 +274,7 @@ export class FetchCache {
   async #variants({ namespace, url, policy }: Exchange): Promise<Variants> {
     const entry = await this.#parts.storage.get(placeOf(namespace, url), this.#parts.clock())
     const { mark = '', vary = [] } = (entry?.value ?? {}) as Partial<Variants>
-    return { mark, vary: [...new Set([...vary, ...policy.vary])].toSorted() }
+    return withVary({ mark, vary }, policy.vary)
   }
 
   #maySaveTheDay(exchange: Exchange, { kept }: Held): boolean {
@@ -323,6 +332,10 @@ function variantPlace({ namespace, url, plain }: Exchange, { mark, vary }: Varia
     .update(JSON.stringify([plain.url, mark, parts]))
     .digest('base64url')
   return { namespace, domain: url.host, key: `variant ${digest}` }
+}
+
+function withVary({ mark, vary }: Variants, more: readonly string[]): Variants {
+  return { mark, vary: [...new Set([...vary, ...more])].toSorted() }
 }
 
 function varyOf({ vary }: KeptResponse): readonly string[] {

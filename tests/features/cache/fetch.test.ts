@@ -213,6 +213,23 @@ describe('variants', () => {
     expect(requests).toHaveLength(4)
   })
 
+  test('are told apart, too, when they are asked for at the same time and nothing is known of them yet', async () => {
+    const { cache, url, requests } = await make(async (req, res) => {
+      // Not before both of the first are there.
+      await until(() => requests.length > 0)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      res.writeHead(200, { vary: 'Accept-Language', 'cache-control': 'max-age=60' })
+      res.end(`in ${req.headers['accept-language']}`)
+    })
+    const get = (language: string): Promise<string> =>
+      textOf(cache.fetch(url, { headers: { 'accept-language': language } }))
+    const all = ['de', 'fr', 'fr', 'de', 'it']
+    expect(await Promise.all(all.map(get))).toEqual(all.map((language) => `in ${language}`))
+    expect(requests).toHaveLength(3)
+    expect(await Promise.all(all.map(get))).toEqual(all.map((language) => `in ${language}`))
+    expect(requests).toHaveLength(3)
+  })
+
   test('Vary: * is never kept, and a policy may name headers of its own', async () => {
     const star = await make(numbered({ vary: '*', 'cache-control': 'max-age=60' }))
     await star.cache.fetch(star.url)
