@@ -135,8 +135,8 @@ export class FetchCache {
       const response = await this.#one(namespace, url, origin, headers)
       const location = REDIRECTS.has(response.status) ? response.headers.get('location') : null
       if (location === null || request.redirect === 'manual') return located(response, url, redirects > 0)
-      if (request.redirect === 'error') throw new TypeError('fetch failed: a redirect, where redirect is "error".')
       await response.body?.cancel()
+      if (request.redirect === 'error') throw new TypeError('fetch failed: a redirect, where redirect is "error".')
       const next = new URL(location, url)
       if (!/^https?:$/.test(next.protocol)) throw new TypeError('fetch failed: a redirect to what is not HTTP.')
       if (next.origin !== url.origin) for (const name of CREDENTIALS) headers.delete(name)
@@ -205,6 +205,7 @@ export class FetchCache {
 
   async #ask(exchange: Exchange, variants: Variants, held: Held | undefined, keep: Keep): Promise<Loaded> {
     const { policy, plain, rules } = exchange
+    const { signal } = exchange.origin.request
     let forwarded: CacheStatus['forwarded'] = 'uri-miss'
     if (held !== undefined) forwarded = rules.staleMs(held.kept) >= 0 ? 'stale' : 'request'
     const headers = held === undefined ? plain.headers : rules.conditional(held.kept, plain)
@@ -230,13 +231,13 @@ export class FetchCache {
     }
     const status: CacheStatus = { forwarded, forwardedStatus: response.status }
     const kept = this.#keptOf(exchange, response)
-    if (kept === undefined) return { own: tagged(response, status), plain }
+    if (kept === undefined) return { own: tagged(response, status, signal), plain }
     const read = await bodyUpTo(response, policy)
     if (read.isWhole) {
       const isStored = await this.#keep(exchange, variants, kept, read.body, keep)
       return { kept, body: read.body, status: { ...status, isStored }, plain }
     }
-    return { own: tagged(read.response, { ...status, detail: 'too-large' }), plain }
+    return { own: tagged(read.response, { ...status, detail: 'too-large' }, signal), plain }
   }
 
   #keptOf({ namespace, plain, policy, rules }: Exchange, response: Response): KeptResponse | undefined {
@@ -370,14 +371,15 @@ function statusText(status: CacheStatus, staleMs: number): string {
   return parts.join('; ')
 }
 
-/** The response with `Cache-Status`; its body is handed through. */
-function tagged(response: Response, status: CacheStatus): Response {
+/** The response with `Cache-Status`; its body is handed through, until the signal says that nobody wants it any more. */
+function tagged(response: Response, status: CacheStatus, signal?: AbortSignal): Response {
   const headers = new Headers(response.headers)
   headers.append('cache-status', statusText(status, 0))
-  const body = [101, 204, 205, 304].includes(response.status) ? null : response.body
   // A status out of range, such as 999, cannot be made anew.
   if (response.status > 599) return response
-  return new Response(body, { status: response.status, statusText: response.statusText, headers })
+  const body = [101, 204, 205, 304].includes(response.status) ? null : response.body
+  const given = signal === undefined ? body : body?.pipeThrough(new TransformStream(), { signal })
+  return new Response(given ?? null, { status: response.status, statusText: response.statusText, headers })
 }
 
 /** A response that was made here says where it comes from, as that of `fetch` does. */

@@ -574,6 +574,25 @@ describe('requests', () => {
     await expect(cache.fetch(url, { signal: AbortSignal.abort(new Error('before')) })).rejects.toThrow('before')
   })
 
+  test('who gives up a response that is handed through gets no more of it, and its connection ends', async () => {
+    let isClosed = false
+    const { cache, url } = await make((_req, res) => {
+      res.once('close', () => {
+        isClosed = true
+      })
+      res.writeHead(200, { 'content-type': 'text/event-stream' })
+      res.write('first')
+    })
+    const controller = new AbortController()
+    const response = await cache.fetch(url, { signal: controller.signal })
+    const reader = (response.body as ReadableStream<Uint8Array>).getReader()
+    expect(Buffer.from((await reader.read()).value as Uint8Array).toString()).toBe('first')
+    const next = reader.read()
+    controller.abort(new Error('given up'))
+    await expect(next).rejects.toThrow('given up')
+    await until(() => isClosed)
+  })
+
   test.each([
     ['nowhere'],
     ['http://'],
