@@ -143,6 +143,9 @@ export class FileWriter {
     const held = await filesIn(dataDir)
     const names = new Map((await readdir(dataDir)).map((name) => [nameKey(name), name]))
     this.#requireRoom(staged, [...held, ...others])
+    for (const { name, whenTaken } of staged) {
+      if (whenTaken === 'replace') await requireNoFolder(join(dataDir, names.get(nameKey(name)) ?? name))
+    }
 
     const placed: { one: Staged; name: string }[] = []
     try {
@@ -205,12 +208,7 @@ export class FileWriter {
   async #replace({ name, path }: Staged, names: Map<string, string>): Promise<void> {
     const { dataDir } = this.#place
     const present = names.get(nameKey(name))
-    try {
-      await rename(path, join(dataDir, name))
-    } catch (error) {
-      if (['EISDIR', 'ENOTEMPTY', 'EEXIST'].includes(codeOf(error))) throw refused('there is a folder of that name')
-      throw error
-    }
+    await rename(path, join(dataDir, name))
     // Another spelling of the same name, on a file system that tells them apart.
     if (present !== undefined && present !== name) await unlessMissing(unlink(join(dataDir, present)))
   }
@@ -263,6 +261,11 @@ async function linkNew(from: string, to: string): Promise<boolean> {
   }
   await rename(from, to)
   return true
+}
+
+/** @throws {SessionError} `INVALID_FILE_NAME` */
+async function requireNoFolder(path: string): Promise<void> {
+  if ((await unlessMissing(lstat(path)))?.isDirectory()) throw refused('there is a folder of that name')
 }
 
 async function writeWhole(handle: FileHandle, buffer: Uint8Array): Promise<void> {

@@ -293,6 +293,19 @@ describe('the quota', () => {
     expect((await workspace.list()).map(({ name }) => name)).toEqual(['kept', 'three'])
     expect(asides()).toEqual([])
   })
+
+  test('none comes in when one of them would replace a folder', async () => {
+    const workspace = workspaceWith()
+    await workspace.save('kept', 'old')
+    mkdirSync(join(workspace.dataDir, 'Folder'))
+    const upload = workspace.upload()
+    await upload.add('one', 'x')
+    await upload.add('kept', 'new', { whenTaken: 'replace' })
+    await upload.add('folder', 'x', { whenTaken: 'replace' })
+    expect(await refusal(upload.commit())).toMatchObject({ code: 'INVALID_FILE_NAME' })
+    expect((await workspace.list()).map(({ name }) => name)).toEqual(['kept'])
+    expect(await contentOf(workspace, 'kept')).toBe('old')
+  })
 })
 
 describe('out of reach', () => {
