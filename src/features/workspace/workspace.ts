@@ -206,6 +206,8 @@ export class Upload {
   readonly #writer: FileWriter
   readonly #tell: TellFile
   readonly #staged: Staged[] = []
+  /** Why nothing of it is saved. */
+  #failure: unknown
 
   /** @internal */
   constructor(writer: FileWriter, tell: TellFile) {
@@ -220,10 +222,13 @@ export class Upload {
       throw invalidArgument(`whenTaken is ${String(whenTaken)}; use 'refuse', 'replace' or 'number'.`)
     }
     try {
-      const staged = await this.#writer.stage({ name: () => checkFileName(name), content, whenTaken })
+      const staged = await this.#writer.stage({ name: () => this.#checked(name), content, whenTaken })
       this.#staged.push(staged)
+      // Another one may have failed while this one was written.
+      this.#requireNoFailure()
       return { bytes: staged.bytes }
     } catch (error) {
+      this.#failure ??= error
       await this.abort()
       throw error
     }
@@ -239,6 +244,15 @@ export class Upload {
   /** Forgets what was added. */
   async abort(): Promise<void> {
     await Promise.all(this.#staged.splice(0).map((staged) => this.#writer.drop(staged)))
+  }
+
+  #checked(name: string): string {
+    this.#requireNoFailure()
+    return checkFileName(name)
+  }
+
+  #requireNoFailure(): void {
+    if (this.#failure !== undefined) throw this.#failure
   }
 }
 

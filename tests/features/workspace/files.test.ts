@@ -306,6 +306,20 @@ describe('the quota', () => {
     expect((await workspace.list()).map(({ name }) => name)).toEqual(['kept'])
     expect(await contentOf(workspace, 'kept')).toBe('old')
   })
+
+  test('what is still written when another file fails goes as well, and takes no room', async () => {
+    const workspace = workspaceWith({ maxBytes: 100 })
+    const slow = new Readable({ read() {} })
+    slow.push('x'.repeat(60))
+    const upload = workspace.upload()
+    const adding = upload.add('slow', slow)
+    await refusal(upload.add('.hidden', 'x'))
+    slow.push(null)
+    expect(await refusal(adding)).toMatchObject({ code: 'INVALID_FILE_NAME' })
+    expect(await refusal(upload.add('later', 'x'))).toMatchObject({ code: 'INVALID_FILE_NAME' })
+    expect([await upload.commit(), asides()]).toEqual([[], []])
+    await workspace.save('whole', 'x'.repeat(100))
+  })
 })
 
 describe('out of reach', () => {
