@@ -68,7 +68,7 @@ export async function openWithin(base: string, parts: readonly string[], asides:
   try {
     const found = await handle.stat()
     if (!found.isFile()) throw refused('it is no file')
-    if (found.nlink > 1 && !(await isBeingPlaced(found.ino, asides))) throw isLink()
+    if (found.nlink > 1 && !(await isBeingPlaced(found.ino, asides)) && (await handle.stat()).nlink > 1) throw isLink()
     return handle
   } catch (error) {
     await handle.close()
@@ -118,7 +118,7 @@ async function openAndCompare(base: string, parts: readonly string[], flags: num
   }
 }
 
-/** A file has two names of ours for a moment; one that a crash left is removed by the sweep. */
+/** A file has two names of ours for a moment, which may just be over; one that a crash left is removed by the sweep. */
 async function isBeingPlaced(ino: number, asides: string): Promise<boolean> {
   for (const name of await readdir(asides)) {
     if ((await unlessMissing(lstat(join(asides, name))))?.ino === ino) return true

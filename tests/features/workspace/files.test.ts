@@ -141,6 +141,22 @@ describe('a file', () => {
     expect(looks).toBeGreaterThan(3)
   })
 
+  test('can be read from its first moment on', async () => {
+    const workspace = workspaceWith({ maxFiles: 100 })
+    for (let n = 0; n < 20; n++) {
+      let isSaved = false
+      const saving = workspace.save(`${n}`, 'x').finally(() => {
+        isSaved = true
+      })
+      const readings: Promise<void>[] = []
+      while (!isSaved) {
+        readings.push(workspace.open(`${n}`).then((file) => void file?.stream.destroy()))
+        await new Promise(setImmediate)
+      }
+      await Promise.all([saving, ...readings])
+    }
+  })
+
   test('whose stream breaks off leaves nothing, and the old one stays', async () => {
     const workspace = workspaceWith()
     await workspace.save('a.txt', 'old')
