@@ -148,6 +148,23 @@ describe('in files', () => {
     expect(files().filter((name) => name.endsWith('.json'))).toEqual([])
   })
 
+  test('an entry that is over goes with its body when it is asked for', async () => {
+    const root = join(directory, 'over')
+    const storage = new FileCacheStorage({ directory: root })
+    const place = { namespace: 'n', domain: 'x.example', key: 'k' }
+    await storage.set(place, entryOf(1, Buffer.alloc(10)), NOW)
+    expect(await storage.get(place, NOW + 60_000)).toBeUndefined()
+    expect(readdirSync(join(root, 'n', 'x.example'))).toEqual([])
+  })
+
+  test('a folder that cannot be read is told, and is not an empty one', async () => {
+    const root = join(directory, 'no-folder')
+    writeFileSync(root, '')
+    const storage = new FileCacheStorage({ directory: root })
+    await expect(storage.namespaces()).rejects.toThrow('ENOTDIR')
+    await expect(storage.size('n')).rejects.toThrow('ENOTDIR')
+  })
+
   test('a lease whose holder is gone can be taken', async () => {
     const storage = new FileCacheStorage({ directory: join(directory, 'leases') })
     const place = { namespace: 'n', domain: '', key: 'k' }

@@ -49,8 +49,12 @@ export class FileCacheStorage implements CacheStorage {
 
   async get(place: CachePlace, now: number): Promise<CacheEntry | undefined> {
     const kept = await this.#read(place)
-    const entry = kept && decodeEntry(kept.text, now)
-    if (kept === undefined || entry === undefined) return undefined
+    if (kept === undefined) return undefined
+    const entry = decodeEntry(kept.text, now)
+    if (entry === undefined) {
+      await this.delete(place)
+      return undefined
+    }
     await this.#use(place.namespace, now)
     if (kept.bodyFile === '') return entry
     // Missing when the entry has been replaced in between.
@@ -240,8 +244,8 @@ function contentOf(path: string): Promise<string | undefined> {
 }
 
 /** The names in a folder, and below it. */
-function namesIn(folder: string, recursive: boolean): Promise<string[]> {
-  return readdir(folder, { recursive }).catch(() => [])
+async function namesIn(folder: string, recursive: boolean): Promise<string[]> {
+  return (await readdir(folder, { recursive }).catch(undefinedIfMissing)) ?? []
 }
 
 function isMissing(error: unknown): boolean {
