@@ -223,6 +223,31 @@ describe('in Redis', () => {
   })
 })
 
+test('on keys and values, no removal undoes another at the same time, nor does a set', async () => {
+  const storage = keyvCacheStorage(new Keyv())
+  const domains = ['', 'a.example', 'b.example']
+  const place = (domain: string) => ({ namespace: 'n', domain, key: 'k' })
+  const kept = async (): Promise<string[]> => {
+    const entries = await Promise.all(domains.map((domain) => storage.get(place(domain), NOW)))
+    return domains.filter((_domain, index) => entries[index] !== undefined)
+  }
+  const fill = async (): Promise<void> => {
+    for (const domain of domains) await storage.set(place(domain), entryOf(1), NOW)
+    expect(await kept()).toEqual(domains)
+  }
+  await fill()
+  await Promise.all([storage.clear('n', 'a.example'), storage.clear('n', 'b.example')])
+  expect(await kept()).toEqual([''])
+  await fill()
+  await Promise.all([storage.clear('n', 'a.example'), storage.clear('n')])
+  expect(await kept()).toEqual([])
+  await fill()
+  // So late that what the namespace is cleared by is written anew.
+  const later = { ...entryOf(1), expiresAt: NOW + 86_400_000_000 }
+  await Promise.all([storage.set(place('a.example'), later, NOW + 40 * 86_400_000), storage.clear('n')])
+  expect(await kept()).not.toContain('b.example')
+})
+
 test('what is no Keyv and no notes is refused', () => {
   expect(() => keyvCacheStorage({} as never)).toThrow('it has no get()')
   expect(() => notesCacheStorage({} as never)).toThrow('manager.notes')

@@ -1,11 +1,12 @@
 // Storages on what knows keys, texts and times to live, and nothing else: any Keyv store, and the notes of a session store.
 //
-// Nothing there can list the keys of a namespace. So each namespace has a generation, which its entries carry, and which clearing
-// replaces: an entry of another generation is absent, and goes when its time is over. Both are read at the same time.
+// Nothing there can list the keys of a namespace. So each namespace has a generation, and so has a domain in it that was cleared. Entries
+// carry both, and clearing makes a new one: an entry of another generation is absent, and goes when its time is over. None is ever
+// written again, so that nothing brings back what was cleared. All is read at the same time.
 import { createHash, randomUUID } from 'node:crypto'
 import { invalidOption } from '../../../errors.js'
 import type { SessionNotes } from '../../../record/notes.js'
-import { type CacheLease, type CachePlace, type CacheStorage, decodeEntry, encodeEntry } from '../storage.js'
+import { type CacheLease, type CachePlace, type CacheStorage, decodeEntry, encodeEntry, VALUES } from '../storage.js'
 
 /** The members of a Keyv, or of a Keyv store adapter, that are called. */
 export interface KeyvLike {
@@ -62,14 +63,8 @@ export function notesCacheStorage(notes: SessionNotes): CacheStorage {
 }
 
 const PURPOSE = 'cache'
-/** How long a generation is kept after it was written; it is written anew when this is half over. */
+/** How long a generation is kept. That of a namespace is replaced when half of it is over, and no entry is kept for longer than the rest. */
 const GENERATION_MS = 60 * 86_400_000
-
-interface Generation {
-  readonly all: string
-  readonly domains: Readonly<Record<string, string>>
-  readonly writtenAt: number
-}
 
 function keyValueStorage(name: string, texts: Texts): CacheStorage {
   const { setIfAbsent } = texts
@@ -77,36 +72,31 @@ function keyValueStorage(name: string, texts: Texts): CacheStorage {
     name,
 
     async get(place, now) {
-      const [generation, text] = await Promise.all([generationOf(place.namespace), texts.get(entryKey(place))])
+      const [ofNamespace, ofDomain, text] = await Promise.all([
+        generationOf(place.namespace),
+        markOf(place),
+        texts.get(entryKey(place)),
+      ])
       const end = text?.indexOf('\n') ?? -1
-      if (generation === undefined || text === undefined || text.slice(0, end) !== mark(generation, place))
-        return undefined
+      if (ofNamespace === undefined || text?.slice(0, end) !== ofNamespace.mark + ofDomain) return undefined
       return decodeEntry(text.slice(end + 1), now)
     },
 
     async set(place, entry, now) {
       const encoded = encodeEntry(entry)
-      let generation = await generationOf(place.namespace)
-      if (generation === undefined || now - generation.writtenAt > GENERATION_MS / 2) {
-        generation = await writeGeneration(place.namespace, generation ?? { all: randomUUID(), domains: {} }, now)
-      }
+      const [known, ofDomain] = await Promise.all([generationOf(place.namespace), markOf(place)])
+      const isOfUse = known !== undefined && now - known.writtenAt <= GENERATION_MS / 2
+      const { mark } = isOfUse ? known : await newGeneration(place.namespace, now)
       const ttlMs = Math.min(entry.expiresAt - now, GENERATION_MS / 2)
-      await texts.set(entryKey(place), `${mark(generation, place)}\n${encoded}`, Math.max(1, Math.ceil(ttlMs)))
+      await texts.set(entryKey(place), `${mark}${ofDomain}\n${encoded}`, Math.max(1, Math.ceil(ttlMs)))
     },
 
     delete: (place) => texts.delete(entryKey(place)),
 
     async clear(namespace, domain) {
-      if (domain === undefined) {
-        await writeGeneration(namespace, { all: randomUUID(), domains: {} }, Date.now())
-        return
-      }
-      const before = (await generationOf(namespace)) ?? { all: randomUUID(), domains: {} }
-      await writeGeneration(
-        namespace,
-        { ...before, domains: { ...before.domains, [domain]: randomUUID() } },
-        Date.now(),
-      )
+      // Values have no generation of their own: to clear them alone is to clear all.
+      if (domain === undefined || domain === VALUES) await newGeneration(namespace, Date.now())
+      else await texts.set(domainKey(namespace, domain), `.${randomUUID()}`, GENERATION_MS)
     },
   }
   if (setIfAbsent === undefined) return storage
@@ -121,33 +111,34 @@ function keyValueStorage(name: string, texts: Texts): CacheStorage {
 
   async function generationOf(namespace: string): Promise<Generation | undefined> {
     const text = await texts.get(generationKey(namespace))
-    if (text === undefined) return undefined
-    try {
-      const { all, domains, writtenAt } = JSON.parse(text)
-      return { all, domains, writtenAt }
-    } catch {
-      return undefined
-    }
+    const [mark, writtenAt] = text?.split(' ') ?? []
+    return mark === undefined ? undefined : { mark, writtenAt: Number(writtenAt) }
   }
 
-  async function writeGeneration(
-    namespace: string,
-    { all, domains }: Omit<Generation, 'writtenAt'>,
-    writtenAt: number,
-  ): Promise<Generation> {
-    const generation = { all, domains, writtenAt }
-    await texts.set(generationKey(namespace), JSON.stringify(generation), GENERATION_MS)
-    return generation
+  async function newGeneration(namespace: string, writtenAt: number): Promise<Generation> {
+    const mark = randomUUID()
+    await texts.set(generationKey(namespace), `${mark} ${writtenAt}`, GENERATION_MS)
+    return { mark, writtenAt }
+  }
+
+  /** `''` for a domain that was never cleared, and for values, which have none. */
+  async function markOf({ namespace, domain }: CachePlace): Promise<string> {
+    return domain === VALUES ? '' : ((await texts.get(domainKey(namespace, domain))) ?? '')
   }
 }
 
-/** What entries of the present generation begin with. */
-function mark({ all, domains }: Generation, { domain }: CachePlace): string {
-  return `${all}.${Object.hasOwn(domains, domain) ? domains[domain] : ''}`
+/** The generation of a namespace. */
+interface Generation {
+  readonly mark: string
+  readonly writtenAt: number
 }
 
 function generationKey(namespace: string): string {
   return `namespace-${digest(namespace)}`
+}
+
+function domainKey(namespace: string, domain: string): string {
+  return `domain-${digest(JSON.stringify([namespace, domain]))}`
 }
 
 function entryKey({ namespace, domain, key }: CachePlace): string {
