@@ -214,6 +214,18 @@ describe('side by side', () => {
     await both.get('/logout')
     expect(await countOf(old)).toBe(0)
   })
+
+  test('a logout with the very first request ends the old session, too', async () => {
+    const old = store()
+    const { client } = await loggedIn(old)
+    const next = await newDeployment({
+      secret: OLD_SECRET,
+      store: old,
+      sideBySideUntil: new Date(Date.now() + 86_400_000),
+    })
+    await new Client(next.server, client.cookies).get('/logout')
+    expect(await countOf(old)).toBe(0)
+  })
 })
 
 describe('the cookie itself', () => {

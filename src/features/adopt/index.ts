@@ -209,7 +209,10 @@ class Adopter {
       })
       return
     }
-    const goOn = (claim: Claim | null): void => this.#goOn(claim, { req, res, next, isSecure })
+    const goOn = (claim: Claim | null): void => {
+      if (claim !== null && old.sid !== undefined && this.#isSideBySide()) this.#links.set(claim.id, old.sid)
+      this.#goOn(claim, { req, res, next, isSecure })
+    }
     const fail = (error: unknown): void => {
       const told = new SessionError('STORE_UNAVAILABLE', 'The store of the old sessions failed.', { cause: error })
       process.nextTick(next, error instanceof SessionError ? error : told)
