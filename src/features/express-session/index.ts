@@ -18,7 +18,7 @@ import { type Session as SojournSession, sessionOf } from '../../session/session
 import type { SessionState } from '../../session/state.js'
 import { ConnectStore, type ExpressStore } from '../../stores/connect.js'
 import { MemorySessionStore } from '../../stores/memory.js'
-import { warn } from '../../warn.js'
+import { warnOnce } from '../../warn.js'
 import { lenientCodec } from './codec.js'
 import { Cookie, type CookieOptions, serialized } from './cookie.js'
 import { DetachedSession } from './detached-session.js'
@@ -351,7 +351,7 @@ class Middleware implements Face {
       cookieId !== state.id || this.#rolling || (cookie._expires !== null && state.record?.fields !== fieldsBefore)
     if (!isDue) return null
     if (cookie.secure === true && !isSecure) {
-      warnOnce(this.#manager, PLAIN_HTTP)
+      warnOnce(this.#manager, 'express_session', PLAIN_HTTP)
       return null
     }
     const needsSecure = cookie.partitioned === true || String(cookie.sameSite).toLowerCase() === 'none'
@@ -431,7 +431,8 @@ function secretsOf(secret: ExpressSessionOptions['secret']): readonly Secret[] |
     if (typeof one === 'string' || Buffer.isBuffer(one)) continue
     throw new TypeError('secret option must be text or a Buffer, or a list of them')
   }
-  if (given.some((one) => Buffer.byteLength(one as string) < MIN_SECRET_BYTES)) warnOnce(WEAK, WEAK_SECRET)
+  if (given.some((one) => Buffer.byteLength(one as string) < MIN_SECRET_BYTES))
+    warnOnce(WEAK, 'express_session', WEAK_SECRET)
   return given
 }
 
@@ -450,15 +451,6 @@ const WEAK_SECRET =
 const PLAIN_HTTP =
   'A session cookie was not sent: it is Secure, and the request came over plain HTTP. Behind a proxy that ends TLS, set ' +
   "app.set('trust proxy', 1), or proxy: true without Express."
-
-const warned = new WeakMap<object, Set<string>>()
-
-function warnOnce(owner: object, message: string): void {
-  const messages = warned.get(owner) ?? new Set()
-  if (messages.has(message)) return
-  warned.set(owner, messages.add(message))
-  warn(message, 'express_session')
-}
 
 session.Store = Store
 session.MemoryStore = MemoryStore
