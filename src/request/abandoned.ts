@@ -4,7 +4,7 @@
 //
 // Node asks `unhandledRejection` listeners what to do, and without any ends the process. That is the application's choice and
 // stays so: we listen only while the application does, or hear of the exception that it survives, and never in between.
-import type { EventEmitter } from 'node:events'
+import type { HttpResponse } from './http-response.js'
 
 interface Watch {
   readonly answers: Set<() => void>
@@ -16,7 +16,8 @@ interface Watch {
 const watched = new Map<unknown, Watch>()
 
 /** Calls `answer`, a turn of the event loop later, if nobody handles a rejection with `error` until the response is closed. */
-export function whenUnhandled(error: unknown, res: EventEmitter, answer: () => void): void {
+export function whenUnhandled(error: unknown, res: HttpResponse, answer: () => void): void {
+  if (isClosed(res)) return
   const watch = watched.get(error) ?? { answers: new Set(), unhandled: 0 }
   watched.set(error, watch)
   watch.answers.add(answer)
@@ -26,6 +27,12 @@ export function whenUnhandled(error: unknown, res: EventEmitter, answer: () => v
     if (watch.answers.size === 0) watched.delete(error)
     if (watched.size === 0) stopListening()
   })
+}
+
+/** Of such a response nothing is told any more, and nobody waits for it. */
+function isClosed(res: HttpResponse): boolean {
+  const { destroyed, stream } = res as { destroyed?: boolean; stream?: { destroyed: boolean } }
+  return destroyed === true || stream?.destroyed === true
 }
 
 function listen(): void {

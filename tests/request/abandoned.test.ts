@@ -1,7 +1,10 @@
 // A handler that dies of an error of ours where nobody looks at its promise.
 import { once } from 'node:events'
+import { connect } from 'node:net'
 import { expect, test } from '@jest/globals'
-import { send } from '../support/http.js'
+import { MemorySessionStore, session } from 'sojourn'
+import { FaultyStore } from 'sojourn/testing'
+import { listen, SECRET, send } from '../support/http.js'
 import { type Program, startProgram } from '../support/processes.js'
 
 async function withProgram(listens: string[], task: (program: Program) => Promise<void>): Promise<void> {
@@ -36,4 +39,30 @@ test('ends the process where it would without us', async () => {
     await expect(send(`${url}/login`)).rejects.toThrow()
     expect(await exit).toEqual([1, null])
   })
+})
+
+test('of a client that has gone nothing is kept', async () => {
+  const store = new FaultyStore(new MemorySessionStore())
+  const middleware = session({ secret: SECRET, store })
+  let tellFailed = (): void => {}
+  const failed = new Promise<void>((resolve) => {
+    tellFailed = resolve
+  })
+  const server = await listen((req, res) =>
+    middleware(req, res, () => {
+      res.on('close', () => {
+        store.fail({ kind: 'error', operations: ['create'], times: 1 })
+        req.session.set('step', 1)
+        req.session.save().catch(tellFailed)
+      })
+      socket.destroy()
+    }),
+  )
+  const before = process.listenerCount('uncaughtExceptionMonitor')
+  const socket = connect(Number(new URL(server.url).port), '127.0.0.1')
+  socket.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
+  await failed
+  const after = process.listenerCount('uncaughtExceptionMonitor')
+  await server.close()
+  expect(after).toBe(before)
 })
