@@ -6,11 +6,17 @@ import { READY_WAIT_MS, type RedisConnection, type RedisSubscriber } from './con
 
 type Listener = (text: string) => void
 
+/** Who listens to a channel. All of them wait until Redis has said that it sends it. */
+interface Channel {
+  readonly listeners: Set<Listener>
+  readonly subscribed: Promise<unknown>
+}
+
 export class RedisSignals implements SessionSignals {
   readonly #prefix: string
   readonly #connection: RedisConnection
   readonly #open: () => Promise<RedisSubscriber>
-  readonly #listeners = new Map<string, Set<Listener>>()
+  readonly #channels = new Map<string, Channel>()
   #subscriber: Promise<RedisSubscriber> | undefined
 
   constructor(prefix: string, connection: RedisConnection, open: () => Promise<RedisSubscriber>) {
@@ -30,21 +36,22 @@ export class RedisSignals implements SessionSignals {
     const name = `${this.#prefix}s:${channel}`
     this.#subscriber ??= this.#openSubscriber()
     const subscriber = await this.#subscriber
-    const known = this.#listeners.get(name)
-    if (known) known.add(listener)
-    else {
-      this.#listeners.set(name, new Set([listener]))
-      try {
-        await subscriber.subscribe(name)
-      } catch (error) {
-        this.#listeners.delete(name)
-        throw error
-      }
+    let heard = this.#channels.get(name)
+    if (heard === undefined) {
+      heard = { listeners: new Set(), subscribed: subscriber.subscribe(name) }
+      this.#channels.set(name, heard)
+    }
+    const { listeners, subscribed } = heard
+    listeners.add(listener)
+    try {
+      await subscribed
+    } catch (error) {
+      if (this.#channels.get(name) === heard) this.#channels.delete(name)
+      throw error
     }
     return async () => {
-      const listeners = this.#listeners.get(name)
-      if (!listeners?.delete(listener) || listeners.size > 0) return
-      this.#listeners.delete(name)
+      if (!listeners.delete(listener) || listeners.size > 0) return
+      this.#channels.delete(name)
       await subscriber.unsubscribe(name).catch(() => {})
     }
   }
@@ -59,7 +66,7 @@ export class RedisSignals implements SessionSignals {
     // A failure is told to who listens; the client connects, and subscribes, again by itself.
     subscriber.on('error', () => {})
     subscriber.on('message', (name, text) => {
-      for (const listener of this.#listeners.get(name) ?? []) listener(text)
+      for (const listener of this.#channels.get(name)?.listeners ?? []) listener(text)
     })
     try {
       await becomesReady(subscriber)
