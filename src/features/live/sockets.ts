@@ -45,6 +45,7 @@ export type ClosableSocket = WebSocketLike | SocketIoLike | StreamLike
 export function closeOnEnd(session: Session, socket: ClosableSocket): () => void {
   const sockets = openSocketsOf(inside(session).events)
   const [close, closed] = closing(socket)
+  if (hasClosed(socket)) return () => {}
   const forget = sockets.add(session.id, close)
   ;(socket as StreamLike).once(closed as 'close', forget)
   return forget
@@ -59,6 +60,18 @@ function closing(socket: ClosableSocket): [close: () => void, closed: string] {
   }
   throw invalidArgument('closeOnEnd() takes a WebSocket of ws, a socket of Socket.IO, a response or another stream.')
 }
+
+/** Whether what says that it closes has been said. */
+function hasClosed(socket: ClosableSocket): boolean {
+  const { closed, disconnected, readyState } = socket as {
+    closed?: boolean
+    disconnected?: boolean
+    readyState?: number
+  }
+  return closed === true || disconnected === true || readyState === WEB_SOCKET_CLOSED
+}
+
+const WEB_SOCKET_CLOSED = 3
 
 /** A WebSocket that is only closed would go on to hear what comes until the other side agrees. */
 function closeWebSocket(socket: WebSocketLike): void {

@@ -1,16 +1,17 @@
 // Endings that are heard in every process, and what they close there: sockets of two servers on one Redis.
 import { once } from 'node:events'
 import { get } from 'node:http'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { PassThrough } from 'node:stream'
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
 import { Redis } from 'ioredis'
 import { io } from 'socket.io-client'
-import { MemorySessionStore, type SessionEvent, SessionManager } from 'sojourn'
+import { MemorySessionStore, requireSession, type SessionEvent, SessionManager } from 'sojourn'
 import { closeOnEnd, isSameOrigin, watchEndings } from 'sojourn/live'
 import { RedisSessionStore } from 'sojourn/redis'
 import { FaultyStore } from 'sojourn/testing'
 import { WebSocket } from 'ws'
 import { openSocketsOf } from '../../../src/features/live/watch.js'
-import { Client, SECRET, until } from '../../support/http.js'
+import { Client, listen, SECRET, until } from '../../support/http.js'
 import { type Program, startProgram } from '../../support/processes.js'
 import { RedisServer } from '../../support/redis.js'
 
@@ -238,4 +239,66 @@ test.each<[string, Record<string, string>, boolean]>([
   ['junk', { host: 'shop.example', origin: 'shop.example' }, false],
 ])('an upgrade with %s as its Origin', (_what, headers, allowed) => {
   expect(isSameOrigin({ headers } as never, { trustedOrigins: ['https://app.example'] })).toBe(allowed)
+})
+
+test('what could begin to listen in part only does not listen at all', async () => {
+  const store = new MemorySessionStore({ cleanupInterval: 0 })
+  const sessions = new SessionManager({ secret: SECRET, store })
+  let open = 0
+  let left = 1
+  const { listen } = sessions.signals
+  const signals = {
+    send: async () => {},
+    listen: async (...args: Parameters<typeof listen>) => {
+      if (left-- === 0) throw new Error('away')
+      const stop = await listen.call(sessions.signals, ...args)
+      open++
+      return async () => {
+        open--
+        await stop()
+      }
+    },
+  }
+  Object.defineProperty(sessions, 'signals', { value: signals })
+  await expect(watchEndings(sessions)).rejects.toThrow('away')
+  expect(open).toBe(0)
+  await sessions.close()
+})
+
+test('signals that are lost are warned of where nobody else is told', async () => {
+  const sessions = new SessionManager({ secret: SECRET, store: new MemorySessionStore({ cleanupInterval: 0 }) })
+  const { listen } = sessions.signals
+  Object.defineProperty(sessions, 'signals', {
+    value: { send: async () => {}, listen: (...args: Parameters<typeof listen>) => listen(...args) },
+  })
+  const warnings = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+  const watch = await watchEndings(sessions, { heartbeat: '20ms' })
+  try {
+    await until(() => warnings.mock.calls.length > 0)
+    expect(warnings.mock.calls[0]?.[0]).toContain('Signals of endings do not arrive')
+  } finally {
+    warnings.mockRestore()
+    await watch.stop()
+    await sessions.close()
+  }
+})
+
+test('a stream that has closed before is not kept', async () => {
+  const sessions = new SessionManager({ secret: SECRET, store: new MemorySessionStore({ cleanupInterval: 0 }) })
+  const watch = await watchEndings(sessions)
+  const add = jest.spyOn(openSocketsOf(sessions.events), 'add')
+  const middleware = sessions.middleware()
+  const server = await listen((req, res) => {
+    middleware(req, res, async () => {
+      const stream = new PassThrough()
+      closeOnEnd(requireSession(req), stream)()
+      stream.destroy()
+      await once(stream, 'close')
+      closeOnEnd(requireSession(req), stream)()
+      res.end()
+    })
+  })
+  await new Client(server.url).get('/')
+  expect(add).toHaveBeenCalledTimes(1)
+  await Promise.all([server.close(), watch.stop(), sessions.close()])
 })
