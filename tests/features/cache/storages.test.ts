@@ -228,7 +228,7 @@ test('on keys and values, no removal undoes another at the same time, nor does a
   const domains = ['', 'a.example', 'b.example']
   const place = (domain: string) => ({ namespace: 'n', domain, key: 'k' })
   const kept = async (): Promise<string[]> => {
-    const entries = await Promise.all(domains.map((domain) => storage.get(place(domain), NOW)))
+    const entries = await Promise.all(domains.map(async (domain) => storage.get(place(domain), NOW)))
     return domains.filter((_domain, index) => entries[index] !== undefined)
   }
   const fill = async (): Promise<void> => {
