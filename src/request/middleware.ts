@@ -138,6 +138,7 @@ class Exchange implements SessionHost, ResponseHooks {
   /** The response, held until the commit; a WebSocket upgrade has none. */
   #held: HeldResponse | null = null
   isPassive = false
+  headListeners: (() => void)[] | undefined
   #endedBefore: EndedSession | null = null
   #areHeadersDecided = false
   #isResponded = false
@@ -369,6 +370,7 @@ class Exchange implements SessionHost, ResponseHooks {
     if (this.#areHeadersDecided) return
     this.#areHeadersDecided = true
     this.#held?.changeHead(() => {
+      for (const listener of this.headListeners ?? []) listener()
       const res = this.#res as HttpResponse
       const { cacheControl, clearSiteData } = this.#engine.options
       const setCookie = this.#setCookie()
@@ -472,7 +474,6 @@ class Exchange implements SessionHost, ResponseHooks {
 const MAX_WRITES = 3
 
 type Next = (error?: unknown) => void
-
 const NO_FIELDS: ReadonlyMap<string, string> = new Map()
 
 function activityRequestOf(

@@ -23,11 +23,15 @@ export interface Inside {
    * and it ends with the session.
    *
    * `staysBehind: true` (default `false`) is for what protects, such as a secret of forms: it goes nowhere, not with `login()`
-   * either. Who planted the session knows it.
+   * either. Who planted the session knows it. `endsWithLogin: true` (default `false`) is for what belongs to one login, such as a key
+   * that was registered after it: it goes over with all but `login()`.
    * @param name of the feature and what it keeps, such as `'acme.flash'`: text of 1 to 100 characters
    * @throws {SessionError} `INVALID_ARGUMENT`
    */
-  drawer<T = unknown>(name: string, options?: { staysBehind?: boolean | undefined }): Drawer<T>
+  drawer<T = unknown>(
+    name: string,
+    options?: { staysBehind?: boolean | undefined; endsWithLogin?: boolean | undefined },
+  ): Drawer<T>
 
   /**
    * Reads, changes and writes a group of drawers as one atomic step, at once: the drawer `group`, and those whose names begin with
@@ -100,6 +104,15 @@ export interface Inside {
 
   /** Whether the client came over HTTPS, by the connection or by a proxy that is trusted. */
   isHttps(): boolean
+
+  /**
+   * Calls `listener` once, when all is stored and before the head of the response leaves: it may set headers. Not for a response
+   * whose head has left already.
+   */
+  beforeHead(listener: () => void): void
+
+  /** This request is no activity of its session, as one of `passivePaths`: to be called before anything is written. */
+  passive(): void
 
   /** The logical ID, for logs and answers: the same as `session.logicalId`, but no session is stored for it. */
   showLogicalId(): string

@@ -13,7 +13,7 @@ import { Fields } from './fields.js'
 import type { Drawer, DrawerGroup, Inside } from './inside.js'
 import { replaceWith } from './life.js'
 import { askLogicalId, showLogicalId } from './logical-id.js'
-import { fieldsLeftBehind, staysBehind } from './protection.js'
+import { endsWithLogin, fieldsLeftBehind, staysBehind } from './protection.js'
 import type { SessionState } from './state.js'
 
 const MAX_NAME_LENGTH = 100
@@ -31,10 +31,14 @@ export class Insider implements Inside {
     this.#state = state
   }
 
-  drawer<T>(name: string, options: { staysBehind?: boolean | undefined } = {}): Drawer<T> {
+  drawer<T>(
+    name: string,
+    options: { staysBehind?: boolean | undefined; endsWithLogin?: boolean | undefined } = {},
+  ): Drawer<T> {
     const field = hiddenField(checked(name, 'The name of a drawer'))
     if (isOwnField(field)) throw invalidArgument('The name of a drawer does not begin with a colon.')
     if (options.staysBehind) staysBehind(field)
+    if (options.endsWithLogin) endsWithLogin(field)
     return new FieldDrawer<T>(this.#state, field)
   }
 
@@ -143,6 +147,16 @@ export class Insider implements Inside {
 
   isHttps(): boolean {
     return this.#state.host.isHttps()
+  }
+
+  beforeHead(listener: () => void): void {
+    const { host } = this.#state
+    host.headListeners ??= []
+    host.headListeners.push(listener)
+  }
+
+  passive(): void {
+    this.#state.host.isPassive = true
   }
 
   showLogicalId(): string {

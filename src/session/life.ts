@@ -199,7 +199,11 @@ async function succeed(state: SessionState, parts: Omit<RegenerationParts, 'dele
  * The same, but resolves to `false` when the session was over already. Of all that is kept, what protects forms is not, unless
  * it is named.
  */
-export async function trySucceed(state: SessionState, parts: Omit<RegenerationParts, 'delete'>): Promise<boolean> {
+export async function trySucceed(
+  state: SessionState,
+  parts: Omit<RegenerationParts, 'delete'>,
+  alsoLeft: readonly string[] = [],
+): Promise<boolean> {
   try {
     await keepLogicalId(state)
   } catch (error) {
@@ -209,7 +213,7 @@ export async function trySucceed(state: SessionState, parts: Omit<RegenerationPa
   }
   const changes = state.fields.changes() ?? NO_CHANGES
   const { keep } = parts
-  const left = keep === 'all' ? fieldsLeftBehind() : []
+  const left = [...(keep === 'all' ? fieldsLeftBehind() : []), ...alsoLeft]
   // What was proved before is worth nothing to another login.
   if (parts.isLogin && !parts.set?.has(PROOF)) left.push(PROOF)
   const set = new Map([...keptOf(changes, keep).set, ...(parts.set ?? [])])

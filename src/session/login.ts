@@ -4,7 +4,7 @@ import { requireOwnField } from '../record/hidden-fields.js'
 import { create, NO_CHANGES } from './commit.js'
 import { Fields } from './fields.js'
 import { checkUserId, namesOf, succeedAfresh, trySucceed } from './life.js'
-import { fieldsLeftBehind, type Kept, keptOf } from './protection.js'
+import { fieldsLeftBehind, fieldsOfLogin, type Kept, keptOf } from './protection.js'
 import { takeIssued } from './response-cookie.js'
 import { MAX_RACES, NO_METADATA, type SessionState } from './state.js'
 
@@ -81,7 +81,10 @@ async function loginOver(state: SessionState, step: Step): Promise<void> {
   for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
     const owner = state.record?.userId
     const isAnothers = owner !== undefined && owner !== userId
-    if (isAnothers ? await succeedAfresh(state, { userId, set }) : await trySucceed(state, parts)) return
+    const isDone = isAnothers
+      ? await succeedAfresh(state, { userId, set })
+      : await trySucceed(state, parts, fieldsOfLogin())
+    if (isDone) return
     const successor = await lifecycle.successorOf(state.id)
     if (successor === null) throw state.ended()
     const isTaken = successor.userId !== undefined && successor.userId !== userId && successor.userId !== userBefore

@@ -19,6 +19,19 @@ export function staysBehind(field: string): void {
   drawers.add(field)
 }
 
+/** Those of features that what follows by another login does not have. */
+const ofLogins = new Set<string>()
+
+/** Notes that a feature's hidden field belongs to one login. */
+export function endsWithLogin(field: string): void {
+  ofLogins.add(field)
+}
+
+/** The fields that belong to one login. */
+export function fieldsOfLogin(): readonly string[] {
+  return [...ofLogins]
+}
+
 /** The fields that do not go over although all are kept; those that the application names do. */
 export function fieldsLeftBehind(): string[] {
   return [...FIELDS, ...drawers]

@@ -30,7 +30,9 @@ export interface SessionHost {
   /** The ID of a session that begins, when that comes from outside; else `undefined`. */
   newId(): string | undefined
   /** Whether the request is no activity of the session. */
-  readonly isPassive: boolean
+  isPassive: boolean
+  /** Called when all is stored and before the head of the response leaves. */
+  headListeners?: (() => void)[] | undefined
   /** What an activity tells of the request. */
   activityRequest(): ActivityRequest
   /** What is to be kept of the client, for a session that begins. */

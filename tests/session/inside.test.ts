@@ -370,3 +370,45 @@ function namesIn(thing: object): string[] {
   for (const name in thing) names.push(name)
   return names
 }
+
+describe('the response, for features', () => {
+  const ground = new MemoryGround()
+  afterEach(async () => {
+    await closeRigs()
+    await ground.reset()
+  })
+
+  test('is told of before its head leaves, when all is stored, also the head of an error', async () => {
+    const rig = await Rig.start(ground)
+    for (const failing of [false, true]) {
+      const asked = rig.ask(async (session, _req, res) => {
+        inside(session).beforeHead(() => res.setHeader('X-User', String(session.metadata.userId)))
+        await session.login('ann')
+        if (failing) throw new Error('after the login')
+      })
+      await asked.catch(() => {})
+      expect(rig.answer?.headers['x-user']).toBe('ann')
+    }
+    await rig.ask(() => {})
+    expect(rig.answer?.headers['x-user']).toBeUndefined()
+  })
+
+  test('a request that a feature says is no activity does not keep the session alive, whatever it writes', async () => {
+    const rig = await Rig.start(ground, { idleTimeout: '10m' })
+    await rig.ask((session) => session.set('n', 0))
+    const end = await rig.ask((session) => session.expiresAt.getTime())
+    rig.clock.advance(5 * 60_000)
+    await rig.ask(async (session) => {
+      inside(session).passive()
+      await inside(session)
+        .drawer<number>('acme.count')
+        .update((n = 0) => n + 1)
+    })
+    expect(
+      await rig.ask((session) => {
+        inside(session).passive()
+        return session.expiresAt.getTime()
+      }),
+    ).toBe(end)
+  })
+})

@@ -156,6 +156,27 @@ describe.each(GROUNDS)('in %s', (_name, make) => {
     })
   })
 
+  test('a feature’s drawer that belongs to a login goes over with all but the next one', async () => {
+    const rig = await Rig.start(ground)
+    const drawer = (session: Session) => inside(session).drawer('test.key', { endsWithLogin: true })
+    const turns: [string, (session: Session) => Promise<unknown>][] = [
+      ['renew', (session) => session.renew()],
+      ['reauthenticate', (session) => session.reauthenticate()],
+      ['regenerate', (session) => session.regenerate({ keep: true })],
+    ]
+    await rig.ask((session) => session.login('ann'))
+    await rig.ask((session) => drawer(session).set(1))
+    for (const [name, turn] of turns) {
+      await rig.ask(turn)
+      expect({ name, value: await rig.ask((session) => drawer(session).get()) }).toEqual({ name, value: 1 })
+    }
+    await rig.ask(async (session) => {
+      await session.login('ann')
+      expect(drawer(session).get()).toBeUndefined()
+    })
+    expect(await rig.ask((session) => drawer(session).get())).toBeUndefined()
+  })
+
   describe('a login over another user’s session', () => {
     test.each([undefined, true, ['list']])('takes nothing of it along, with keep: %j', async (keep) => {
       const rig = await Rig.start(ground, { initialFields: () => ({ theme: 'light' }) })
