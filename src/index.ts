@@ -71,6 +71,7 @@ export {
 } from './request/current-session.js'
 export type { HttpRequest } from './request/http-request.js'
 export type { HttpResponse } from './request/http-response.js'
+export { type PrivatePagesOptions, privatePages } from './request/private-pages.js'
 export { type LevelOptions, type RecentAuthOptions, requireLevel, requireRecentAuth } from './request/recent-auth.js'
 export type { ChangedByJson, CodecTypes, FieldValue, SessionFields } from './session/field-types.js'
 export type {

@@ -2,13 +2,23 @@
 // without a word (RFC 6265bis), so we refuse to build one. Secrets are checked here, too.
 import { didYouMean } from '../did-you-mean.js'
 import { invalidOption, SessionError } from '../errors.js'
-import { type Priority, priorityOf, type ResolvedCookie, type SameSite, sameSiteOf, writeCookie } from './cookie.js'
+import {
+  type Priority,
+  prefixesOf,
+  priorityOf,
+  type ResolvedCookie,
+  type SameSite,
+  sameSiteOf,
+  writeCookie,
+} from './cookie.js'
 import { type Secret, Secrets } from './secrets.js'
 
 /** Name and attributes of the session cookie. */
 export interface CookieOptions {
   /**
-   * The cookie's name. A name that begins with `__Host-` or `__Secure-` has that prefix only over HTTPS.
+   * The cookie's name. A name that begins with `__Host-`, `__Secure-`, `__Http-` or `__Host-Http-` has that prefix only over
+   * HTTPS. Browsers that know the latter two take such a cookie from a response alone, never from a script; to others they are
+   * a part of the name, so that `__Http-` keeps nothing there, and `__Host-Http-` what `__Host-` does.
    * @default '__Host-sid' over HTTPS ('__Secure-sid' with a domain or path), 'sid' over plain HTTP
    */
   name?: string | undefined
@@ -48,8 +58,9 @@ export interface CookieOptions {
    */
   partitioned?: boolean | undefined
   /**
-   * Which cookies a browser drops first when it has too many.
-   * @default none
+   * Which cookies a browser that knows the attribute (Chromium) drops last when a host has too many: a session cookie of the
+   * default priority goes however lately it was used. `false` leaves the attribute out.
+   * @default 'high'
    */
   priority?: Priority | undefined
   /**
@@ -82,17 +93,14 @@ export function resolveCookie(secret: Secret, options: CookieOptions): ResolvedC
   const secrets = new Secrets(secret)
   const resolved: ResolvedCookie = Object.freeze({
     secureName: name,
-    plainName: name.replace(/^__(host|secure)-/i, ''),
+    plainName: prefixesOf(name).rest,
     secure,
     httpOnly: options.httpOnly ?? true,
     sameSite: known(sameSiteOf(options.sameSite ?? 'lax'), 'sameSite is not "strict", "lax", "none", true or false'),
     path,
     domain,
     partitioned: options.partitioned ?? false,
-    priority:
-      options.priority === undefined
-        ? undefined
-        : known(priorityOf(options.priority), 'priority is not "low", "medium" or "high"'),
+    priority: known(priorityOf(options.priority ?? 'high'), 'priority is not "low", "medium", "high" or false'),
     persistent: options.persistent ?? false,
     onConflict: options.onConflict ?? 'new-session',
     secrets,
@@ -145,14 +153,21 @@ function checkAttributes(cookie: ResolvedCookie): void {
   if (typeof name !== 'string' || !/^[!#$%&'*+.^_`|~\w-]+$/.test(name) || cookie.plainName === '') {
     throw invalidOption('cookie.name is not a valid cookie name: use letters, digits, "-" and "_".')
   }
-  const isHost = /^__host-/i.test(name)
-  if ((isHost || /^__secure-/i.test(name)) && cookie.secure === false) {
+  const { isHost, isHttp, isSecure } = prefixesOf(name)
+  if (isSecure && cookie.secure === false) {
     throw invalidOption(
       `cookie.name ${name} needs Secure: leave cookie.secure out, or choose a name without the prefix.`,
     )
   }
   if (isHost && (cookie.path !== '/' || cookie.domain !== undefined)) {
-    throw invalidOption(`cookie.name ${name} needs path "/" and no domain: use the prefix __Secure- instead.`)
+    throw invalidOption(
+      `cookie.name ${name} needs path "/" and no domain: use the prefix ${isHttp ? '__Http-' : '__Secure-'} instead.`,
+    )
+  }
+  if (isHttp && !cookie.httpOnly) {
+    throw invalidOption(
+      `cookie.name ${name} needs httpOnly: leave cookie.httpOnly out, or choose a name without "Http-".`,
+    )
   }
   if (![true, false, 'auto', 'when-https'].includes(cookie.secure)) {
     throw invalidOption('cookie.secure is not true, false, "auto" or "when-https".')

@@ -10,13 +10,13 @@ import type { Secrets } from './secrets.js'
 /** `SameSite`, in any case; `true` is strict, `false` leaves the attribute out, as in express-session. */
 export type SameSite = 'strict' | 'lax' | 'none' | 'Strict' | 'Lax' | 'None' | boolean
 
-/** What browsers drop first, in any case. */
-export type Priority = 'low' | 'medium' | 'high' | 'Low' | 'Medium' | 'High'
+/** What browsers drop first, in any case; `false` leaves the attribute out. */
+export type Priority = 'low' | 'medium' | 'high' | 'Low' | 'Medium' | 'High' | false
 
 /** The attributes that one response may choose for itself, through `req.session.cookie`. */
 export interface CookieAttributes {
   readonly sameSite?: 'strict' | 'lax' | 'none' | false
-  readonly priority?: 'low' | 'medium' | 'high'
+  readonly priority?: 'low' | 'medium' | 'high' | false
   readonly partitioned?: boolean
   readonly httpOnly?: boolean
 }
@@ -48,7 +48,7 @@ export interface ResolvedCookie {
   readonly path: string
   readonly domain: string | undefined
   readonly partitioned: boolean
-  readonly priority: 'low' | 'medium' | 'high' | undefined
+  readonly priority: 'low' | 'medium' | 'high' | false
   readonly persistent: boolean
   readonly onConflict: 'new-session' | 'first'
   readonly secrets: Secrets
@@ -188,6 +188,17 @@ export function believesFirst(cookie: ResolvedCookie, name: string): boolean {
   return cookie.onConflict === 'first' || name.startsWith('__Host-')
 }
 
+/** What a cookie's name promises, by the prefixes of RFC 6265bis and of its layered successor; the name itself is the rest. */
+export function prefixesOf(name: string): { isHost: boolean; isHttp: boolean; isSecure: boolean; rest: string } {
+  const prefix = /^__(?:host-http|http|host|secure)-/i.exec(name)?.[0] ?? ''
+  return {
+    isHost: /host/i.test(prefix),
+    isHttp: /http/i.test(prefix),
+    isSecure: prefix !== '',
+    rest: name.slice(prefix.length),
+  }
+}
+
 /** `SameSite` as it is written, or `undefined` for what is none. */
 export function sameSiteOf(value: unknown): 'strict' | 'lax' | 'none' | false | undefined {
   if (value === true) return 'strict'
@@ -195,8 +206,8 @@ export function sameSiteOf(value: unknown): 'strict' | 'lax' | 'none' | false | 
 }
 
 /** `Priority` as it is written, or `undefined` for what is none. */
-export function priorityOf(value: unknown): 'low' | 'medium' | 'high' | undefined {
-  return oneOfTexts(['low', 'medium', 'high'], value)
+export function priorityOf(value: unknown): 'low' | 'medium' | 'high' | false | undefined {
+  return value === false ? false : oneOfTexts(['low', 'medium', 'high'], value)
 }
 
 function oneOfTexts<const T extends string>(texts: readonly T[], value: unknown): T | undefined {
@@ -308,7 +319,7 @@ function serialize(
       // Browsers drop SameSite=None and Partitioned without Secure: over plain HTTP the cookie is Lax and shared.
       sameSite: sameSite === 'none' && !isSecure ? 'lax' : sameSite,
       partitioned: isSecure && (attributes?.partitioned ?? cookie.partitioned),
-      ...(priority !== undefined && { priority }),
+      ...(priority !== false && { priority }),
       // Expires besides Max-Age only to clear, for agents that know no Max-Age.
       ...(maxAgeSeconds !== undefined && { maxAge: maxAgeSeconds }),
       ...(maxAgeSeconds === 0 && { expires: new Date(0) }),

@@ -139,6 +139,7 @@ class Exchange implements SessionHost, ResponseHooks {
   #held: HeldResponse | null = null
   isPassive = false
   headListeners: (() => void)[] | undefined
+  declare clearAfterLogout?: string
   #endedBefore: EndedSession | null = null
   #areHeadersDecided = false
   #isResponded = false
@@ -380,7 +381,7 @@ class Exchange implements SessionHost, ResponseHooks {
         setCookie,
         wasUsed: this.#state.wasUsed,
         cacheControl,
-        clearSiteData: this.#clearsSiteData() ? clearSiteData : null,
+        clearSiteData: this.#isOver() ? (clearSiteData ?? this.clearAfterLogout ?? null) : null,
       })
       if (this.#state.hasStoreFailed && res.statusCode === 503 && !res.hasHeader('Retry-After')) {
         res.setHeader('Retry-After', '1')
@@ -388,9 +389,8 @@ class Exchange implements SessionHost, ResponseHooks {
     })
   }
 
-  #clearsSiteData(): boolean {
-    const isOver = this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
-    return isOver && this.#engine.options.clearSiteData !== null
+  #isOver(): boolean {
+    return this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
   }
 
   #setCookie(): string | null {

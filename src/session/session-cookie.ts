@@ -1,5 +1,12 @@
 // `session.cookie`: the cookie of a session, with the members that express-session users know.
-import { type CookieAttributes, type Priority, priorityOf, type SameSite, sameSiteOf } from '../cookie/cookie.js'
+import {
+  type CookieAttributes,
+  type Priority,
+  prefixesOf,
+  priorityOf,
+  type SameSite,
+  sameSiteOf,
+} from '../cookie/cookie.js'
 import { LONGEST_MS } from '../duration.js'
 import { invalidArgument, type SessionError } from '../errors.js'
 import { chooseExpiry, expiresAt, idleTimeoutMs, isPersistent, resendCookie } from './response-cookie.js'
@@ -70,6 +77,8 @@ export class SessionCookie {
     return this.#state.cookieAttributes.httpOnly ?? this.#state.lifecycle.options.cookie.httpOnly
   }
   set httpOnly(httpOnly: boolean) {
+    const { secureName } = this.#state.lifecycle.options.cookie
+    if (!httpOnly && prefixesOf(secureName).isHttp) throw fixed('httpOnly', `browsers drop ${secureName} without it`)
     this.#choose({ httpOnly: known(booleanOf(httpOnly), 'httpOnly', 'true or false') })
   }
 
@@ -80,11 +89,11 @@ export class SessionCookie {
     this.#choose({ partitioned: known(booleanOf(partitioned), 'partitioned', 'true or false') })
   }
 
-  get priority(): CookieAttributes['priority'] {
+  get priority(): NonNullable<CookieAttributes['priority']> {
     return this.#state.cookieAttributes.priority ?? this.#state.lifecycle.options.cookie.priority
   }
   set priority(priority: Priority) {
-    this.#choose({ priority: known(priorityOf(priority), 'priority', "'low', 'medium' or 'high'") })
+    this.#choose({ priority: known(priorityOf(priority), 'priority', "'low', 'medium', 'high' or false") })
   }
 
   /**

@@ -46,6 +46,8 @@ export interface SessionHost {
   onFailure(error: unknown): void
   /** Puts another session in the place of this one. */
   replace(next: SessionState): void
+  /** The `Clear-Site-Data` of a response that ends the session, where the options say nothing. */
+  clearAfterLogout?: string
 }
 
 /** How `SessionState` begins: from a loaded session, anew, after one that is over, or with the store out of reach. */

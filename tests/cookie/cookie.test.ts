@@ -802,7 +802,10 @@ function refusal(build: () => unknown): SessionError {
 }
 
 describe('over HTTPS', () => {
-  const defaults = { name: '__Host-sid', attributes: { path: '/', httponly: true, secure: true, samesite: 'Lax' } }
+  const defaults = {
+    name: '__Host-sid',
+    attributes: { path: '/', httponly: true, secure: true, priority: 'High', samesite: 'Lax' },
+  }
 
   test('behind a proxy that Express trusts, the cookie is __Host-, Secure, HttpOnly, Lax, for the whole host', async () => {
     const { client } = await site({}, behindProxy)
@@ -1051,7 +1054,12 @@ describe('attributes', () => {
 
   test('that browsers take only with Secure are left out without it', async () => {
     const { client } = await site({ cookie: { sameSite: 'none', partitioned: true } })
-    expect(cookieOf(await client.post('/set?a=1')).attributes).toEqual({ path: '/', httponly: true, samesite: 'Lax' })
+    expect(cookieOf(await client.post('/set?a=1')).attributes).toEqual({
+      path: '/',
+      httponly: true,
+      priority: 'High',
+      samesite: 'Lax',
+    })
   })
 
   test('of a persistent cookie include Max-Age, the time to the end; of another neither Max-Age nor Expires', async () => {
@@ -1065,6 +1073,7 @@ describe('attributes', () => {
     expect(Object.keys(cookieOf(await browser.client.post('/set?a=1')).attributes)).toEqual([
       'path',
       'httponly',
+      'priority',
       'samesite',
     ])
   })
@@ -1133,13 +1142,51 @@ describe('attributes', () => {
     expect(cookieOf(await client.post('/start')).attributes).toMatchObject({ priority: 'Low' })
   })
 
+  test('priority is high unless another one is chosen, and false leaves it out', async () => {
+    const written = async (cookie: CookieOptions): Promise<unknown> => {
+      const { client } = await site({ cookie })
+      return cookieOf(await client.post('/set?a=1')).attributes['priority']
+    }
+    expect(await Promise.all([{}, { priority: 'medium' } as const, { priority: false } as const].map(written))).toEqual(
+      ['High', 'Medium', undefined],
+    )
+    const { client } = await site(
+      {},
+      route('/start', (req) => {
+        req.session.cookie.priority = false
+        expect(req.session.cookie.priority).toBe(false)
+        req.session.set('a', 1)
+      }),
+    )
+    expect(cookieOf(await client.post('/start')).attributes).not.toHaveProperty('priority')
+  })
+
+  test.each([
+    ['__Host-Http-sid', {}],
+    ['__Http-sid', { path: '/', domain: 'example.com' }],
+  ] as const)('the name %s has its prefix over HTTPS only, and stays HttpOnly', async (name, more) => {
+    const { client } = await site({ cookie: { name, ...more } }, (app) => {
+      behindProxy(app)
+      route('/choose', (req, res) => {
+        expect(() => Object.assign(req.session.cookie, { httpOnly: false })).toThrow(/httpOnly cannot be chosen/)
+        res.send('refused')
+      })(app)
+    })
+    const set = cookieOf(await client.post('/set?a=1', undefined, HTTPS))
+    expect(set).toMatchObject({ name, attributes: { path: '/', secure: true, httponly: true } })
+    expect((await client.get('/peek', HTTPS)).json()['fields']).toEqual({ a: '1' })
+    expect((await client.get('/choose', HTTPS)).body).toBe('refused')
+    expect(cookieOf(await client.post('/logout', undefined, HTTPS))).toMatchObject({ name, value: '' })
+    expect(cookieOf(await client.post('/set?a=1')).name).toBe('sid')
+  })
+
   test('httpOnly can be chosen for one response', async () => {
     const { client } = await site(
       {},
       route('/choose', (req) => Object.assign(req.session.cookie, { httpOnly: false })),
     )
     await client.post('/set?a=1')
-    expect(cookieOf(await client.get('/choose')).attributes).toEqual({ path: '/', samesite: 'Lax' })
+    expect(cookieOf(await client.get('/choose')).attributes).toEqual({ path: '/', priority: 'High', samesite: 'Lax' })
   })
 
   test('chosen for a response without a session make no cookie', async () => {
@@ -1288,6 +1335,11 @@ describe('options that browsers would drop in silence, or that an attacker could
     ['__HOST- in another case', { name: '__HOST-x', path: '/app' }],
     ['__secure- in another case', { name: '__secure-x', secure: false }],
     ['a prefix without a name', { name: '__Host-' }],
+    ['two prefixes without a name', { name: '__Host-Http-' }],
+    ['__Host-Http- with a domain', { name: '__Host-Http-x', domain: 'example.com' }],
+    ['__Host-Http- open to scripts', { name: '__Host-Http-x', httpOnly: false }],
+    ['__Http- open to scripts', { name: '__Http-x', httpOnly: false }],
+    ['__http- in another case without Secure', { name: '__http-x', secure: false }],
     ['SameSite=None without Secure', { sameSite: 'none', secure: false }],
     ['Partitioned without Secure', { partitioned: true, secure: false }],
     ['an unknown sameSite', { sameSite: 'loose' }],
@@ -1330,6 +1382,8 @@ describe('options that browsers would drop in silence, or that an attacker could
       {},
       { name: '__Host-x' },
       { name: '__Secure-x', domain: 'example.com', path: '/app' },
+      { name: '__Http-x', domain: 'example.com', path: '/app' },
+      { name: '__Host-Http-x' },
       { name: 'x', secure: false },
       { domain: 'example.com' },
       { path: '/app' },
@@ -1919,7 +1973,7 @@ describe('the end of a session clears its cookie', () => {
 
   test('with what clearCookie() writes: no value, no time to live', () => {
     expect(clearCookie(plain, false)).toBe(
-      'sid=; Max-Age=0; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax',
+      'sid=; Max-Age=0; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; Priority=High; SameSite=Lax',
     )
   })
 

@@ -29,7 +29,7 @@ describe('the ten-line start', () => {
 
   test('sets the cookie once', async () => {
     const agent = request.agent(counter())
-    await agent.get('/').expect('set-cookie', /^sid=.+; Path=\/; HttpOnly; SameSite=Lax$/)
+    await agent.get('/').expect('set-cookie', /^sid=.+; Path=\/; HttpOnly; Priority=High; SameSite=Lax$/)
     const { headers } = await agent.get('/')
     expect(headers).not.toHaveProperty('set-cookie')
   })

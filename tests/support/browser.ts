@@ -25,9 +25,17 @@ const ARGS = [
   '--disable-sync',
 ]
 
-/** @param args for Chromium, besides the usual ones */
-export async function startBrowser(args: readonly string[] = []): Promise<Browser> {
-  return chromium.launch({ executablePath: pathOfBrowser(), args: [...ARGS, ...args], timeout: 90_000 })
+/**
+ * @param args for Chromium, besides the usual ones
+ * @param without what Playwright adds to them, and this one is not to have
+ */
+export async function startBrowser(args: readonly string[] = [], without: readonly string[] = []): Promise<Browser> {
+  return chromium.launch({
+    executablePath: pathOfBrowser(),
+    args: [...ARGS, ...args],
+    ignoreDefaultArgs: [...without],
+    timeout: 90_000,
+  })
 }
 
 /** One that keeps its profile in `directory`, as a person's does: closed and started again, it has what outlives its window. */

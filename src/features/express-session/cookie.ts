@@ -122,7 +122,7 @@ export const OWN_ATTRIBUTES = ['domain', 'httpOnly', 'partitioned', 'path', 'pri
 export function serialized(cookie: Cookie, content: { name: string; value: string; isSecure: boolean }): string {
   const { name, value, isSecure } = content
   const sameSite = cookie.sameSite === undefined ? false : sameSiteOf(cookie.sameSite)
-  const priority = priorityOf(cookie.priority)
+  const priority = priorityOf(cookie.priority) || undefined
   return stringifySetCookie(
     {
       name,
