@@ -53,6 +53,9 @@ export function redisKit(): StoreKit {
   }
 }
 
+/** A busy machine is no fault of a store: none of its calls is given up while a test waits for it. */
+const PATIENT = { cleanupInterval: 0, timeout: 20_000 }
+
 /** A file of SQLite, through whichever client there is: each store has a connection of its own. */
 export function sqliteKit(): StoreKit {
   let directory: string
@@ -62,7 +65,7 @@ export function sqliteKit(): StoreKit {
       directory = mkdtempSync(join(tmpdir(), 'sojourn-sqlite-'))
     },
     create() {
-      const store = sqlStore(`sqlite:${join(directory, 'sessions.db')}`, { cleanupInterval: 0, durability: 'relaxed' })
+      const store = sqlStore(`sqlite:${join(directory, 'sessions.db')}`, { ...PATIENT, durability: 'relaxed' })
       made.push(store)
       return store
     },
@@ -85,7 +88,7 @@ export function postgresKit(): StoreKit {
     },
     create() {
       const pool = pools.reverse()[0] as pg.Pool
-      return new SqlSessionStore({ database: pool, prefix: `test_${process.pid}_`, cleanupInterval: 0 })
+      return new SqlSessionStore({ database: pool, prefix: `test_${process.pid}_`, ...PATIENT })
     },
     async stop() {
       await Promise.all(pools.map((pool) => pool.end()))
@@ -105,7 +108,7 @@ export function mariadbKit(): StoreKit {
     },
     create() {
       const pool = pools.reverse()[0] as object
-      return new SqlSessionStore({ database: pool, prefix: `test_${process.pid}_`, cleanupInterval: 0 })
+      return new SqlSessionStore({ database: pool, prefix: `test_${process.pid}_`, ...PATIENT })
     },
     async stop() {
       await Promise.all(pools.map((pool) => pool.end()))

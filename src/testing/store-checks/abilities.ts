@@ -38,7 +38,10 @@ const scanChecks: AbilityChecks = {
         sample({ userId: 'two' }),
         ...Array.from({ length: 300 }, () => sample({ fields: { a: '1' } })),
       ]
-      await concurrently(records.length, (index) => create(store, records[index] as SessionData))
+      // A few at a time: how much a store takes at once is not what this asks.
+      for (let first = 0; first < records.length; first += 20) {
+        await Promise.all(records.slice(first, first + 20).map((record) => create(store, record)))
+      }
       await store.end((records[3] as SessionData).id, endOf({ by: 'admin' }), 60)
       const gone = sample()
       await create(store, gone)

@@ -101,6 +101,8 @@ describe.each(Object.entries(CLIENTS))('%s', (name, open) => {
       prefix: `${name.replace(/\W/g, '_')}_`,
       cleanupInterval: 0,
       durability: 'relaxed',
+      // A busy machine is no fault of a client.
+      timeout: 20_000,
     })
 
   test('keeps the promises that are a matter of the client', async () => {

@@ -91,7 +91,7 @@ describe('on PostgreSQL', () => {
   })
 
   test('a server that was killed is an error that says so, and the same store works when it is back', async () => {
-    const store = sqlStore(server.url, { cleanupInterval: 0 })
+    const store = sqlStore(server.url, { cleanupInterval: 0, timeout: 20_000 })
     const record = recordOf()
     await store.create(record.id, record, 60)
     await admin.end()
@@ -119,7 +119,7 @@ describe('on PostgreSQL', () => {
 
   test('no error holds a value', async () => {
     const pool = new pg.Pool({ connectionString: server.url })
-    const store = new SqlSessionStore({ database: pool, prefix: 'faulty_', cleanupInterval: 0 })
+    const store = new SqlSessionStore({ database: pool, prefix: 'faulty_', cleanupInterval: 0, timeout: 20_000 })
     const record = recordOf({ fields: [['a', VALUE]], tokenHash: VALUE })
     await store.migrate()
     // The database tells the whole row that a rule refuses.
@@ -134,7 +134,7 @@ describe('on PostgreSQL', () => {
 describe('on SQLite', () => {
   test('a lock of another process is waited for while the event loop goes on', async () => {
     const path = join(DIRECTORY, 'locked.db')
-    const store = sqlStore(`sqlite:${path}`, { cleanupInterval: 0, durability: 'relaxed' })
+    const store = sqlStore(`sqlite:${path}`, { cleanupInterval: 0, durability: 'relaxed', timeout: 20_000 })
     const record = recordOf()
     await store.create(record.id, record, 60)
     const other = new Libsql(path)

@@ -52,8 +52,8 @@ describe('in PostgreSQL', () => {
     )
     const url = new URL(server.url)
     url.username = role
-    const store = sqlStore(url.href, { prefix, cleanupInterval: 0 })
-    const other = sqlStore(url.href, { prefix: newPrefix(), cleanupInterval: 0 })
+    const store = sqlStore(url.href, { prefix, cleanupInterval: 0, timeout: 20_000 })
+    const other = sqlStore(url.href, { prefix: newPrefix(), cleanupInterval: 0, timeout: 20_000 })
     try {
       const session = record()
       expect(await store.create(session.id, session, 60)).toBe(true)
