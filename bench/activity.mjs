@@ -1,4 +1,6 @@
-// What it takes to read a session's activities, among few and among many: memory, Redis and SQLite. Needs redis-server.
+// What it takes to read a session's activities among few and among many, and to sum up all of them: memory, Redis, SQLite and
+// PostgreSQL. Sums are made where the activities are; beside them stands what it takes to read each activity.
+// Needs redis-server and PostgreSQL.
 //   node bench/activity.mjs [activities, default 1000000] [directory of the package, default the parent of this one]
 
 import { randomUUID } from 'node:crypto'
@@ -8,6 +10,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { load } from './contenders.mjs'
+import { startPostgres } from './postgres.mjs'
 import { startRedis } from './redis.mjs'
 import { median, quartiles } from './statistics.mjs'
 
@@ -24,20 +27,27 @@ const { memorySink, redisStreamSink, sqlSink, migrateActivities, ActivityLog } =
 )
 // Kysely and its driver are development dependencies of the package.
 const require = createRequire(resolve(directory, 'package.json'))
-const { Kysely, SqliteDialect } = await import(pathToFileURL(require.resolve('kysely')).href.replace('/cjs/', '/esm/'))
+const { Kysely, PostgresDialect, SqliteDialect } = await import(
+  pathToFileURL(require.resolve('kysely')).href.replace('/cjs/', '/esm/')
+)
 const Database = require('libsql')
+const pg = require('pg')
 
 const scratch = mkdtempSync(join(tmpdir(), 'sojourn-bench-'))
 const redis = await startRedis()
 const database = new Database(join(scratch, 'activities.db'))
 database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL')
 const db = new Kysely({ dialect: new SqliteDialect({ database }) })
-await migrateActivities(db)
+const postgres = await startPostgres()
+const pool = new pg.Pool({ connectionString: postgres.url })
+const postgresDb = new Kysely({ dialect: new PostgresDialect({ pool }) })
+for (const each of [db, postgresDb]) await migrateActivities(each)
 
 const archives = {
   memory: memorySink({ maxActivities: SIZES[1] }),
   Redis: redisStreamSink({ client: redis.client, maxLength: SIZES[1] }),
   SQLite: sqlSink({ db }),
+  PostgreSQL: sqlSink({ db: postgresDb }),
 }
 
 console.log(`Timelines of ${PER_SESSION} activities, in milliseconds: median (middle half) of ${SAMPLES} sessions`)
@@ -61,19 +71,54 @@ for (const [name, archive] of Object.entries(archives)) {
       `report ${report}`,
       `filled in ${fillS.toFixed(1)} s`,
     ]
-    console.log(`${name.padEnd(7)} ${String(size).padStart(8)}: ${cells.join('   ')}`)
+    console.log(`${name.padEnd(10)} ${String(size).padStart(8)}: ${cells.join('   ')}`)
   }
-  const startedAt = performance.now()
-  const { activities } = await log.totals({ by: 'hour' })
-  console.log(`${name.padEnd(7)} totals of ${activities} by the hour: ${Math.round(performance.now() - startedAt)} ms`)
+  // As statistics are kept by any database in use.
+  if (name === 'PostgreSQL') await pool.query('vacuum analyze session_activities')
+  const window = { since: new Date(0), until: new Date(Date.now() + 60_000) }
+  const byPage = new ActivityLog({ sinks: [{ ...archive, sums: undefined }] })
+  const cells = [
+    await once('totals by the hour', () => log.totals({ by: 'hour', until: window.until })),
+    await once('page by page', () => byPage.totals({ by: 'hour', until: window.until })),
+    await once('countByType', () => log.countByType(window)),
+    await once('page by page', () => countByPage(log, window)),
+  ]
+  console.log(`${name.padEnd(10)} ${String(written).padStart(8)}: ${cells.join('   ')}`)
   await log.close()
 }
 const memory = /used_memory:(\d+)/.exec(await redis.client.info('memory'))[1]
 console.log(`Redis holds ${Math.round(memory / SIZES[1])} bytes an activity.`)
 
 await db.destroy()
+await postgresDb.destroy()
+await postgres.stop()
 await redis.stop()
 rmSync(scratch, { recursive: true, force: true })
+
+/** The best of three, so that what else runs on this machine does not count. The event loop is watched meanwhile. */
+async function once(what, work) {
+  const times = []
+  let longestMs = 0
+  for (let n = 0; n < 3; n++) {
+    let beat = performance.now()
+    const timer = setInterval(() => {
+      longestMs = Math.max(longestMs, performance.now() - beat)
+      beat = performance.now()
+    }, 1)
+    const startedAt = performance.now()
+    await work()
+    times.push(performance.now() - startedAt)
+    longestMs = Math.max(longestMs, performance.now() - beat)
+    clearInterval(timer)
+  }
+  return `${what} ${Math.round(Math.min(...times))} ms (event loop held for ${Math.round(longestMs)} ms at most)`
+}
+
+async function countByPage(log, query) {
+  const counts = {}
+  for await (const { type } of log.activities(query)) counts[type] = (counts[type] ?? 0) + 1
+  return counts
+}
 
 /** Activities of sessions that take turns, as they do in life. */
 function batch(sessions) {

@@ -13,21 +13,19 @@ export {
   type SessionErrorHandlerOptions,
   sessionErrorHandler,
 } from './error-handler.js'
+export type { ActivityFigures, AnalyticsOptions } from './figures.js'
 export { ActivityLog, type ActivityLogStats, type ActivitySubject, type SinkStats } from './log.js'
 export { logActivity } from './log-activity.js'
 export type { ActivityLogOptions } from './log-options.js'
 export { type ChildLogger, type SessionLogFields, sessionLogger, sessionMixin } from './logging.js'
+export { activitiesOf } from './pages.js'
 export type { RecordedActivity } from './recorded.js'
 export {
   type ActivityReport,
-  type ActivityTotals,
-  activitiesOf,
   isErrorActivity,
-  type PeriodTotals,
   type ReportedBoundary,
   type ReportedFile,
   type ReportQuery,
-  type TotalsQuery,
 } from './reports.js'
 export type { ActivityDrop, SinkFailure } from './sink-trouble.js'
 export { functionSink } from './sinks/function-sink.js'
@@ -40,7 +38,11 @@ export {
   type ActivityPageQuery,
   type ActivityQuery,
   type ActivitySink,
+  type ActivitySums,
   isArchive,
+  type SessionSums,
+  type SessionTurn,
+  type SumsQuery,
 } from './sinks/sink.js'
 export { type SqlSinkOptions, sqlSink } from './sinks/sql.js'
 export {
@@ -50,3 +52,4 @@ export {
   type SqlMigration,
   type SqlTableOptions,
 } from './sinks/sql-table.js'
+export type { ActivityTotals, PeriodTotals, TotalsQuery } from './totals.js'

@@ -5,6 +5,7 @@ import { type Duration, milliseconds } from '../../duration.js'
 import { invalidOption } from '../../errors.js'
 import type { Activity } from '../../events/activity-hook.js'
 import { type DetailsCleaner, detailsCleaner } from './details.js'
+import { type AnalyticsOptions, type Figures, figuresBy } from './figures.js'
 import type { QueueRules } from './queue.js'
 import type { ActivityDrop, SinkFailure } from './sink-trouble.js'
 import { functionSink } from './sinks/function-sink.js'
@@ -88,6 +89,11 @@ export interface ActivityLogOptions {
    */
   pruneInterval?: Duration | undefined
   /**
+   * What figures of reports and totals are made of: which types are page views and API calls, and what an activity costs.
+   * @default page views are `'page.viewed'`, API calls `'api.called'`, and nothing costs anything
+   */
+  analytics?: AnalyticsOptions | undefined
+  /**
    * Called when a sink failed to take a batch, to be closed, or to be pruned. What it throws becomes a process warning.
    * @default a process warning, once a sink
    */
@@ -131,6 +137,7 @@ const KNOWN = new Set<string>([
   'retryDelay',
   'retention',
   'pruneInterval',
+  'analytics',
   'onError',
   'onDropped',
   'clock',
@@ -148,6 +155,7 @@ interface ResolvedOptions {
   readonly rules: QueueRules
   readonly retentionMs: number | undefined
   readonly pruneIntervalMs: number
+  readonly figuresOf: Figures
   readonly clock: () => number
 }
 
@@ -187,6 +195,7 @@ export function resolveOptions(options: ActivityLogOptions): ResolvedOptions {
     },
     retentionMs,
     pruneIntervalMs: timerMs(pruneInterval, 'pruneInterval'),
+    figuresOf: figuresBy(options.analytics),
     clock,
   }
 }

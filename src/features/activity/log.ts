@@ -11,19 +11,13 @@ import {
 } from '../../events/activity-hook.js'
 import { newActivityId } from '../../ids.js'
 import type { DetailsCleaner } from './details.js'
+import type { Figures } from './figures.js'
 import { type ActivityLogOptions, resolveOptions, timerMs } from './log-options.js'
+import { activitiesOf } from './pages.js'
 import { timeOf } from './query.js'
 import { SinkQueue } from './queue.js'
 import { noteRecorded, type RecordedActivity, recorded } from './recorded.js'
-import {
-  type ActivityReport,
-  type ActivityTotals,
-  activitiesOf,
-  type ReportQuery,
-  reportOf,
-  type TotalsQuery,
-  totalsOf,
-} from './reports.js'
+import { type ActivityReport, type ReportQuery, reportOf } from './reports.js'
 import { type ActivityDrop, type SinkFailure, SinkTrouble } from './sink-trouble.js'
 import {
   type ActivityArchive,
@@ -32,6 +26,7 @@ import {
   type ActivityQuery,
   isArchive,
 } from './sinks/sink.js'
+import { type ActivityTotals, type TotalsQuery, totalsOf } from './totals.js'
 
 /** Counts of one sink since the log was made. */
 export interface SinkStats {
@@ -82,6 +77,7 @@ export class ActivityLog implements ActivityRecorder {
   readonly #hasRequestFacts: boolean
   readonly #onFull: 'drop' | 'wait'
   readonly #clock: () => number
+  readonly #figuresOf: Figures
   readonly #trouble: SinkTrouble
   readonly #queues: readonly SinkQueue[]
   readonly #pruneTimer: NodeJS.Timeout | undefined
@@ -96,6 +92,7 @@ export class ActivityLog implements ActivityRecorder {
     this.#hasRequestFacts = resolved.requestFacts
     this.#onFull = resolved.onFull
     this.#clock = resolved.clock
+    this.#figuresOf = resolved.figuresOf
     const trouble = new SinkTrouble(options)
     this.#trouble = trouble
     const listener = {
@@ -211,12 +208,12 @@ export class ActivityLog implements ActivityRecorder {
 
   /** All that support needs to know of one logical ID or one session, in one call. */
   async report(query: ReportQuery): Promise<ActivityReport> {
-    return reportOf(await this.#readable(), query)
+    return reportOf(await this.#readable(), query, this.#figuresOf)
   }
 
-  /** Sessions and users of a time window, in total and by hour or day. */
+  /** Sessions, users and figures of a time window, in total and by hour or day. */
   async totals(query: TotalsQuery = {}): Promise<ActivityTotals> {
-    return totalsOf(await this.#readable(), query, this.#clock())
+    return totalsOf(await this.#readable(), query, { now: this.#clock(), figuresOf: this.#figuresOf })
   }
 
   /**

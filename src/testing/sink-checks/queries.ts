@@ -1,7 +1,8 @@
 // What an archive promises of its answers: order, pages, conditions and counts.
 
 import type { Activity } from '../../events/activity-hook.js'
-import type { ActivityPageQuery } from '../../features/activity/sinks/sink.js'
+import type { ActivityPageQuery, ActivitySums } from '../../features/activity/sinks/sink.js'
+import { earlier, later, sumsOfPages } from '../../features/activity/sums.js'
 import { newLogicalId, newSessionId } from '../../ids.js'
 import { equal, HOSTILE, sameResult } from '../samples.js'
 import { type ArchiveCheck, activity, all, LONG_AGO, newType, recently, refused, sameIds } from './samples.js'
@@ -167,6 +168,25 @@ export const QUERIES: Record<string, ArchiveCheck> = {
     for (const count of counts.values()) equal(typeof count, 'number', 'the kind of a count')
     equal(({} as Record<string, unknown>)['polluted'], undefined, 'Object.prototype')
   },
+  'sums, where it makes them, are what its activities say': async (archive) => {
+    if (archive.sums === undefined) return
+    const { written, window } = aBusyDay()
+    await archive.write(written)
+    await archive.write(written.slice(0, 10))
+    const own = new Set<unknown>(written.flatMap(({ sessionId, userId, type }) => [sessionId, userId, type]))
+    const whole = { since: window.since - HOUR_MS, until: window.until + HOUR_MS }
+    const part = { since: window.since + 1_234_567, until: window.until - 1_234_567 }
+    for (const query of [whole, part]) {
+      for (const everyMs of [undefined, HOUR_MS, 600_000]) {
+        const found = await gathered(archive.sums({ ...query, everyMs }), own, everyMs)
+        const expected = await gathered(sumsOfPages(archive, { ...query, everyMs }), own, everyMs)
+        for (const [n, line] of expected.entries()) equal(found[n], line, 'one of the sums')
+        equal(found.length, expected.length, 'the number of sums')
+      }
+    }
+    const nobody = { since: window.until + 1e12, until: window.until + 2e12, everyMs: undefined }
+    equal((await gathered(archive.sums(nobody), own, undefined)).length, 0, 'the number of sums of nothing')
+  },
   'wrong queries are refused': async (archive) => {
     const never = new Date(Number.NaN)
     const wrong: Record<string, unknown>[] = [
@@ -193,4 +213,64 @@ export const QUERIES: Record<string, ArchiveCheck> = {
     await refused(archive.countByType({ since: never }), 'countByType()')
     await refused(archive.prune(never), 'prune()')
   },
+}
+
+const HOUR_MS = 3_600_000
+
+/** Activities of all kinds: sessions that begin, go on for others, are pushed out and end; users, and nobody. */
+function aBusyDay(): { written: Activity[]; window: { since: number; until: number } } {
+  const until = recently()
+  const since = until - 3 * HOUR_MS
+  const types = ['page.viewed', 'session.logout', 'session.timed-out', 'session.used-after-end'].concat(
+    newType(),
+    HOSTILE,
+  )
+  const ids = Array.from({ length: 12 }, newSessionId)
+  const written = Array.from({ length: 300 }, (_, n) => {
+    const sessionId = n % 9 === 8 ? undefined : ids[(n * 7) % ids.length]
+    const userId = [undefined, 7, '7', userIds[n % userIds.length]][n % 4]
+    // Not in order, and several in one millisecond.
+    const at = new Date(since + ((n * 7_919) % 100) * 108_000)
+    return activity({ sessionId, userId, at, type: types[n % types.length] as string })
+  })
+  for (const [n, sessionId] of ids.entries()) {
+    const at = new Date(since + n * 600_000)
+    const previousSessionId = ids[n - 1]
+    const details = n % 3 === 0 ? { outcome: 'ended-oldest', ended: ids.slice(0, n) } : { previousSessionId }
+    const type = n % 3 === 0 ? 'session.limit' : 'session.login'
+    written.push(activity({ sessionId, at, type: 'session.started' }), activity({ sessionId, at, type, details }))
+  }
+  return { written, window: { since, until } }
+}
+
+const userIds = Array.from({ length: 5 }, newLogicalId)
+
+/** All sums of a window put together, of what is known, as texts in one order. */
+async function gathered(
+  all: AsyncIterable<ActivitySums>,
+  own: ReadonlySet<unknown>,
+  everyMs: number | undefined,
+): Promise<string[]> {
+  const lines = new Map<string, unknown>()
+  for await (const { at, sessions, counts, turns } of all) {
+    const stretch = everyMs === undefined ? 0 : Math.floor(at / everyMs)
+    for (const [type, count] of counts) {
+      const key = JSON.stringify([stretch, type])
+      if (own.has(type)) lines.set(key, ((lines.get(key) as number | undefined) ?? 0) + count)
+    }
+    for (const { sessionId, userId, begunAt, lastAt, isStarted, endedAt } of sessions) {
+      const isOfNobody = sessionId === undefined && userId === undefined
+      if (isOfNobody || !own.has(sessionId) || !own.has(userId)) continue
+      const key = JSON.stringify([stretch, sessionId ?? null, userId ?? null])
+      const before = (lines.get(key) ?? {}) as Partial<Record<string, number>>
+      lines.set(key, {
+        begunAt: earlier(before['begunAt'], begunAt),
+        lastAt: later(before['lastAt'], lastAt),
+        isStarted: isStarted || (before['isStarted'] ?? false),
+        endedAt: earlier(before['endedAt'], endedAt),
+      })
+    }
+    for (const turn of turns) if (own.has(turn.sessionId)) lines.set(JSON.stringify([stretch, turn]), true)
+  }
+  return [...lines].map((line) => JSON.stringify(line)).sort()
 }

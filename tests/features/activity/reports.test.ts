@@ -70,6 +70,9 @@ function sqlKit(): ArchiveKit {
   }
 }
 
+/** Where nothing is a page view, an API call or a file, and nothing has a price. */
+const NO_FIGURES = { pageViews: 0, apiCalls: 0, filesSaved: 0, cost: 0 }
+
 const MIDNIGHT = Date.UTC(2026, 2, 10)
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
@@ -82,7 +85,7 @@ function time(text: string): number {
 
 let made = 0
 
-type Line = [at: string, type: string, sessionId?: string, more?: Partial<Activity>]
+type Line = [at: string, type: string, sessionId?: string | undefined, more?: Partial<Activity>]
 
 function activitiesFrom(lines: readonly Line[]): Activity[] {
   return lines.map(([at, type, sessionId, more]) => ({
@@ -96,6 +99,40 @@ function activitiesFrom(lines: readonly Line[]): Activity[] {
     request: undefined,
     ...more,
   }))
+}
+
+/** Some hundred sessions that begin, act, log in and end as chance has it: the same chance each time. */
+function randomDay(seed: number): Line[] {
+  let state = seed
+  const chance = (below: number): number => {
+    state = (state * 48_271) % 2_147_483_647
+    return state % below
+  }
+  const at = (minute: number): string => `${Math.floor(minute / 60)}:${String(minute % 60).padStart(2, '0')}`
+  const lines: [number, Line][] = []
+  for (let n = 0; n < 200; n++) {
+    let [id, minute] = [`s${n}`, chance(1_200)]
+    const userId = [n % 17, `${n % 17}`, undefined][chance(3)]
+    const log = (type: string, more: Partial<Activity> = {}): void => {
+      lines.push([minute, [at(minute), type, id, { userId, ...more }]])
+    }
+    log('session.started')
+    for (let m = chance(12); m > 0; m--) {
+      minute += chance(15)
+      log(['page.viewed', 'api.called', 'x'][chance(3)] as string)
+    }
+    if (chance(2) === 0) {
+      const details = { previousSessionId: id }
+      id = `${id}b`
+      log('session.login', { details })
+      if (chance(4) === 0) log('session.limit', { details: { ended: [`s${chance(200)}`, `s${chance(200)}b`] } })
+    }
+    minute += chance(20)
+    const end = ['session.logout', 'session.revoked', 'session.timed-out', 'session.used-after-end', 'x'][chance(5)]
+    log(end as string)
+  }
+  for (let n = 0; n < 50; n++) lines.push([n * 20, [at(n * 20), 'job', undefined, { userId: n % 9 }]])
+  return lines.sort(([a], [b]) => a - b).map(([, line]) => line)
 }
 
 beforeEach(() => {
@@ -188,6 +225,7 @@ describe.each(ARCHIVES)('from %s', (_name, kit) => {
           activities: [],
           total: 0,
           counts: {},
+          ...NO_FIGURES,
           files: [],
           startedAt: undefined,
           lastActivityAt: undefined,
@@ -392,6 +430,8 @@ describe.each(ARCHIVES)('from %s', (_name, kit) => {
         medianDurationMs: 20 * MINUTE,
         uniqueUsers: 4,
         activities: 12,
+        counts: { 'session.started': 4, x: 4, 'session.logout': 1, 'session.login': 1, 'session.timed-out': 1, job: 1 },
+        ...NO_FIGURES,
         periods: [
           {
             since: new Date(time('9:00')),
@@ -402,6 +442,9 @@ describe.each(ARCHIVES)('from %s', (_name, kit) => {
             averageDurationMs: 45 * MINUTE,
             medianDurationMs: 45 * MINUTE,
             uniqueUsers: 2,
+            activities: 5,
+            counts: { 'session.started': 2, x: 1, 'session.logout': 1, 'session.login': 1 },
+            ...NO_FIGURES,
           },
           {
             since: new Date(time('10:00')),
@@ -412,6 +455,9 @@ describe.each(ARCHIVES)('from %s', (_name, kit) => {
             averageDurationMs: 10 * MINUTE,
             medianDurationMs: 10 * MINUTE,
             uniqueUsers: 1,
+            activities: 3,
+            counts: { x: 2, 'session.started': 1 },
+            ...NO_FIGURES,
           },
           {
             since: new Date(time('11:00')),
@@ -422,9 +468,63 @@ describe.each(ARCHIVES)('from %s', (_name, kit) => {
             averageDurationMs: 5 * MINUTE,
             medianDurationMs: 5 * MINUTE,
             uniqueUsers: 2,
+            activities: 4,
+            counts: { 'session.started': 1, x: 1, job: 1, 'session.timed-out': 1 },
+            ...NO_FIGURES,
           },
         ],
       } satisfies ActivityTotals)
+    })
+
+    test('what the archive sums up is what reading each activity gives, for a day as it comes', async () => {
+      const archive = await kit.create()
+      const lines = randomDay(7)
+      for (let start = 0; start < lines.length; start += 700) {
+        await archive.write(activitiesFrom(lines.slice(start, start + 700)))
+      }
+      const { write, page, countByType, prune } = archive
+      const read: ActivityArchive = { name: 'read', write, page, countByType, prune }
+      const [summed, readOneByOne] = [archive, read].map((each) => logOn(each, () => time('+1 0:00')))
+      for (const query of [
+        {},
+        { by: 'hour' },
+        { by: 'day', since: new Date(time('3:07')), until: new Date(time('21:11')) },
+        { by: 'hour', since: new Date(time('3:07')), until: new Date(time('21:11')), activeWithin: '2h' },
+      ] as const) {
+        const expected = await readOneByOne?.totals(query)
+        expect(await summed?.totals(query)).toEqual(expected)
+        expect(expected?.activities).toBeGreaterThan(1_000)
+        const { since, until } = expected as ActivityTotals
+        expect(await summed?.countByType({ since, until })).toEqual(expected?.counts)
+      }
+    })
+
+    test('page views, API calls, files and their cost, in total, by the hour and of a session', async () => {
+      const archive = await kit.create()
+      await archive.write(
+        activitiesFrom([
+          ['9:00', 'page.viewed', 'a'],
+          ['9:10', 'page.viewed', 'b'],
+          ['9:20', 'api.called', 'a'],
+          ['10:20', 'api.called', 'a'],
+          ['10:30', 'api.maps.called', 'a'],
+          ['10:40', 'file.saved', 'a', { details: { name: 'x', bytes: 5 } }],
+          ['10:50', 'mail.sent', undefined],
+        ]),
+      )
+      const log = new ActivityLog({
+        sinks: [archive],
+        clock: () => time('11:00'),
+        analytics: { apiCalls: ['api.*'], prices: { 'api.*': 2, 'api.called': 0.5, 'mail.sent': 0.25 } },
+      })
+      opened.push(log)
+      const totals = await log.totals({ since: new Date(time('9:00')), by: 'hour' })
+      expect(totals).toMatchObject({ activities: 7, pageViews: 2, apiCalls: 3, filesSaved: 1, cost: 3.25 })
+      expect(totals.periods).toMatchObject([
+        { activities: 3, counts: { 'page.viewed': 2, 'api.called': 1 }, pageViews: 2, apiCalls: 1, cost: 0.5 },
+        { activities: 4, pageViews: 0, apiCalls: 2, filesSaved: 1, cost: 2.75 },
+      ])
+      expect(await log.report({ sessionId: 'a' })).toMatchObject({ pageViews: 1, apiCalls: 3, filesSaved: 1, cost: 3 })
     })
 
     test('of an empty window: zeroes, and no average', async () => {
@@ -440,6 +540,8 @@ describe.each(ARCHIVES)('from %s', (_name, kit) => {
         medianDurationMs: undefined,
         uniqueUsers: 0,
         activities: 0,
+        counts: {},
+        ...NO_FIGURES,
         periods: [],
       })
     })

@@ -4,6 +4,7 @@
 // Keys, behind the prefix:
 //   act:{log}       the stream; an entry has the fields activity (JSON), logical and session (the IDs as in the keys below)
 //   act:{log}:at    a sorted set of "place:entry ID" for each entry, by the alphabet: all activities in order
+//   act:{log}:n:…   sums by the quarter of an hour, and act:{log}:s:…: see redis-sums.ts
 //   act:l:{ID}      a sorted set of the places of a logical ID's activities
 //   act:s:{ID}      the same of a session
 // A place is "time:activity ID", 17 digits for the time. Each script touches one slot. A timeline is read in two steps: its
@@ -27,7 +28,21 @@ import {
   selectionOf,
   timeOf,
 } from '../query.js'
-import type { ActivityArchive, ActivityPage, ActivityPageQuery, ActivityQuery } from './sink.js'
+import { sumsOfPages } from '../sums.js'
+import {
+  countsFrom,
+  DROPPING,
+  keysOfQuarter,
+  QUARTER_MS,
+  quarterOf,
+  READ_COUNTS,
+  SCAN_SESSIONS,
+  SUMMED_ARGS,
+  SUMMING,
+  sessionsFrom,
+  summedArgsOf,
+} from './redis-sums.js'
+import type { ActivityArchive, ActivityPage, ActivityPageQuery, ActivityQuery, ActivitySums } from './sink.js'
 
 /** What `redisStreamSink()` takes. */
 export interface RedisStreamSinkOptions {
@@ -81,9 +96,10 @@ export function redisStreamSink(options: RedisStreamSinkOptions): ActivityArchiv
   }
   const retentionMs = retention === undefined ? 0 : milliseconds(retention, 'retention', 1_000)
   const connection = new RedisConnection({ client, maxPending: MAX_PENDING })
-  const log = [`${prefix}act:{log}`, `${prefix}act:{log}:at`]
+  const log = { stream: `${prefix}act:{log}`, places: `${prefix}act:{log}:at` }
+  const logKeys = [log.stream, log.places]
 
-  return {
+  const archive: ActivityArchive = {
     name: 'redis-stream',
 
     async write(activities) {
@@ -97,8 +113,8 @@ export function redisStreamSink(options: RedisStreamSinkOptions): ActivityArchiv
       for (let start = 0; start < entries.length; start += PORTION) {
         const args = entries
           .slice(start, start + PORTION)
-          .flatMap(({ place, json, keys }) => [place, json, keys.logical, keys.session])
-        const removed = await run(APPEND, log, [maxLength, retentionMs, ...args])
+          .flatMap(({ place, json, keys, summed }) => [place, json, keys.logical, keys.session, ...summed])
+        const removed = await run(APPEND, logKeys, [maxLength, retentionMs, ...args])
         await forget(removed as string[])
       }
     },
@@ -118,22 +134,43 @@ export function redisStreamSink(options: RedisStreamSinkOptions): ActivityArchiv
 
     async countByType(query: ActivityQuery) {
       const selection = { ...selectionOf(query), after: undefined, isNewestFirst: false }
+      const { logicalId, sessionId, userId, types } = selection
       const counts = new Map<string, number>()
-      for await (const { type } of activitiesOf(selection, PORTION)) counts.set(type, (counts.get(type) ?? 0) + 1)
+      const add = (type: string, count: number): void => {
+        if (types === undefined || types.has(type)) counts.set(type, (counts.get(type) ?? 0) + count)
+      }
+      if ([logicalId, sessionId, userId].some((id) => id !== undefined)) {
+        for await (const { type } of activitiesOf(selection, PORTION)) add(type, 1)
+        return countsOf(counts)
+      }
+      for await (const { window, summed } of quartersOf(selection)) {
+        if (summed !== undefined) for (const [type, count] of summed.counts) add(type, count)
+        else for await (const { type } of activitiesOf({ ...selection, ...window }, PORTION)) add(type, 1)
+      }
       return countsOf(counts)
+    },
+
+    async *sums(query): AsyncGenerator<ActivitySums, void, undefined> {
+      for await (const { window, quarter, summed } of quartersOf(query)) {
+        const isWithin = query.everyMs === undefined || query.everyMs % QUARTER_MS === 0
+        const sessions = summed && isWithin ? await sessionsOf(quarter, summed.total) : undefined
+        if (sessions === undefined) yield* sumsOfPages(archive, { ...query, ...window })
+        else yield { at: window.since, counts: (summed as Summed).counts, ...sessions }
+      }
     },
 
     async prune(before: Date) {
       const end = `(${timeText(timeOf(before, 'before'))}`
       let count = 0
       while (true) {
-        const removed = (await run(REMOVE, log, [end, PORTION])) as string[]
+        const removed = (await run(REMOVE, logKeys, [end, PORTION])) as string[]
         await forget(removed)
         count += removed.length / 3
         if (removed.length === 0) return count
       }
     },
   }
+  return archive
 
   async function run(program: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
     try {
@@ -144,6 +181,41 @@ export function redisStreamSink(options: RedisStreamSinkOptions): ActivityArchiv
         cause,
       })
     }
+  }
+
+  /** The quarters of a window that hold anything, with their counts where those are of all that the window has of them. */
+  async function* quartersOf({ since, until }: Window): AsyncGenerator<Quarter, void, undefined> {
+    const [low, high] = boundsOf({ since, until, after: undefined, isNewestFirst: false })
+    let [place] = (await run(READ_PLACES, [log.places], [low, high, 1, 0])) as string[]
+    while (place !== undefined && place !== '' && timeIn(place) < until) {
+      const quarter = quarterOf(timeIn(place))
+      const window = {
+        since: Math.max(since, quarter * QUARTER_MS),
+        until: Math.min(until, (quarter + 1) * QUARTER_MS),
+      }
+      const [from, to] = boundsOf({ ...window, after: undefined, isNewestFirst: false })
+      const keys = [log.places, keysOfQuarter(log.stream, quarter).counts]
+      const [flat, next] = (await run(READ_COUNTS, keys, [from, to, `[${to.slice(1)}`])) as [string[], string]
+      yield { quarter, window, summed: countsFrom(flat) }
+      place = next
+    }
+  }
+
+  /** `undefined`: some of them have been removed meanwhile. */
+  async function sessionsOf(
+    quarter: number,
+    total: number,
+  ): Promise<Pick<ActivitySums, 'sessions' | 'turns'> | undefined> {
+    const { counts, sessions } = keysOfQuarter(log.stream, quarter)
+    const fields = new Map<string, string>()
+    let cursor = '0'
+    do {
+      const [n, next, flat] = (await run(SCAN_SESSIONS, [counts, sessions], [cursor])) as [string, string, string[]]
+      if (Number(n) < total) return undefined
+      for (let index = 0; index < flat.length; index += 2) fields.set(flat[index] as string, flat[index + 1] as string)
+      cursor = next
+    } while (cursor !== '0')
+    return sessionsFrom(fields)
   }
 
   /** What a query means, in its order. Reads so many at a time, but no more than a portion. */
@@ -162,7 +234,9 @@ export function redisStreamSink(options: RedisStreamSinkOptions): ActivityArchiv
       const range = isNewestFirst ? [high, low, count, 1] : [low, high, count, 0]
       const places = timeline === undefined ? undefined : ((await run(READ_PLACES, [timeline], range)) as string[])
       if (places?.length === 0) return
-      const flat = (await (places === undefined ? run(READ_LOG, log, range) : run(FETCH, log, places))) as string[]
+      const flat = (await (places === undefined
+        ? run(READ_LOG, logKeys, range)
+        : run(FETCH, logKeys, places))) as string[]
       for (let index = 1; index < flat.length; index += 2) {
         const activity = decode(flat[index] as string)
         if (activity !== undefined && matches(selection, activity)) yield activity
@@ -192,6 +266,17 @@ export function redisStreamSink(options: RedisStreamSinkOptions): ActivityArchiv
   }
 }
 
+/** A stretch of time, in ms since the epoch. */
+type Window = Pick<PageSelection, 'since' | 'until'>
+type Summed = NonNullable<ReturnType<typeof countsFrom>>
+
+/** What a window has of one quarter of an hour. */
+interface Quarter {
+  readonly quarter: number
+  readonly window: Window
+  readonly summed: Summed | undefined
+}
+
 /** Many at once, in one write to each server; rejects when all of them are done, so that nothing is under way any more. */
 async function eachOf(
   timelines: ReadonlyMap<string, string[]>,
@@ -211,6 +296,8 @@ interface Entry {
   readonly place: string
   readonly json: string
   readonly keys: { readonly logical: string; readonly session: string }
+  /** What sums are made of. */
+  readonly summed: readonly (string | number)[]
 }
 
 function entryOf(activity: Activity): Entry {
@@ -223,6 +310,7 @@ function entryOf(activity: Activity): Entry {
       logical: logicalId === undefined ? '' : keyText(logicalId),
       session: sessionId === undefined ? '' : keyText(sessionId),
     },
+    summed: summedArgsOf(activity),
   }
 }
 
@@ -258,6 +346,10 @@ function timeText(time: number): string {
   return String(Math.max(0, time + TIME_OFFSET)).padStart(17, '0')
 }
 
+function timeIn(place: string): number {
+  return Number(BigInt(place.slice(0, 17)) - BigInt(TIME_OFFSET))
+}
+
 function placeText({ at, id }: Position): string {
   return `${timeText(at)}:${keyText(id)}`
 }
@@ -268,7 +360,12 @@ function keyText(id: string): string {
 }
 
 /** Where the places of a selection begin and end, as ranges by the alphabet are written. */
-function boundsOf({ since, until, after, isNewestFirst }: Omit<PageSelection, 'limit'>): [low: string, high: string] {
+function boundsOf({
+  since,
+  until,
+  after,
+  isNewestFirst,
+}: Pick<PageSelection, 'since' | 'until' | 'after' | 'isNewestFirst'>): [low: string, high: string] {
   let low = since === Number.NEGATIVE_INFINITY ? '-' : `[${timeText(since)}`
   let high = until === Number.POSITIVE_INFINITY ? '+' : `(${timeText(until)}`
   if (after === undefined) return [low, high]
@@ -290,9 +387,10 @@ end
 `
 
 /** `remove(members)` takes activities out of the log, and adds place, logical and session key of each to what it returns. */
-const REMOVING = `
+const REMOVING = `${DROPPING}
 local gone = {}
 local function remove(members)
+  local times = {}
   for _, member in ipairs(members) do
     local place, entry = string.match(member, '^(.*):([^:]*)$')
     local found = redis.call('XRANGE', KEYS[1], entry, entry)[1]
@@ -302,26 +400,33 @@ local function remove(members)
       redis.call('XDEL', KEYS[1], entry)
     end
     redis.call('ZREM', KEYS[2], member)
+    times[tonumber(string.sub(place, 1, 17)) - ${TIME_OFFSET}] = true
     gone[#gone + 1] = place
     gone[#gone + 1] = facts.logical or ''
     gone[#gone + 1] = facts.session or ''
   end
+  dropSums(times)
 end
 `
 
-/** KEYS: stream, places. ARGV: longest log, retention in ms or 0, then place, JSON, logical and session key of each activity. */
-const APPEND: Script = script(`${EXPIRED}${REMOVING}
-for i = 3, #ARGV, 4 do
+/** Arguments for one activity. */
+const ARGS_OF_ONE = 4 + SUMMED_ARGS
+
+/** KEYS: stream, places. ARGV: longest log, retention in ms or 0, then place, JSON, logical and session key of each activity, and what it adds to sums. */
+const APPEND: Script = script(`${EXPIRED}${REMOVING}${SUMMING}
+local retention = tonumber(ARGV[2])
+for i = 3, #ARGV, ${ARGS_OF_ONE} do
   local place = ARGV[i]
   if #redis.call('ZRANGEBYLEX', KEYS[2], '[' .. place .. ':', '(' .. place .. '${BEHIND}', 'LIMIT', 0, 1) == 0 then
     local entry = redis.call('XADD', KEYS[1], '*', 'activity', ARGV[i + 1], 'logical', ARGV[i + 2], 'session', ARGV[i + 3])
     redis.call('ZADD', KEYS[2], 0, place .. ':' .. entry)
+    sum(i + 4, place)
   end
 end
-local room = (#ARGV - 2) / 2
+keepSums(retention)
+local room = (#ARGV - 2) / ${ARGS_OF_ONE} * 2
 local excess = math.min(redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[1]), room)
 if excess > 0 then remove(redis.call('ZRANGE', KEYS[2], 0, excess - 1)) end
-local retention = tonumber(ARGV[2])
 if retention > 0 then
   remove(redis.call('ZRANGEBYLEX', KEYS[2], '-', expired(retention), 'LIMIT', 0, room))
   redis.call('PEXPIRE', KEYS[1], retention)

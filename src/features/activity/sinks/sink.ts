@@ -56,6 +56,50 @@ export interface ActivityPage {
   readonly next: string | undefined
 }
 
+/** What is asked of `ActivityArchive.sums()`. Times are milliseconds since the epoch. */
+export interface SumsQuery {
+  readonly since: number
+  readonly until: number
+  /** No sums are of two stretches of this length, the first of which begins at the epoch; `undefined`: one of any length. */
+  readonly everyMs: number | undefined
+}
+
+/** Sums of some activities of one stretch. There may be several of a stretch, which then belong together. */
+export interface ActivitySums {
+  /** Any time in the stretch. */
+  readonly at: number
+  readonly sessions: readonly SessionSums[]
+  /** How many there are of each type. */
+  readonly counts: ReadonlyMap<string, number>
+  readonly turns: readonly SessionTurn[]
+}
+
+/**
+ * What one user did in one session, or outside of any; what nobody did in none may be left out. Times are milliseconds since the
+ * epoch.
+ */
+export interface SessionSums {
+  /** The ID; or another text, always the same and nobody else's, where the archive keeps that. */
+  readonly sessionId: string | undefined
+  readonly userId: string | number | undefined
+  /** The first sign of life, which what only tells of an end is not; `undefined` when there is none. */
+  readonly begunAt: number | undefined
+  /** The last activity, but for what is told later; `undefined` when there is none. */
+  readonly lastAt: number | undefined
+  /** Whether its beginning is among them. */
+  readonly isStarted: boolean
+  /** The first end; `undefined` when there is none. */
+  readonly endedAt: number | undefined
+}
+
+/** An activity that tells of other sessions: that this one goes on for another, or which had to make room. IDs as in `SessionSums`. */
+export interface SessionTurn {
+  readonly at: number
+  readonly sessionId: string | undefined
+  readonly previousSessionId: string | undefined
+  readonly ended: readonly string[]
+}
+
 /** A sink that can be read: what timelines, reports and totals stand on. */
 export interface ActivityArchive extends ActivitySink {
   /** One page. The cost of a page by `logicalId` or `sessionId` does not grow with the archive. */
@@ -64,6 +108,11 @@ export interface ActivityArchive extends ActivitySink {
   countByType(query: ActivityQuery): Promise<Readonly<Record<string, number>>>
   /** Removes activities that happened before a time. Resolves to their number. */
   prune(before: Date): Promise<number>
+  /**
+   * Sums of what happened from `since` on and before `until`, made where the activities are: what makes `log.totals()` fast. Without
+   * it all activities of the window are read.
+   */
+  sums?(query: SumsQuery): AsyncIterable<ActivitySums>
 }
 
 /** Whether a sink can be read. */

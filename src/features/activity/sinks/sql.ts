@@ -5,7 +5,8 @@ import type { SelectQueryBuilder } from 'kysely'
 import { invalidArgument, SessionError } from '../../../errors.js'
 import type { Activity, ActivityRequest } from '../../../events/activity-hook.js'
 import { countsOf, cursorOf, pageSelectionOf, type Selection, selectionOf, timeOf } from '../query.js'
-import type { ActivityArchive, ActivityPage } from './sink.js'
+import { ENDINGS, NO_LIFE, TOLD_LATE, TURNS, turnOf } from '../sums.js'
+import type { ActivityArchive, ActivityPage, ActivitySums, SessionSums, SessionTurn } from './sink.js'
 import {
   type ActivityRow,
   activityTable,
@@ -28,6 +29,8 @@ const ROWS_PER_PRUNE = 250
 /** An index of PostgreSQL takes 2,704 bytes for all columns of a row, and a character up to three. */
 const MAX_TEXT_LENGTH = 255
 const READABLE_LENGTH = 200
+/** So many are summed up by one query. SQLite sorts them in memory, and holds up this process meanwhile: for some milliseconds. */
+const ROWS_PER_PART = { sqlite: 10_000, postgres: 250_000 } as const
 const SUBSTITUTED = /~sha256:[\w-]{43}$/
 
 /**
@@ -95,15 +98,22 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
     async countByType(query): Promise<Readonly<Record<string, number>>> {
       const selection = selectionOf(query)
       if (selection.types?.size === 0) return {}
-      const rows = await explained(table, 'be read', () =>
-        matching(db.selectFrom(table.name), selection)
-          .select(({ fn }) => ['type', fn.countAll().as('count')])
-          .groupBy('type')
-          .execute(),
-      )
-      const counts: [type: string, count: number][] = []
-      for (const { type, count } of rows) counts.push([await typeOf(type), Number(count)])
+      const { logicalId, sessionId, userId, since, until } = selection
+      const counts = new Map<string, number>()
+      const isOfAll = [logicalId, sessionId, userId].every((id) => id === undefined)
+      // What an ID has is little, and found by its own index.
+      for await (const part of isOfAll ? partsOf({ since, until }) : [{ since, until }]) {
+        await count({ ...selection, ...part }, counts)
+      }
       return countsOf(counts)
+    },
+
+    async *sums(query): AsyncGenerator<ActivitySums, void, undefined> {
+      for await (const part of partsOf(query)) {
+        const counts = new Map<string, number>()
+        await count({ ...ANY, ...part }, counts)
+        yield { at: part.since, counts, sessions: await sessionsIn(part), turns: await turnsIn(part) }
+      }
     },
 
     async prune(before) {
@@ -133,6 +143,88 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
     },
   }
 
+  /** Cuts a window into parts, none of which is empty or takes the database long. */
+  async function* partsOf({
+    since,
+    until,
+    everyMs,
+  }: Part & { readonly everyMs?: number | undefined }): AsyncGenerator<Part> {
+    let from = since
+    while (from < until) {
+      const first = await timeOfNth({ since: from, until }, 0)
+      if (first === undefined) return
+      const end = everyMs === undefined ? until : Math.min(until, (Math.floor(first / everyMs) + 1) * everyMs)
+      const next = await timeOfNth({ since: first, until: end }, ROWS_PER_PART[table.dialect])
+      // What happened within one millisecond stays together.
+      from = next === undefined ? end : Math.max(next, first + 1)
+      yield { since: first, until: from }
+      // A driver of SQLite works without a pause; requests get their turn here.
+      await turn()
+    }
+  }
+
+  async function timeOfNth(part: Part, nth: number): Promise<number | undefined> {
+    const select = matching(db.selectFrom(table.name), { ...ANY, ...part })
+      .select('at')
+      .orderBy('at')
+      .limit(1)
+    const row = await explained(table, 'be read', () => (nth === 0 ? select : select.offset(nth)).executeTakeFirst())
+    return row && Number(row.at)
+  }
+
+  async function count(selection: Selection, counts: Map<string, number>): Promise<void> {
+    const rows = await explained(table, 'be read', () =>
+      matching(db.selectFrom(table.name), selection)
+        .select(({ fn }) => ['type', fn.countAll().as('count')])
+        .groupBy('type')
+        .execute(),
+    )
+    for (const row of rows) {
+      const type = await typeOf(row.type)
+      counts.set(type, (counts.get(type) ?? 0) + Number(row.count))
+    }
+  }
+
+  async function sessionsIn(part: Part): Promise<SessionSums[]> {
+    const rows = await explained(table, 'be read', () =>
+      matching(db.selectFrom(table.name), { ...ANY, ...part })
+        .select(['session_id', 'user_id', 'user_id_type'])
+        .select(({ eb, fn, ref, lit }) => [
+          fn.min(eb.case().when('type', 'not in', NO_LIFE).then(ref('at')).end()).as('begun'),
+          fn.max(eb.case().when('type', 'not in', TOLD_LATE).then(ref('at')).end()).as('last'),
+          fn.max(eb.case().when('type', '=', 'session.started').then(lit(1)).else(lit(0)).end()).as('started'),
+          fn.min(eb.case().when('type', 'in', ENDINGS).then(ref('at')).end()).as('ended'),
+        ])
+        .groupBy(['session_id', 'user_id', 'user_id_type'])
+        .execute(),
+    )
+    return rows.map((row) => ({
+      sessionId: row.session_id ?? undefined,
+      userId: row.user_id !== null && row.user_id_type === 'number' ? Number(row.user_id) : (row.user_id ?? undefined),
+      begunAt: numberOf(row.begun),
+      lastAt: numberOf(row.last),
+      isStarted: Number(row.started) === 1,
+      endedAt: numberOf(row.ended),
+    }))
+  }
+
+  async function turnsIn(part: Part): Promise<SessionTurn[]> {
+    const rows = await explained(table, 'be read', () =>
+      matching(db.selectFrom(table.name), { ...ANY, ...part, types: new Set(TURNS) })
+        .selectAll()
+        .execute(),
+    )
+    return rows.map((row) => {
+      const { at, previousSessionId, ended } = turnOf(activityOf(row))
+      return {
+        at,
+        sessionId: row.session_id ?? undefined,
+        previousSessionId: previousSessionId && storedText(previousSessionId),
+        ended: ended.map(storedText),
+      }
+    })
+  }
+
   /** A type that was too long for its column is read from one of its rows. */
   async function typeOf(stored: string): Promise<string> {
     if (!SUBSTITUTED.test(stored)) return stored
@@ -142,6 +234,11 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
     return originalsOf(row?.originals ?? null).type ?? stored
   }
 }
+
+/** A stretch of time, in ms since the epoch. */
+type Part = Pick<Selection, 'since' | 'until'>
+
+const ANY = { logicalId: undefined, sessionId: undefined, userId: undefined, types: undefined } as const
 
 function matching<O>(
   select: SelectQueryBuilder<Tables, 'activities', O>,
@@ -157,6 +254,11 @@ function matching<O>(
   if (Number.isFinite(since)) query = query.where('at', '>=', since)
   if (Number.isFinite(until)) query = query.where('at', '<', until)
   return query
+}
+
+/** PostgreSQL gives a text. */
+function numberOf(value: number | string | bigint | null): number | undefined {
+  return value === null ? undefined : Number(value)
 }
 
 function rowOf(activity: Activity): ActivityRow {

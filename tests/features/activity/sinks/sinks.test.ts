@@ -10,6 +10,7 @@ import {
   type ActivityArchive,
   ActivityLog,
   type ActivitySink,
+  activitiesOf,
   functionSink,
   isArchive,
   memorySink,
@@ -410,7 +411,9 @@ describe('Redis', () => {
     const [, fields = []] = entries[0] ?? []
     expect(fields.slice(0, 1).concat(fields.slice(2))).toEqual(['activity', 'logical', 'l', 'session', 's'])
     expect(JSON.parse(fields[1] as string)).toMatchObject({ id: one.id, at: NOW, type: 'test', details: { a: 1 } })
-    expect(await keysOf(prefix)).toEqual(['act:l:{l}', 'act:s:{s}', 'act:{log}', 'act:{log}:at'])
+    const quarter = Math.floor(NOW / 900_000)
+    const sums = [`act:{log}:n:${quarter}`, `act:{log}:s:${quarter}`]
+    expect(await keysOf(prefix)).toEqual(['act:l:{l}', 'act:s:{s}', 'act:{log}', 'act:{log}:at', ...sums])
   })
 
   test('maxLength trims the oldest everywhere, and leaves no key behind', async () => {
@@ -424,6 +427,36 @@ describe('Redis', () => {
     expect(activities.map(({ logicalId }) => logicalId)).toEqual(Array.from({ length: 10 }, (_, n) => `l${n + 40}`))
     expect((await sink.page({ logicalId: 'l0' })).activities).toEqual([])
     expect((await keysOf(prefix)).length).toBe(2 + 10 + 10)
+  })
+
+  test('counts are right where some of a quarter of an hour is gone, or came from an older version', async () => {
+    const prefix = newPrefix()
+    const sink = redisStreamSink({ client, prefix, maxLength: 100 })
+    const counts = async (): Promise<unknown> => {
+      const byOne: Record<string, number> = {}
+      for await (const { type } of activitiesOf(sink, {})) byOne[type] = (byOne[type] ?? 0) + 1
+      const found = await sink.countByType({})
+      expect(found).toEqual(byOne)
+      return found
+    }
+    const minutes = async (from: number, to: number): Promise<void> => {
+      const at = (n: number): Date => new Date(NOW + n * 60_000)
+      await sink.write(Array.from({ length: to - from }, (_, n) => activity({ at: at(from + n), type: `t${n % 3}` })))
+    }
+    await minutes(0, 90)
+    expect(await counts()).toEqual({ t0: 30, t1: 30, t2: 30 })
+    // The oldest twenty make room.
+    await minutes(90, 120)
+    expect(await counts()).toEqual({ t0: 33, t1: 33, t2: 34 })
+    await sink.prune(new Date(NOW + 33 * 60_000))
+    expect(await counts()).toEqual({ t0: 29, t1: 29, t2: 29 })
+    // What no script of this version has counted.
+    const entry = await client.xadd(`${prefix}act:{log}`, '*', 'activity', JSON.stringify({ ...activity(), at: NOW }))
+    const place = `${String(NOW + 8.64e15).padStart(17, '0')}:x`
+    await client.zadd(`${prefix}act:{log}:at`, 0, `${place}:${entry}`)
+    expect(await counts()).toEqual({ t0: 29, t1: 29, t2: 29, test: 1 })
+    await minutes(0, 2)
+    expect(await counts()).toEqual({ t0: 30, t1: 30, t2: 29, test: 1 })
   })
 
   test('a batch that is longer than maxLength leaves its newest', async () => {
