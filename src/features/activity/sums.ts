@@ -60,13 +60,10 @@ interface Kind {
   readonly isLate: boolean
   readonly isEnd: boolean
   readonly isStart: boolean
-  readonly isTurn: boolean
 }
 
 const OF_THE_APPLICATION = kindOf('')
-const KINDS: ReadonlyMap<string, Kind> = new Map(
-  [...NO_LIFE, ...TURNS, 'session.started'].map((type) => [type, kindOf(type)]),
-)
+const KINDS: ReadonlyMap<string, Kind> = new Map([...NO_LIFE, 'session.started'].map((type) => [type, kindOf(type)]))
 
 function kindOf(type: string): Kind {
   return {
@@ -74,38 +71,60 @@ function kindOf(type: string): Kind {
     isLate: TOLD_LATE.includes(type),
     isEnd: ENDINGS.includes(type),
     isStart: type === 'session.started',
-    isTurn: TURNS.includes(type),
   }
 }
 
-/** Sums of activities of one stretch, at least one. */
-function summedUp(activities: readonly Activity[]): ActivitySums {
-  const sessions: Mutable<SessionSums>[] = []
-  const bySession = new Map<string | undefined, Map<string | number | undefined, Mutable<SessionSums>>>()
-  const counts = new Map<string, number>()
-  const turns: SessionTurn[] = []
-  for (const activity of activities) {
-    const { type, sessionId, userId } = activity
+/** Activities of one type, of one user in one session: from the first to the last. */
+export interface Alike {
+  readonly type: string
+  readonly sessionId: string | undefined
+  readonly userId: string | number | undefined
+  readonly firstAt: number
+  readonly lastAt: number
+  readonly count: number
+}
+
+/** Makes sums of one stretch. */
+export class Summing {
+  readonly sessions: Mutable<SessionSums>[] = []
+  readonly counts = new Map<string, number>()
+  readonly #bySession = new Map<string | undefined, Map<string | number | undefined, Mutable<SessionSums>>>()
+
+  add({ type, sessionId, userId, firstAt, lastAt, count }: Alike): void {
     const kind = KINDS.get(type) ?? OF_THE_APPLICATION
-    counts.set(type, (counts.get(type) ?? 0) + 1)
-    if (kind.isTurn) turns.push(turnOf(activity))
-    let byUser = bySession.get(sessionId)
+    this.counts.set(type, (this.counts.get(type) ?? 0) + count)
+    const sums = this.#sumsOf(sessionId, userId)
+    if (kind.isLife) sums.begunAt = earlier(sums.begunAt, firstAt)
+    if (!kind.isLate) sums.lastAt = later(sums.lastAt, lastAt)
+    if (kind.isEnd) sums.endedAt = earlier(sums.endedAt, firstAt)
+    if (kind.isStart) sums.isStarted = true
+  }
+
+  #sumsOf(sessionId: string | undefined, userId: string | number | undefined): Mutable<SessionSums> {
+    let byUser = this.#bySession.get(sessionId)
     if (byUser === undefined) {
       byUser = new Map()
-      bySession.set(sessionId, byUser)
+      this.#bySession.set(sessionId, byUser)
     }
     let sums = byUser.get(userId)
     if (sums === undefined) {
       sums = { sessionId, userId, begunAt: undefined, lastAt: undefined, isStarted: false, endedAt: undefined }
       byUser.set(userId, sums)
-      sessions.push(sums)
+      this.sessions.push(sums)
     }
-    const at = activity.at.getTime()
-    if (kind.isLife) sums.begunAt = earlier(sums.begunAt, at)
-    if (!kind.isLate) sums.lastAt = later(sums.lastAt, at)
-    if (kind.isEnd) sums.endedAt = earlier(sums.endedAt, at)
-    if (kind.isStart) sums.isStarted = true
+    return sums
   }
+}
+
+/** Sums of activities of one stretch, at least one. */
+function summedUp(activities: readonly Activity[]): ActivitySums {
+  const summing = new Summing()
+  for (const { at: date, type, sessionId, userId } of activities) {
+    const at = date.getTime()
+    summing.add({ type, sessionId, userId, firstAt: at, lastAt: at, count: 1 })
+  }
+  const { sessions, counts } = summing
+  const turns = activities.filter(({ type }) => TURNS.includes(type)).map(turnOf)
   return { at: (activities[0] as Activity).at.getTime(), sessions, counts, turns }
 }
 

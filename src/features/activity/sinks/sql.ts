@@ -5,8 +5,8 @@ import type { SelectQueryBuilder } from 'kysely'
 import { invalidArgument, SessionError } from '../../../errors.js'
 import type { Activity, ActivityRequest } from '../../../events/activity-hook.js'
 import { countsOf, cursorOf, pageSelectionOf, type Selection, selectionOf, timeOf } from '../query.js'
-import { ENDINGS, NO_LIFE, TOLD_LATE, TURNS, turnOf } from '../sums.js'
-import type { ActivityArchive, ActivityPage, ActivitySums, SessionSums, SessionTurn } from './sink.js'
+import { Summing, TURNS, turnOf } from '../sums.js'
+import type { ActivityArchive, ActivityPage, ActivitySums, SessionTurn } from './sink.js'
 import {
   type ActivityRow,
   activityTable,
@@ -30,7 +30,7 @@ const ROWS_PER_PRUNE = 250
 const MAX_TEXT_LENGTH = 255
 const READABLE_LENGTH = 200
 /** So many are summed up by one query. SQLite sorts them in memory, and holds up this process meanwhile: for some milliseconds. */
-const ROWS_PER_PART = { sqlite: 10_000, postgres: 250_000 } as const
+const ROWS_PER_PART = { sqlite: 5_000, postgres: 250_000 } as const
 const SUBSTITUTED = /~sha256:[\w-]{43}$/
 
 /**
@@ -110,9 +110,9 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
 
     async *sums(query): AsyncGenerator<ActivitySums, void, undefined> {
       for await (const part of partsOf(query)) {
-        const counts = new Map<string, number>()
-        await count({ ...ANY, ...part }, counts)
-        yield { at: part.since, counts, sessions: await sessionsIn(part), turns: await turnsIn(part) }
+        const { sessions, counts } = await summedUp(part)
+        const turns = TURNS.some((type) => counts.has(type)) ? await turnsIn(part) : []
+        yield { at: part.since, sessions, counts, turns }
       }
     },
 
@@ -185,27 +185,26 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
     }
   }
 
-  async function sessionsIn(part: Part): Promise<SessionSums[]> {
+  async function summedUp(part: Part): Promise<Summing> {
     const rows = await explained(table, 'be read', () =>
       matching(db.selectFrom(table.name), { ...ANY, ...part })
-        .select(['session_id', 'user_id', 'user_id_type'])
-        .select(({ eb, fn, ref, lit }) => [
-          fn.min(eb.case().when('type', 'not in', NO_LIFE).then(ref('at')).end()).as('begun'),
-          fn.max(eb.case().when('type', 'not in', TOLD_LATE).then(ref('at')).end()).as('last'),
-          fn.max(eb.case().when('type', '=', 'session.started').then(lit(1)).else(lit(0)).end()).as('started'),
-          fn.min(eb.case().when('type', 'in', ENDINGS).then(ref('at')).end()).as('ended'),
-        ])
-        .groupBy(['session_id', 'user_id', 'user_id_type'])
+        .select(['session_id', 'user_id', 'user_id_type', 'type'])
+        .select(({ fn }) => [fn.min('at').as('first'), fn.max('at').as('last'), fn.countAll().as('count')])
+        .groupBy(['session_id', 'user_id', 'user_id_type', 'type'])
         .execute(),
     )
-    return rows.map((row) => ({
-      sessionId: row.session_id ?? undefined,
-      userId: row.user_id !== null && row.user_id_type === 'number' ? Number(row.user_id) : (row.user_id ?? undefined),
-      begunAt: numberOf(row.begun),
-      lastAt: numberOf(row.last),
-      isStarted: Number(row.started) === 1,
-      endedAt: numberOf(row.ended),
-    }))
+    const summing = new Summing()
+    for (const row of rows) {
+      summing.add({
+        type: SUBSTITUTED.test(row.type) ? await typeOf(row.type) : row.type,
+        sessionId: row.session_id ?? undefined,
+        userId: row.user_id_type === 'number' ? Number(row.user_id) : (row.user_id ?? undefined),
+        firstAt: Number(row.first),
+        lastAt: Number(row.last),
+        count: Number(row.count),
+      })
+    }
+    return summing
   }
 
   async function turnsIn(part: Part): Promise<SessionTurn[]> {
@@ -254,11 +253,6 @@ function matching<O>(
   if (Number.isFinite(since)) query = query.where('at', '>=', since)
   if (Number.isFinite(until)) query = query.where('at', '<', until)
   return query
-}
-
-/** PostgreSQL gives a text. */
-function numberOf(value: number | string | bigint | null): number | undefined {
-  return value === null ? undefined : Number(value)
 }
 
 function rowOf(activity: Activity): ActivityRow {
