@@ -6,7 +6,7 @@ import { openToken, sameHash } from '../ids.js'
 import { applyChange, type SessionChange } from '../record/changes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
-import { after, type Soon } from '../soon.js'
+import { after, isPromise, type Soon } from '../soon.js'
 import { nameOf } from './endings.js'
 import type { Epoch } from './epoch.js'
 import type { GuardedStore } from './guarded-store.js'
@@ -31,6 +31,8 @@ export interface Claimant {
   ip(): string | undefined
   /** Whether the first of two live sessions counts. */
   readonly believesFirst: boolean
+  /** Whether no copy will do. */
+  readonly isFresh?: boolean | undefined
 }
 
 /** What finding a session stands on. */
@@ -71,21 +73,23 @@ class Search {
   goOn(at: number): Soon<Finding> {
     const claim = this.#claims[at]
     if (claim === undefined) return this.#outcome()
-    return after(this.#load(claim), (record) =>
-      after(this.#judge(claim, record), (isLast) => (isLast ? this.#outcome() : this.goOn(at + 1))),
+    const { store } = this.#parts
+    const answer = store.get(claim.id, this.#claimant.isFresh)
+    const isCopy = store.keepsCopies && !isPromise(answer)
+    return after(this.#withEpoch(answer), (record) =>
+      after(this.#judge(claim, record, isCopy), (isLast) => (isLast ? this.#outcome() : this.goOn(at + 1))),
     )
   }
 
-  #load({ id }: CookieClaim): ReturnType<GuardedStore['get']> {
-    const record = this.#parts.store.get(id)
+  #withEpoch(record: ReturnType<GuardedStore['get']>): ReturnType<GuardedStore['get']> {
     const refreshing = this.#refreshing
     if (refreshing === null) return record
     return Promise.resolve(record).then((loaded) => refreshing.then(() => loaded))
   }
 
   /** Takes in what a claim leads to. Says whether the rest need not be looked at. */
-  #judge(claim: CookieClaim, record: SessionData | 'corrupt' | null): Soon<boolean> {
-    const { events, times, endOf } = this.#parts
+  #judge(claim: CookieClaim, record: SessionData | 'corrupt' | null, isCopy: boolean): Soon<boolean> {
+    const { events, store, times, endOf } = this.#parts
     if (record === 'corrupt') return false
     if (record === null) {
       events.emit('unknownSession', { id: claim.id, ip: this.#claimant.ip() })
@@ -93,6 +97,10 @@ class Search {
     }
     const now = times.now()
     const match = matchToken(record, claim.tokenHash, now)
+    // Nobody is refused, or given another token, by what may have changed.
+    if (isCopy && (match !== 'current' || endOf(record) !== null)) {
+      return after(store.get(claim.id, true), (fresh) => this.#judge(claim, fresh, false))
+    }
     if (match === null) {
       events.emit('tokenMismatch', { id: claim.id, userId: record.userId, ip: this.#claimant.ip() })
       return false

@@ -50,11 +50,14 @@ export class GuardedStore {
     this.signals = store.signals && this.#guardSignals(store.signals)
   }
 
-  /** The record of a session. `'corrupt'`: there is one that cannot be read, which has been told as an event. */
-  get(id: string): Soon<SessionData | 'corrupt' | null> {
+  /**
+   * The record of a session. `'corrupt'`: there is one that cannot be read, which has been told as an event. What is there at once,
+   * and not `isFresh`, may be a copy.
+   */
+  get(id: string, isFresh = false): Soon<SessionData | 'corrupt' | null> {
     let record: Soon<SessionData | null>
     try {
-      record = this.#answer('get', id, this.#store.get, [id, this.#loadable])
+      record = this.#answer('get', id, (isFresh && this.#store.getFresh) || this.#store.get, [id, this.#loadable])
     } catch (error) {
       return this.#corruptUnlessFailed(id, error)
     }
@@ -63,6 +66,11 @@ export class GuardedStore {
       (answer) => this.#checked(id, answer),
       (error) => this.#corruptUnlessFailed(id, error),
     )
+  }
+
+  /** Whether the store may answer from copies. */
+  get keepsCopies(): boolean {
+    return this.#store.getFresh !== undefined
   }
 
   #checked(id: string, record: SessionData | null | undefined): SessionData | 'corrupt' | null {
@@ -109,7 +117,7 @@ export class GuardedStore {
       return await this.#call('regenerate', id, () => this.#store.regenerate(id, inTime, ttlSeconds), isRegeneration)
     } catch (error) {
       const { next } = regeneration
-      const found = await settledWithin(this.#timeoutMs / 2, () => this.get(next.id))
+      const found = await settledWithin(this.#timeoutMs / 2, () => this.get(next.id, true))
       if (found === null || found === 'corrupt' || !sameHash(found.tokenHash, next.tokenHash)) throw error
       return { status: 'regenerated', record: found }
     }

@@ -149,7 +149,7 @@ export class Lifecycle implements ActivitySource {
   /** The record of a session, live or not, for a reader that has proved its right or needs none. */
   async peek(id: string): Promise<SessionData | 'corrupt' | null> {
     const epoch = this.epoch.refresh()
-    const record = await this.#store.get(id)
+    const record = await this.#store.get(id, true)
     if (epoch !== null) await epoch
     if (record === null || record === 'corrupt' || !this.times.isAhead(record, this.now())) return record
     return this.endOf(record) === null ? settleClock(this.#finding, record) : record
@@ -238,7 +238,7 @@ export class Lifecycle implements ActivitySource {
   async #isStored({ id, tokenHash }: SessionData): Promise<boolean> {
     // By the token of all sessions, nobody's record can be told from another's.
     if (this.#token !== undefined) return false
-    const found = await this.#store.get(id)
+    const found = await this.#store.get(id, true)
     return found !== null && found !== 'corrupt' && sameHash(found.tokenHash, tokenHash)
   }
 

@@ -186,6 +186,12 @@ export abstract class SessionStore {
   readonly signals?: SessionSignals
 
   /**
+   * As `get()`, from where the sessions are. Only a store has it that may answer `get()` from a copy of its own, at once: whoever
+   * must know asks this.
+   */
+  readonly getFresh?: ((id: string, bounds?: SessionLimits) => Promise<SessionData | null>) | undefined
+
+  /**
    * Calls `listener` for each live session that the store forgets to make room for others; returns what stops that. Only a store
    * that forgets has it. A listener must not throw.
    */

@@ -6,6 +6,7 @@
 // `u:{user}`, notes at `n:purpose:{key}`, leases at `lease:{name}`, the epoch at `epoch`.
 import { isSessionError, SessionError } from '../errors.js'
 import { slotOf } from '../ids.js'
+import { answersAtOnce } from '../record/at-once.js'
 import {
   applyChange,
   changesFields,
@@ -34,6 +35,10 @@ import {
   unavailable,
 } from './redis/connection.js'
 import { ScriptsInTime } from './redis/in-time.js'
+import { ioredisLine, LINE_OPTIONS, type TrackingClient } from './redis/near-cache/ioredis-line.js'
+import { NearCache } from './redis/near-cache/near-cache.js'
+import { type RedisNearCacheOptions, resolveNearCache } from './redis/near-cache/options.js'
+import { oneServer, serversOf } from './redis/near-cache/servers.js'
 import type { NodeRedisClient } from './redis/node-redis.js'
 import { redisNotes } from './redis/notes.js'
 import {
@@ -70,7 +75,7 @@ import {
   SET,
   TOUCH,
 } from './redis/scripts.js'
-import { warnOfEviction, warnOfPlainText } from './redis/setup.js'
+import { warnOfEviction, warnOfPlainText, warnOfSilence } from './redis/setup.js'
 import { RedisSignals } from './redis/signals.js'
 import { redisUserIndex } from './redis/users.js'
 
@@ -82,6 +87,7 @@ export type {
   RedisScanner,
   RedisSubscriber,
 } from './redis/connection.js'
+export type { RedisNearCacheOptions } from './redis/near-cache/options.js'
 export type { NodeRedisClient } from './redis/node-redis.js'
 export type { RedisWaitOptions } from './redis/replication.js'
 
@@ -112,6 +118,12 @@ export interface RedisSessionStoreOptions {
    * @default no waiting
    */
   wait?: RedisWaitOptions | undefined
+  /**
+   * Answers reads of sessions that this process has read lately from memory, without a round trip: at most `maxAge` old, as a
+   * rule some milliseconds. Writes promise what they promise without it. Opens one more connection to each server.
+   * @default none: every read asks Redis
+   */
+  nearCache?: RedisNearCacheOptions | undefined
   /**
    * Print a warning when NODE_ENV is "production" and a `url` leads to another host without TLS, or to a Redis whose
    * `maxmemory-policy` drops sessions. Asked once, in the background, with `INFO memory`.
@@ -152,12 +164,15 @@ export class RedisSessionStore extends SessionStore {
   readonly #connection: RedisConnection
   readonly #replication: RedisReplication | null
   readonly #recent = new RecentRecords()
+  readonly #near: NearCache | null
   override readonly signals: RedisSignals
+  override readonly getFresh: SessionStore['getFresh']
 
   /** @throws {SessionError} `INVALID_OPTION` when there is not exactly one of `url` and `client`. */
   constructor(options: RedisSessionStoreOptions) {
     super()
-    const { url, client: given, prefix = 'soj:', maxPending = 10_000, wait, warnInProduction = true } = options ?? {}
+    const { url, client: given, prefix = 'soj:', maxPending = 10_000, wait, nearCache } = options ?? {}
+    const { warnInProduction = true } = options ?? {}
     if ((url === undefined) === (given === undefined)) {
       throw new SessionError('INVALID_OPTION', 'RedisSessionStore needs either url or client.')
     }
@@ -201,39 +216,53 @@ export class RedisSessionStore extends SessionStore {
       wait === undefined
         ? null
         : new RedisReplication(new RedisConnection<RedisReplicationClient>({ open: openSecond, maxPending }), wait)
+    const near = nearCache === undefined ? null : this.#nearCache(nearCache, url, client)
+    this.#near = near
+    this.getFresh = near === null ? undefined : (id, bounds) => near.load(id, () => this.#load(id, bounds))
   }
 
-  get(id: string, bounds: SessionLimits = UNBOUNDED): Promise<SessionData | null> {
-    return this.#read(id, bounds, (text) => this.#recent.decode(id, text, bounds.maxFields))
+  // A session that is near is not waited for.
+  static {
+    answersAtOnce(RedisSessionStore.prototype.get, function (this: RedisSessionStore, id) {
+      return this.#near?.read(id)
+    })
+  }
+
+  get(id: string, bounds?: SessionLimits): Promise<SessionData | null> {
+    const near = this.#near
+    if (near === null) return this.#load(id, bounds)
+    const record = near.read(id)
+    return record === undefined ? near.load(id, () => this.#load(id, bounds)) : Promise.resolve(record)
   }
 
   async set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
-    const reply = await this.#script(SET, [this.#key(id)], [ttlSeconds, encodeRecord(data)])
+    const args = [ttlSeconds, encodeRecord(data)]
+    const reply = await this.#changing(id, () => this.#script(SET, [this.#key(id)], args))
     if (!isYes(reply, 'set')) throw unknownReply('set')
   }
 
   async delete(id: string): Promise<void> {
-    countOf(await this.#connection.run((client) => client.del(this.#key(id))), 'delete')
+    const reply = await this.#changing(id, () => this.#connection.run((client) => client.del(this.#key(id))))
+    countOf(reply, 'delete')
   }
 
   override async touch(id: string, ttlSeconds: number, now = Date.now(), retainSeconds = 0): Promise<boolean> {
     const args = [Math.floor(now), ttlSeconds * 1000, retainSeconds]
-    return isYes(await this.#script(TOUCH, [this.#key(id)], args), 'touch')
+    return isYes(await this.#changing(id, () => this.#script(TOUCH, [this.#key(id)], args)), 'touch')
   }
 
   override async create(id: string, data: SessionData, ttlSeconds: number, notAfter?: number): Promise<boolean> {
-    const [status] = await this.#inTime.call({
-      operation: 'create',
-      script: CREATE,
-      keys: [this.#key(id)],
-      args: [ttlSeconds, encodeRecord(data)],
-      statuses: CREATE_STATUSES,
-      notAfter,
-    })
+    const call = { operation: 'create', script: CREATE, keys: [this.#key(id)], args: [ttlSeconds, encodeRecord(data)] }
+    const [status] = await this.#changing(id, () => this.#inTime.call({ ...call, statuses: CREATE_STATUSES, notAfter }))
     return status === 'created'
   }
 
-  override async update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+  override update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+    if (this.#near === null) return this.#update(id, change, ttlSeconds)
+    return this.#near.write(id, () => this.#update(id, change, ttlSeconds), recordOf)
+  }
+
+  async #update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
     const ttl = Math.ceil(ttlSeconds)
     const next = successorOf(change, ttl)
     const { script, args } = next ?? { script: MERGE, args: [] }
@@ -257,7 +286,7 @@ export class RedisSessionStore extends SessionStore {
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
     const { generation, at, next, keep, delete: remove = [], tombstoneSeconds, limits, notAfter } = regeneration
     const kept = keep === 'all' ? [] : keep.map(lineName)
-    const [status, first, second] = await this.#inTime.call({
+    const call = {
       operation: 'regenerate',
       script: REGENERATE,
       keys: [this.#key(id), this.#key(next.id)],
@@ -276,7 +305,8 @@ export class RedisSessionStore extends SessionStore {
       ],
       statuses: REGENERATE_STATUSES,
       notAfter,
-    })
+    }
+    const [status, first, second] = await this.#changing(id, () => this.#inTime.call(call))
     switch (status) {
       case 'regenerated':
         if (typeof first !== 'string') throw unknownReply('regenerate')
@@ -292,7 +322,8 @@ export class RedisSessionStore extends SessionStore {
   /** Works also when Redis is out of memory. */
   override async end(id: string, ended: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
     const key = this.#key(id)
-    const reply = await this.#script(END, [key], [encodeEnd(ended), tombstoneSeconds])
+    const args = [encodeEnd(ended), tombstoneSeconds]
+    const reply = await this.#changing(id, () => this.#script(END, [key], args))
     const [status, before] = statusOf(reply, ['ended', 'removed', 'over'], 'end')
     switch (status) {
       case 'ended':
@@ -322,6 +353,10 @@ export class RedisSessionStore extends SessionStore {
     for await (const batch of this.#scanIds(progress)) {
       for (const record of await Promise.all(batch.map(readOne))) if (record !== null) yield record
     }
+  }
+
+  #load(id: string, bounds: SessionLimits = UNBOUNDED): Promise<SessionData | null> {
+    return this.#read(id, bounds, (text) => this.#recent.decode(id, text, bounds.maxFields))
   }
 
   async #read(
@@ -421,7 +456,35 @@ export class RedisSessionStore extends SessionStore {
 
   /** Closes the connections that the store opened. A client that was handed in is left alone. */
   override async close(): Promise<void> {
+    this.#near?.close()
     await Promise.all([this.#connection.close(), this.#replication?.close(), this.signals.close()])
+  }
+
+  /**
+   * How the near cache fares since the store was made: reads answered from memory (`hits`) and by Redis (`misses`), `sessions` in
+   * memory, and about how many `bytes` they take. `undefined` without the option `nearCache`.
+   */
+  get nearCache(): { hits: number; misses: number; sessions: number; bytes: number } | undefined {
+    return this.#near?.facts
+  }
+
+  #nearCache(options: RedisNearCacheOptions, url: string | undefined, client: RedisClient | undefined): NearCache {
+    const prefix = `${client?.options?.keyPrefix ?? ''}${this.#prefix}`
+    // Of all keys that begin with it, only sessions go on so.
+    const told = `${prefix}{`
+    const openOwn = (): Promise<TrackingClient> => openClient(url as string, LINE_OPTIONS)
+    return new NearCache({
+      ...resolveNearCache(options),
+      prefix,
+      keyOf: (id) => this.#key(id),
+      servers: client === undefined ? oneServer(ioredisLine(openOwn, told)) : serversOf(client, told),
+      failed: (error) => warnOfSilence(this, error),
+    })
+  }
+
+  /** A write to a session: what was read of it before does not answer any more. */
+  #changing<T>(id: string, write: () => Promise<T>): Promise<T> {
+    return this.#near === null ? write() : this.#near.write(id, write)
   }
 
   #key(id: string): string {
@@ -446,7 +509,10 @@ export class RedisSessionStore extends SessionStore {
   }
 }
 
-async function openClient(url: string): Promise<RedisReplicationClient & RedisSubscriber> {
+async function openClient(
+  url: string,
+  options: object = {},
+): Promise<RedisReplicationClient & RedisSubscriber & TrackingClient> {
   const { Redis } = await import('ioredis').catch((cause) => {
     const message = 'RedisSessionStore with a url needs ioredis: npm install ioredis'
     throw new SessionError('MISSING_DEPENDENCY', message, { cause })
@@ -469,7 +535,13 @@ async function openClient(url: string): Promise<RedisReplicationClient & RedisSu
       reconnectedAt = Date.now()
       return true
     },
+    ...options,
   })
+}
+
+/** What a change made, if it is known to be all that there is now. */
+function recordOf(result: UpdateResult): SessionData | undefined {
+  return result.status === 'updated' ? result.record : undefined
 }
 
 function isWhole(value: unknown, least: number, most: number): boolean {

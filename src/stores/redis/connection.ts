@@ -1,6 +1,7 @@
 // One connection of the Redis store: waits for it within bounds, sends commands and scripts, and cleans its errors. It
 // knows nothing of sessions.
 import { isSessionError, SessionError } from '../../errors.js'
+import type { Servers } from './near-cache/trackers.js'
 import type { Script } from './scripts.js'
 import { reasonOf } from './setup.js'
 
@@ -33,7 +34,9 @@ export interface RedisClient {
   publish?(channel: string, text: string): Promise<unknown>
   /** Called for signals, where a duplicate is not what listens: opens what does, which the store closes. */
   openSubscriber?(): RedisSubscriber
-  /** Called for signals and for the option `wait`: opens a second connection like this one, which the store closes. */
+  /** Called for `nearCache`, where a duplicate is not what tells of changes. */
+  servers?(prefix: string): Servers
+  /** Called for signals and for the options `wait` and `nearCache`: opens a second connection like this one, which the store closes. */
   duplicate?(): RedisReplicationClient
 }
 

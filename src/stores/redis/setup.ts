@@ -1,6 +1,6 @@
 // What is wrong with how Redis was set up, told to whoever runs it: the reason of a failure, in words, and warnings at start.
 // Nothing here quotes a URL, a command or a password.
-import { warn } from '../../warn.js'
+import { warn, warnOnce } from '../../warn.js'
 
 /** What is called of a connection to see how the server is set up. */
 interface Informant {
@@ -63,6 +63,15 @@ export function warnOfEviction(client: Informant): void {
       'redis_eviction',
     )
   }, ignore)
+}
+
+/** A server that refuses to tell of changes: every read asks Redis then. A lost connection is no refusal. */
+export function warnOfSilence(store: object, error: unknown): void {
+  const { message = '' } = (error ?? {}) as { message?: string }
+  const refusal = /^(NOPERM|ERR|WRONGPASS|NOAUTH)\b/.exec(message)?.[0]
+  if (refusal === undefined) return
+  const why = reasonOf(error) ?? 'the server, or a proxy before it, knows no CLIENT TRACKING'
+  warnOnce(store, 'near_cache', `RedisSessionStore: nearCache has no effect, every read asks Redis: ${why}.`)
 }
 
 function ignore(): void {}

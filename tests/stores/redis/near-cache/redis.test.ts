@@ -1,0 +1,436 @@
+// The near cache on a real Redis: what a read and a write cost, how soon another process's changes are heard, and what becomes of it
+// when connections are cut, fall silent or are refused. A second store stands for another process.
+import { createHash, randomUUID } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
+import { Redis } from 'ioredis'
+import { Redis as Valkey } from 'iovalkey'
+import { type SessionChange, SessionData, type SessionOptions } from 'sojourn'
+import { RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
+import { conformanceChecks } from 'sojourn/testing'
+import { twinOf } from '../../../../src/record/at-once.js'
+import { testApp } from '../../../support/app.js'
+import { Client, listen, type TestServer, until } from '../../../support/http.js'
+import { commandsWhile } from '../../../support/monitor.js'
+import { TcpProxy } from '../../../support/proxy.js'
+import { RedisServer } from '../../../support/redis.js'
+
+const HOUR_MS = 3_600_000
+const LOGOUT = { reason: 'logout', at: 1_700_000_000_000 } as const
+
+let server: RedisServer
+let redis: Redis
+/** Another process, without a near cache. */
+let other: RedisSessionStore
+beforeAll(async () => {
+  server = await RedisServer.start()
+  redis = new Redis(server.url)
+  other = new RedisSessionStore({ url: server.url })
+})
+afterAll(async () => {
+  redis.disconnect()
+  await other.close()
+  await server.stop()
+})
+
+const closing: (() => unknown)[] = []
+afterEach(async () => {
+  jest.restoreAllMocks()
+  for (const close of closing.splice(0).reverse()) await close()
+})
+
+function nearStore(options: Partial<RedisSessionStoreOptions> = {}): RedisSessionStore {
+  const url = options.client === undefined ? server.url : undefined
+  const store = new RedisSessionStore({ url, nearCache: {}, ...options })
+  closing.push(() => store.close())
+  return store
+}
+
+function sample(): SessionData {
+  const now = Date.now()
+  return new SessionData({
+    id: randomUUID(),
+    tokenHash: createHash('sha256').update(randomUUID()).digest('base64url'),
+    generation: 1,
+    createdAt: now,
+    updatedAt: now,
+    lastAccessedAt: now,
+    expiresAt: now + HOUR_MS,
+    absoluteExpiresAt: now + 12 * HOUR_MS,
+    fields: [['n', '0']],
+  })
+}
+
+function settingOf(madeOn: SessionData, text: string): SessionChange {
+  const at = Date.now()
+  const { generation } = madeOn
+  return { generation, at, expiresAt: at + HOUR_MS, set: new Map([['n', text]]), madeOn }
+}
+
+/** What memory answers, without a promise. */
+function atOnce(store: RedisSessionStore, id: string): SessionData | null | undefined {
+  return twinOf(store.get)?.call(store, id)
+}
+
+/** A session that the store has in memory. */
+async function keptIn(store: RedisSessionStore): Promise<SessionData> {
+  const record = sample()
+  await other.create(record.id, record, 3_600)
+  await keep(store, record.id)
+  return record
+}
+
+async function keep(store: RedisSessionStore, id: string): Promise<void> {
+  await until(async () => {
+    await store.get(id)
+    return atOnce(store, id) !== undefined
+  }, 20_000)
+}
+
+/** Commands that clients send meanwhile, but for heartbeats. */
+async function sentWhile(action: () => Promise<unknown>): Promise<string[]> {
+  const commands = await commandsWhile(redis, action)
+  return commands
+    .filter(({ source }) => source !== 'lua')
+    .map(({ args: [name = ''] }) => name.toLowerCase())
+    .filter((name) => name !== 'ping')
+}
+
+/** Time stands still, so that a busy machine makes nothing old. */
+function stopClock(): void {
+  jest.spyOn(performance, 'now').mockReturnValue(performance.now())
+}
+
+describe('a session in memory', () => {
+  test('is read without a round trip, and without a promise', async () => {
+    const store = nearStore()
+    const record = await keptIn(store)
+    stopClock()
+    const sent = await sentWhile(async () => {
+      for (let i = 0; i < 50; i++) expect(await store.get(record.id)).toEqual(record)
+    })
+    expect(sent).toEqual([])
+    expect(atOnce(store, record.id)).toEqual(record)
+    expect(store.nearCache).toMatchObject({ sessions: 1 })
+    expect(store.nearCache?.hits).toBeGreaterThan(50)
+  })
+
+  test('is written in one round trip, as often as one likes', async () => {
+    const store = nearStore()
+    const { id } = await keptIn(store)
+    stopClock()
+    // Told of what it is to call.
+    const first = await store.get(id)
+    await store.update(id, settingOf(first as SessionData, '0'), 3_600)
+    const sent = await sentWhile(async () => {
+      for (let n = 1; n <= 20; n++) {
+        const read = await store.get(id)
+        expect(read?.fields.get('n')).toBe(String(n - 1))
+        expect(await store.update(id, settingOf(read as SessionData, String(n)), 3_600)).toMatchObject({
+          status: 'updated',
+        })
+      }
+    })
+    expect(sent).toEqual(Array(20).fill('evalsha'))
+    expect((await other.get(id))?.fields.get('n')).toBe('20')
+  })
+
+  test.each<[string, (record: SessionData) => Promise<unknown>]>([
+    ['changes', (record) => other.update(record.id, settingOf(record, '1'), 3_600)],
+    ['is kept alive', ({ id }) => other.touch(id, 7_200)],
+    ['ends', ({ id }) => other.end(id, LOGOUT, 60)],
+    ['is deleted', ({ id }) => other.delete(id)],
+    ['is overwritten', (record) => other.set(record.id, record.withField('n', '1'), 60)],
+    ['is deleted by hand', ({ id }) => redis.del(`soj:{${id.slice(0, 4)}}${id.slice(4)}`)],
+    ['expires', ({ id }) => redis.pexpire(`soj:{${id.slice(0, 4)}}${id.slice(4)}`, 1)],
+    ['is flushed', () => redis.flushall()],
+  ])('is forgotten when it %s elsewhere', async (_what, change) => {
+    const store = nearStore()
+    const record = await keptIn(store)
+    // Its age does not do it.
+    stopClock()
+    await change(record)
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+    expect(await store.get(record.id)).toEqual(await other.get(record.id))
+  })
+
+  test('is forgotten when Redis makes room', async () => {
+    const full = await RedisServer.start('--maxmemory', '3mb', '--maxmemory-policy', 'allkeys-random')
+    closing.push(() => full.stop())
+    const client = new Redis(full.url)
+    closing.push(() => client.disconnect())
+    const store = nearStore({ url: full.url })
+    const record = sample()
+    await store.create(record.id, record, 3_600)
+    await keep(store, record.id)
+    stopClock()
+    for (let n = 0; (await client.exists(`soj:{${record.id.slice(0, 4)}}${record.id.slice(4)}`)) === 1; n++) {
+      await client.set(`other:${n}`, 'x'.repeat(10_000))
+    }
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+  })
+
+  test.each<[string, (store: RedisSessionStore, record: SessionData) => Promise<unknown>]>([
+    ['changes', (store, record) => store.update(record.id, settingOf(record, '1'), 3_600)],
+    ['is kept alive', (store, { id }) => store.touch(id, 7_200)],
+    ['ends', (store, { id }) => store.end(id, LOGOUT, 60)],
+    ['is deleted', (store, { id }) => store.delete(id)],
+    ['is overwritten', (store, record) => store.set(record.id, record.withField('n', '1'), 60)],
+    [
+      'is regenerated',
+      (store, record) =>
+        store.regenerate(
+          record.id,
+          { generation: 1, at: Date.now(), next: sample(), keep: 'all', tombstoneSeconds: 60 },
+          3_600,
+        ),
+    ],
+  ])('is read as it is at once when it %s here', async (_what, change) => {
+    const store = nearStore()
+    const record = await keptIn(store)
+    await change(store, record)
+    expect(await store.get(record.id)).toEqual(await other.get(record.id))
+  })
+
+  test('what is asked for afresh is asked of Redis', async () => {
+    const store = nearStore()
+    const { id } = await keptIn(store)
+    stopClock()
+    const sent = await sentWhile(async () => store.getFresh?.(id))
+    expect(sent).toEqual(['getrange'])
+    expect(other.getFresh).toBeUndefined()
+    expect(other.nearCache).toBeUndefined()
+  })
+})
+
+describe('the suite for stores', () => {
+  let suiteServer: RedisServer
+  const stores: RedisSessionStore[] = []
+  beforeAll(async () => {
+    suiteServer = await RedisServer.start()
+    for (let i = 0; i < 2; i++) stores.push(new RedisSessionStore({ url: suiteServer.url, nearCache: {} }))
+  })
+  afterAll(async () => {
+    await Promise.all(stores.map((store) => store.close()))
+    await suiteServer.stop()
+  })
+  const [createStore, createPeer] = [0, 1].map((index) => () => stores[index] as RedisSessionStore) as [
+    () => RedisSessionStore,
+    () => RedisSessionStore,
+  ]
+  const checks = conformanceChecks({ createStore, createPeer, destroyStore: async () => {} })
+  for (const { name, run } of checks) test(name, run)
+})
+
+describe('trackers', () => {
+  /** A store behind a proxy, and a session in its memory. */
+  async function beginBehindProxy(): Promise<{ store: RedisSessionStore; proxy: TcpProxy; record: SessionData }> {
+    const proxy = await TcpProxy.start(server.port)
+    closing.push(() => proxy.stop())
+    const store = nearStore({ url: `redis://127.0.0.1:${proxy.port}` })
+    return { store, proxy, record: await keptIn(store) }
+  }
+
+  test('that are cut off are opened anew, and all is forgotten in between', async () => {
+    const { store, proxy, record } = await beginBehindProxy()
+    stopClock()
+    proxy.cut()
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+    jest.restoreAllMocks()
+    await keep(store, record.id)
+  })
+
+  test('that fall silent are not believed, and what ended meanwhile is refused', async () => {
+    const { store, proxy, record } = await beginBehindProxy()
+    proxy.swallowReplies()
+    await other.end(record.id, LOGOUT, 60)
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+    proxy.cut()
+    await until(async () => (await store.get(record.id).catch(() => null))?.ended !== undefined, 20_000)
+    await keep(store, record.id)
+    expect(atOnce(store, record.id)?.ended).toMatchObject({ reason: 'logout' })
+  })
+
+  test('of a frozen server are not believed', async () => {
+    const own = await RedisServer.start()
+    closing.push(() => own.stop())
+    const store = nearStore({ url: own.url })
+    const record = sample()
+    await store.create(record.id, record, 60)
+    await keep(store, record.id)
+    own.freeze()
+    try {
+      await until(() => atOnce(store, record.id) === undefined, 20_000)
+    } finally {
+      own.thaw()
+    }
+    await until(() => store.get(record.id).then(Boolean, () => false), 20_000)
+    await keep(store, record.id)
+  })
+
+  test('that the server refuses are told once, and every read asks Redis', async () => {
+    const warnings = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    await redis.acl('SETUSER', 'deaf', 'on', '>secret', '~soj:*', '+@all', '-client|tracking', '&*')
+    closing.push(() => redis.acl('DELUSER', 'deaf'))
+    const store = nearStore({ url: server.url.replace('//', '//deaf:secret@') })
+    const record = sample()
+    await other.create(record.id, record, 3_600)
+    await until(async () => {
+      expect(await store.get(record.id)).toEqual(record)
+      return warnings.mock.calls.length > 0
+    }, 20_000)
+    for (let i = 0; i < 5; i++) await store.get(record.id)
+    expect(atOnce(store, record.id)).toBeUndefined()
+    expect(warnings.mock.calls.map(([text]) => String(text))).toEqual([
+      expect.stringMatching(/nearCache has no effect, every read asks Redis: NOPERM/),
+    ])
+  })
+
+  test('are gone when the store is closed', async () => {
+    const count = async (): Promise<number> =>
+      String(await redis.client('LIST'))
+        .trim()
+        .split('\n').length
+    const before = await count()
+    const store = nearStore()
+    await keptIn(store)
+    expect(await count()).toBe(before + 2)
+    await store.close()
+    await until(async () => (await count()) === before, 20_000)
+    expect(await store.get(randomUUID()).catch(({ code }) => code)).toBe('STORE_UNAVAILABLE')
+  })
+})
+
+test('no answer is older than maxAge, whatever the network does', async () => {
+  const MAX_AGE_MS = 200
+  const proxy = await TcpProxy.start(server.port)
+  closing.push(() => proxy.stop())
+  const store = nearStore({ url: `redis://127.0.0.1:${proxy.port}`, nearCache: { maxAge: `${MAX_AGE_MS}ms` } })
+  const { id } = await keptIn(store)
+  const swallow = (): void => proxy.swallowReplies()
+  const faults = [
+    () => proxy.delayReplies(30),
+    swallow,
+    () => proxy.cut(),
+    () => proxy.refuse(),
+    () => proxy.delayReplies(300),
+  ]
+  /** When another process was told that it had stored each version. */
+  const storedAt = [0]
+  let isDone = false
+  const write = async (): Promise<void> => {
+    while (!isDone) {
+      const record = (await other.get(id)) as SessionData
+      await other.update(id, settingOf(record, String(storedAt.length)), 3_600)
+      storedAt.push(performance.now())
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
+  const late: number[] = []
+  let hits = 0
+  let asking: Promise<void> | undefined
+  const forget = (): void => {
+    asking = undefined
+  }
+  const read = async (): Promise<void> => {
+    while (!isDone) {
+      const at = performance.now()
+      const found = atOnce(store, id)
+      if (found) {
+        hits++
+        const next = storedAt[Number(found.fields.get('n')) + 1]
+        if (next !== undefined && at - next > MAX_AGE_MS) late.push(at - next)
+      } else asking ??= store.get(id).then(forget, forget)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+  const running = [write(), read()]
+  for (let round = 0; round < 2; round++) {
+    for (const fault of faults) {
+      const before = hits
+      fault()
+      await new Promise((resolve) => setTimeout(resolve, 60))
+      proxy.repair()
+      // Or the connection that was swallowed is replaced only after seconds.
+      if (fault === swallow) proxy.cut()
+      await until(() => hits > before, 20_000)
+    }
+  }
+  isDone = true
+  await Promise.all(running)
+  expect(late).toEqual([])
+  expect(storedAt.length).toBeGreaterThan(10)
+}, 60_000)
+
+describe('a client of the user', () => {
+  test.each<[string, () => Redis | Valkey]>([
+    ['of ioredis', () => new Redis(server.url)],
+    ['of ioredis with a keyPrefix', () => new Redis(server.url, { keyPrefix: 'app:' })],
+    ['of ioredis that speaks the second protocol', () => new Redis(server.url, { protocol: 2 })],
+    [
+      'of ioredis that is lazy and pipelines by itself',
+      () => new Redis(server.url, { lazyConnect: true, enableAutoPipelining: true }),
+    ],
+    ['of iovalkey', () => new Valkey(server.url)],
+  ])('%s is told of changes', async (_what, connect) => {
+    const [client, far] = [connect(), connect()]
+    closing.push(() => far.disconnect())
+    closing.push(() => client.disconnect())
+    const store = nearStore({ client: client as Redis })
+    const writer = new RedisSessionStore({ client: far as Redis })
+    const record = sample()
+    await writer.create(record.id, record, 3_600)
+    await keep(store, record.id)
+    stopClock()
+    await writer.end(record.id, LOGOUT, 60)
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+    expect((await store.get(record.id))?.ended).toBeDefined()
+  })
+})
+
+describe('requests', () => {
+  async function app(options: Partial<SessionOptions>): Promise<TestServer> {
+    const listening = await listen(testApp(options).app)
+    closing.push(() => listening.close())
+    return listening
+  }
+
+  /**
+   * Two processes and one browser. The first has just written its session, and time stands still: so it is not told of anything
+   * that the second does, for as long as the test takes.
+   */
+  async function begin(options: Partial<SessionOptions> = {}): Promise<{ here: Client; there: Client; id: string }> {
+    const store = nearStore()
+    const [first, second] = [await app({ ...options, store }), await app({ ...options, store: other })]
+    const here = new Client(first)
+    const { id } = (await here.post('/login?user=ann')).json<{ id: string }>()
+    // Until its trackers live, it keeps nothing.
+    await keep(store, id)
+    stopClock()
+    expect((await here.post('/set?a=1')).status).toBe(200)
+    expect(atOnce(store, id)?.fields.get('a')).toBe('"1"')
+    return { here, there: new Client(second, here.cookies), id }
+  }
+
+  async function userOf(client: Client): Promise<string | null> {
+    return (await client.get('/peek')).json<{ userId: string | null }>().userId
+  }
+
+  test('of a session that has ended elsewhere may read it for a moment, and change nothing', async () => {
+    const { here, there, id } = await begin()
+    expect((await there.post('/logout')).status).toBe(200)
+    expect(await userOf(here)).toBe('ann')
+    expect((await here.post('/set?a=2')).status).toBeGreaterThanOrEqual(400)
+    expect((await other.get(id))?.ended).toMatchObject({ reason: 'logout' })
+    // Whoever tried to write knows.
+    expect(await userOf(here)).toBeNull()
+  })
+
+  test('with a token that another process has renewed are not refused', async () => {
+    const { here, there, id } = await begin()
+    expect((await there.post('/renew')).setCookies).toHaveLength(1)
+    for (const [name, value] of there.cookies) here.cookies.set(name, value)
+    const answer = await here.get('/peek')
+    expect(answer.json()).toMatchObject({ id, userId: 'ann' })
+    expect(answer.setCookies).toEqual([])
+  })
+})
