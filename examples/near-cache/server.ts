@@ -8,11 +8,11 @@ import express from 'express'
 import { SessionManager } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 
-const { PORT = '3000', REDIS_URL = 'redis://localhost:6379', SESSION_SECRET } = process.env
+const { PORT = '3000', REDIS_URL, SESSION_SECRET } = process.env
 const secret = SESSION_SECRET ?? randomBytes(32).toString('base64')
 
 // An answer from memory is a second old at most, whatever happens to servers and networks.
-const store = new RedisSessionStore({ url: REDIS_URL, nearCache: { maxAge: '1s' } })
+const store = new RedisSessionStore({ url: REDIS_URL || 'redis://localhost:6379', nearCache: { maxAge: '1s' } })
 const sessions = new SessionManager({ secret, store })
 
 const app = express()

@@ -186,7 +186,7 @@ class SimulatedLine implements Line {
     return new Promise((resolve) => {
       this.#world.later(this.#world.delay(), () => {
         onArrival()
-        this.#isSubscribed ? this.tell(resolve) : undefined
+        this.tell(resolve)
       })
     })
   }
@@ -207,7 +207,7 @@ function recordOf(version: number): SessionData {
 }
 
 async function heard(): Promise<void> {
-  for (let turn = 0; turn < 6; turn++) await null
+  for (let turn = 0; turn < 6; turn++) await Promise.resolve()
 }
 
 const CALM: Weather = { delayMs: 3, trouble: 0, liesAboutChanges: false }

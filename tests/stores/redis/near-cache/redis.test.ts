@@ -327,9 +327,9 @@ test('no answer is older than maxAge, whatever the network does', async () => {
   }
   const late: number[] = []
   let hits = 0
-  let asking: Promise<void> | undefined
+  let isAsking = false
   const forget = (): void => {
-    asking = undefined
+    isAsking = false
   }
   const read = async (): Promise<void> => {
     while (!isDone) {
@@ -339,7 +339,10 @@ test('no answer is older than maxAge, whatever the network does', async () => {
         hits++
         const next = storedAt[Number(found.fields.get('n')) + 1]
         if (next !== undefined && at - next > MAX_AGE_MS) late.push(at - next)
-      } else asking ??= store.get(id).then(forget, forget)
+      } else if (!isAsking) {
+        isAsking = true
+        store.get(id).then(forget, forget)
+      }
       await new Promise((resolve) => setImmediate(resolve))
     }
   }
