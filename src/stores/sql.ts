@@ -33,6 +33,7 @@ import { purge } from './sql/purge.js'
 import { type Outcome, RowChanges, type Write } from './sql/row-changes.js'
 import { decodeRow, encodeRow, StoredRow } from './sql/rows.js'
 import { dropStatements, isCurrent, migrate, type SqlNaming, tablesOf } from './sql/schema.js'
+import { SqlSignals } from './sql/signals.js'
 import { type PlainStatement, type SqlTables, type Statements, statementsFor } from './sql/statements.js'
 import { decodeUserRow, encodeEntries, sqlUserIndex, type UserRetention, type UserRow } from './sql/users.js'
 
@@ -65,6 +66,13 @@ export interface SqlStoreOptions extends SqlNaming {
    * @default false
    */
   readonly prepare?: boolean | undefined
+  /**
+   * Whether the store has signals, by LISTEN and NOTIFY of PostgreSQL, over one more connection while somebody listens. Switch it off
+   * behind a pooler that gives each transaction another connection, where nothing would arrive. SQLite and MariaDB have
+   * none.
+   * @default true
+   */
+  readonly signals?: boolean | undefined
   /**
    * How many milliseconds a call may take. What has not got a connection by then is not done; what the database is still at is
    * cancelled there, through pg and postgres.js. Choose it no longer than `storeTimeout`, after which nobody waits for it.
@@ -125,6 +133,9 @@ export function sqlStore(url: string, options: SqlStoreOptions = {}): SqlSession
  * across processes, and what is acknowledged is stored for good.
  */
 export class SqlSessionStore extends SessionStore {
+  /** With PostgreSQL, through a `Pool` of pg or postgres.js, and unless it was switched off. */
+  declare readonly signals?: SqlSignals
+
   readonly #tables: SqlTables
   readonly #use: SqlUse
   readonly #migrates: boolean
@@ -147,6 +158,7 @@ export class SqlSessionStore extends SessionStore {
       url,
       durability = 'full',
       prepare = false,
+      signals = true,
       timeout = 1_000,
       cleanupInterval = 300,
       ...rest
@@ -167,12 +179,22 @@ export class SqlSessionStore extends SessionStore {
     this.#migrates = rest.migrate ?? true
     this.#use = { durability, prepare, timeoutMs: timeout }
     this.#isOwn = url !== undefined
+    let canListen: boolean
     if (database !== undefined) {
       const driver = driverOf(database, this.#use)
       this.#open = async () => driver
+      canListen = driver.dialect === 'postgres' && driver.listen !== undefined
     } else {
       const location = locationOf(url)
       this.#open = () => openDatabase(location, this.#use)
+      canListen = location.kind === 'postgres'
+    }
+    if (signals && canListen) {
+      this.signals = new SqlSignals({
+        calls: () => this.#calls ?? this.#ready(),
+        driver: () => this.#connect(),
+        table: this.#tables.names,
+      })
     }
     if (cleanupInterval > 0) this.#startCleanup(Math.min(cleanupInterval * 1000, LONGEST_TIMER_MS))
   }
@@ -392,6 +414,7 @@ export class SqlSessionStore extends SessionStore {
     clearInterval(this.#timer)
     await this.#cleaning?.catch(() => {})
     await this.#opening?.catch(() => {})
+    await this.signals?.close()
     if (this.#isOwn) await this.#driver?.close?.()
   }
 

@@ -19,7 +19,7 @@ export interface WatchOptions {
    */
   heartbeat?: Duration | undefined
   /**
-   * On a store without signals, as those in SQL are: how often it is asked about the sessions whose sockets are open. No event
+   * On a store without signals, as SQLite and MariaDB are: how often it is asked about the sessions whose sockets are open. No event
    * comes from other processes then, but their endings close the sockets.
    * @default '5s'
    */

@@ -36,6 +36,11 @@ export interface SqlDriver {
   query(sql: string, values: readonly SqlValue[]): Promise<SqlResult>
   /** Runs statements as one transaction, which can write from its beginning. When anything throws, nothing of it stays. */
   transaction<T>(steps: () => SqlSteps<T>): Promise<T>
+  /**
+   * PostgreSQL: hears what is sent to a channel by `pg_notify()`, from when this resolves to what stops it. A connection that is lost
+   * comes back by itself. Without it the store has no signals.
+   */
+  listen?(channel: string, listener: (payload: string) => void): Promise<() => Promise<void>>
   /** Closes the connections. Called only for a database that the store opened itself. */
   close?(): Promise<void>
 }

@@ -12,6 +12,7 @@ import {
 } from '../driver.js'
 import { noConnection } from '../faults.js'
 import { Overdue } from '../overdue.js'
+import { type ListeningClient, PgListener } from './pg-listener.js'
 
 /** What a query is to pg. */
 interface PgQuery {
@@ -35,6 +36,11 @@ interface PooledClient extends PgClient {
 export interface PgPool extends PgClient {
   connect(): Promise<PooledClient>
   readonly totalCount: number
+  /** What its connections are made of, and with which settings. */
+  readonly Client?: new (
+    options: object,
+  ) => ListeningClient
+  readonly options?: object
   end?(): Promise<void>
 }
 
@@ -90,6 +96,9 @@ export function pgDriver(database: PgPool | PgClient, { prepare, timeoutMs }: Pg
     }
   }
   const overdue = new Overdue(timeoutMs)
+  const { Client, options } = database
+  // One that listens does nothing else: it is none of the pool's, which may be small.
+  const listener = Client && options ? new PgListener(() => new Client(options)) : undefined
   const onConnection = async <T>(task: (client: PgClient, asks: (sql: string) => void) => Promise<T>): Promise<T> => {
     let sql = ''
     let connection: PooledClient | undefined
@@ -135,6 +144,7 @@ export function pgDriver(database: PgPool | PgClient, { prepare, timeoutMs }: Pg
           return step.value
         }),
       ),
+    ...(listener && { listen: (channel, heard) => listener.listen(channel, heard) }),
     close: async () => database.end?.(),
   }
 }

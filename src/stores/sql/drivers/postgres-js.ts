@@ -7,6 +7,7 @@ import { Overdue } from '../overdue.js'
 export interface PostgresJs {
   unsafe(sql: string, values: unknown[], options: { prepare: boolean }): PromiseLike<unknown> & { cancel?(): unknown }
   begin(task: (sql: PostgresJs) => Promise<unknown>): Promise<unknown>
+  listen?(channel: string, listener: (payload: string) => void): Promise<{ unlisten(): Promise<unknown> }>
   end?(options?: { timeout?: number }): Promise<void>
 }
 
@@ -41,6 +42,15 @@ export function postgresJsDriver(
       })
       return result as never
     },
+    ...(database.listen && {
+      // Over a connection of its own, which comes back by itself.
+      async listen(channel: string, heard: (payload: string) => void) {
+        const listening = await database.listen?.(channel, heard)
+        return async () => {
+          await listening?.unlisten()
+        }
+      },
+    }),
     close: async () => database.end?.({ timeout: 1 }),
   }
 }
