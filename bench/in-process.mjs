@@ -16,6 +16,7 @@ export function exchange(middleware, { cookie, method = 'GET', headers, handler 
     req.method = method
     if (cookie !== undefined) req.headers = { cookie, ...headers }
     const res = new ServerResponse(req)
+    res.socket = socket
     res.end = function end() {
       if (!this.headersSent) this.writeHead(200)
       resolve(

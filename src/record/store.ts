@@ -200,6 +200,11 @@ export abstract class SessionStore {
   /** Gives back what the store holds: connections, timers. Default: nothing. */
   async close(): Promise<void> {}
 
+  /** Whether one of the default methods is at work on this session in this store instance, or waits to be. */
+  protected isAtWorkOn(id: string): boolean {
+    return this.#waiting.has(id)
+  }
+
   /** What `get()` says, also when it says `undefined` for what it does not have, as a `Map` does. */
   async #read(id: string): Promise<SessionData | null> {
     return (await this.get(id)) ?? null
@@ -213,38 +218,41 @@ export abstract class SessionStore {
 
   /** Runs `task` when no other task on any of `ids` is under way in this store instance. */
   async #exclusively<T>(ids: readonly string[], task: () => Promise<T>): Promise<T> {
-    const queues = ids.map((id) => this.#queueOf(id))
-    const before = Promise.all(queues.map((queue) => queue.last))
-    const run = before.then(task)
-    // Later tasks wait for the end of this one, whichever way it ends.
-    const settled = run.then(ignore, ignore)
-    for (const queue of queues) {
-      queue.last = settled
-      queue.count++
-    }
+    const others = ids.flatMap((id) => this.#lastOf(id) ?? [])
+    const run = (others.length === 0 ? DONE : Promise.all(others)).then(task)
+    for (const id of ids) this.#enter(id, run)
     try {
       return await run
     } finally {
-      for (const [index, queue] of queues.entries()) {
-        queue.count--
-        if (queue.count === 0) this.#waiting.delete(ids[index] as string)
-      }
+      for (const id of ids) this.#leave(id)
     }
   }
 
-  #queueOf(id: string): { last: Promise<unknown>; count: number } {
-    let queue = this.#waiting.get(id)
-    if (queue === undefined) {
-      queue = { last: Promise.resolve(), count: 0 }
-      this.#waiting.set(id, queue)
+  #enter(id: string, run: Promise<unknown>): void {
+    const queue = this.#waiting.get(id)
+    if (queue === undefined) this.#waiting.set(id, { last: run, count: 1 })
+    else {
+      queue.last = run
+      queue.count++
     }
+  }
+
+  #leave(id: string): void {
+    const queue = this.#waiting.get(id)
+    if (queue !== undefined && --queue.count === 0) this.#waiting.delete(id)
+  }
+
+  /** The end of the last task on this session, whichever way it ends. */
+  #lastOf(id: string): Promise<unknown> | undefined {
+    const queue = this.#waiting.get(id)
+    if (queue === undefined) return undefined
     if (queue.count >= MAX_WAITING) {
       throw new SessionError(
         'STORE_UNAVAILABLE',
         `${MAX_WAITING} calls already wait for one session; the store does not answer.`,
       )
     }
-    return queue
+    return queue.last.then(ignore, ignore)
   }
 }
 
@@ -281,3 +289,5 @@ function unreadable(error: unknown): 'unreadable' {
 }
 
 function ignore(): void {}
+
+const DONE: Promise<unknown> = Promise.resolve()

@@ -2,9 +2,12 @@
 // made of it, stands in the documentation.
 import { type Duration, milliseconds } from '../duration.js'
 import { invalidOption } from '../errors.js'
+import { answersAtOnce } from '../record/at-once.js'
+import { applyChange, type SessionChange, type UpdateResult } from '../record/changes.js'
 import type { SessionData } from '../record/session-data.js'
-import { SessionStore } from '../record/store.js'
+import { SessionStore, secondsLeft } from '../record/store.js'
 import { knowledgeOf } from './connect/known-stores.js'
+import { type LastWrites, lastWritesOf } from './connect/last-writes.js'
 import { packedText, unpackedText } from './connect/packed-text.js'
 import { type ExpressStore, StoreCalls } from './connect/store-calls.js'
 
@@ -28,6 +31,13 @@ export interface ConnectStoreOptions {
    * @default nothing: such stores have no method that all of them share
    */
   close?: (() => unknown) | undefined
+  /**
+   * Whether anybody writes to these sessions but this adapter: other processes, or the application through the store's own methods.
+   * Where nobody does, a change costs no read of its own: it is made on the record that its request has read, when that
+   * was less than a second ago and nothing here has written the session since.
+   * @default false for express-session's MemoryStore, memorystore and session-memory-store; true for all others
+   */
+  shared?: boolean | undefined
 }
 
 /**
@@ -71,10 +81,12 @@ export class ConnectStore extends SessionStore {
   readonly #format: RecordFormat
   readonly #longestMs: number
   readonly #close: (() => unknown) | undefined
+  /** Where nobody else writes. */
+  readonly #lastWrites: LastWrites | undefined
 
   constructor(store: ExpressStore, format: RecordFormat, options: ConnectStoreOptions = {}) {
     super()
-    const { close, longestTtl, ready } = options
+    const { close, longestTtl, ready, shared } = options
     const missing = (['get', 'set', 'destroy'] as const).filter((name) => typeof store?.[name] !== 'function')
     if (missing.length > 0) {
       throw invalidOption(
@@ -82,23 +94,64 @@ export class ConnectStore extends SessionStore {
       )
     }
     if (close !== undefined && typeof close !== 'function') throw invalidOption('close is not a function.')
-    const { longestMs } = knowledgeOf(store)
+    if (shared !== undefined && typeof shared !== 'boolean') throw invalidOption('shared must be true or false.')
+    const { longestMs, isInProcess } = knowledgeOf(store)
     this.#longestMs = longestTtl === undefined ? longestMs : milliseconds(longestTtl, 'longestTtl', 1000)
-    this.#calls = new StoreCalls(store, ready)
+    this.#lastWrites = (shared ?? !isInProcess) ? undefined : lastWritesOf(store)
+    this.#calls = new StoreCalls(store, ready, this.#lastWrites)
     this.#format = format
     this.#close = close
   }
 
-  async get(id: string): Promise<SessionData | null> {
-    const stored = await this.#calls.get(id)
-    return typeof stored === 'object' && stored !== null ? this.#format.read(stored, id) : null
+  get(id: string): Promise<SessionData | null> {
+    return this.#calls.get(id, (stored, begunAt) => {
+      if (typeof stored !== 'object' || stored === null) return null
+      const record = this.#format.read(stored, id)
+      if (record !== null) this.#lastWrites?.noteRead(record, begunAt)
+      return record
+    })
+  }
+
+  /** On the record that the change was made on, where that is known to be what the store has: nobody writes before this does. */
+  override update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
+    const applied = this.#appliedToKnown(id, change)
+    if (applied === null) return super.update(id, change, ttlSeconds)
+    const { result, record } = applied
+    if (result.status !== 'updated' || record === null) return Promise.resolve(result)
+    return this.set(id, record, keptFor(record, change, ttlSeconds)).then(() => result)
+  }
+
+  static {
+    answersAtOnce<[string, SessionChange, number], UpdateResult, ConnectStore>(
+      ConnectStore.prototype.update,
+      function updateAtOnce(id, change, ttlSeconds) {
+        const applied = this.#appliedToKnown(id, change)
+        if (applied === null) return undefined
+        const { result, record } = applied
+        if (result.status !== 'updated' || record === null) return result
+        const stored = this.#storedOf(record, keptFor(record, change, ttlSeconds))
+        return this.#calls.setAtOnce(id, stored) ? result : undefined
+      },
+    )
+  }
+
+  /** What becomes of a change where the store need not be asked for the record; else `null`. */
+  #appliedToKnown(id: string, change: SessionChange): ReturnType<typeof applyChange> | null {
+    const { madeOn } = change
+    if (madeOn === undefined || this.#lastWrites === undefined) return null
+    if (this.isAtWorkOn(id) || this.#calls.isBusy(id)) return null
+    return this.#lastWrites.isCurrent(madeOn) ? applyChange(madeOn, change) : null
   }
 
   set(id: string, data: SessionData, ttlSeconds: number): Promise<void> {
+    return this.#calls.set(id, this.#storedOf(data, ttlSeconds))
+  }
+
+  #storedOf(data: SessionData, ttlSeconds: number): object {
     // Whole seconds and one more: some round down, and forget what has less than one.
     const ms = Math.min((Math.ceil(ttlSeconds) + 1) * 1000, this.#longestMs)
     const cookie = this.#format.cookieOf?.(data, Date.now() + ms) ?? new StoreCookie(ms)
-    return this.#calls.set(id, { cookie, ...this.#format.write(data) })
+    return { cookie, ...this.#format.write(data) }
   }
 
   delete(id: string): Promise<void> {
@@ -108,6 +161,11 @@ export class ConnectStore extends SessionStore {
   override async close(): Promise<void> {
     await this.#close?.()
   }
+}
+
+/** How long a changed record is kept, in seconds. */
+function keptFor(record: SessionData, { at }: SessionChange, ttlSeconds: number): number {
+  return Math.max(ttlSeconds, secondsLeft(record, at))
 }
 
 /** The cookie that stores of all kinds take their time to live from: by `maxAge`, by `expires`, or by `originalMaxAge`. */

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExpressStore } from 'sojourn/connect-store'
+import { sharedMariadb } from './mariadb.js'
 import { sharedPostgres } from './postgres.js'
 import { sharedRedis } from './redis.js'
 
@@ -98,6 +99,28 @@ export const REAL_STORES: readonly RealStore[] = [
           await store.close()
           await pool.end()
           await postgres.stop()
+        },
+      }
+    },
+  },
+  {
+    name: 'express-mysql-session with mysql2',
+    version: `${versionOf('express-mysql-session')}, ${versionOf('mysql2')}`,
+    keptIn: 'MariaDB',
+    async start() {
+      const MySqlStore = require('express-mysql-session')(require('express-session'))
+      const { createPool } = require('mysql2/promise')
+      const mariadb = await sharedMariadb()
+      const pool = createPool({ uri: mariadb.url, connectionLimit: 4 })
+      const schema = { tableName: `sessions_${process.pid}` }
+      const store = new MySqlStore({ createDatabaseTable: true, clearExpired: false, schema }, pool)
+      await store.onReady()
+      return {
+        store,
+        async stop() {
+          await pool.query(`DROP TABLE ${schema.tableName}`)
+          await pool.end()
+          await mariadb.stop()
         },
       }
     },

@@ -298,7 +298,7 @@ class Adopter {
   }
 
   async #load(old: OldSession): Promise<unknown> {
-    return old.sid === undefined ? { ...old.fields } : this.#calls?.get(old.sid)
+    return old.sid === undefined ? { ...old.fields } : this.#calls?.get(old.sid, (stored) => stored)
   }
 
   get #notes(): SessionNotes | undefined {

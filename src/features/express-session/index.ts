@@ -13,7 +13,7 @@ import type { SessionStore } from '../../record/store.js'
 import type { Face } from '../../request/face.js'
 import type { HttpRequest } from '../../request/http-request.js'
 import * as life from '../../session/life.js'
-import { chooseExpiry } from '../../session/response-cookie.js'
+import { chooseExpiry, isPersistent } from '../../session/response-cookie.js'
 import { type Session as SojournSession, sessionOf } from '../../session/session.js'
 import type { SessionState } from '../../session/state.js'
 import { ConnectStore, type ExpressStore } from '../../stores/connect.js'
@@ -84,7 +84,6 @@ export interface ExpressSessionMiddleware {
 const WINDOW_MS = 86_400_000
 /** The token of all sessions whose cookie is express-session's: the signature alone proves the right to one. */
 const TOKEN = { token: 'express-session', tokenHash: hashToken('express-session') }
-const NOTHING: CookieReading = { claims: [], rejected: null }
 
 /** On a request, what the middleware notes of it. */
 const NOTES: unique symbol = Symbol.for('sojourn.express-session')
@@ -160,8 +159,8 @@ class Middleware implements Face {
       throw new TypeError('unset option must be "destroy" or "keep"')
     }
     const secrets = secretsOf(secret)
-    this.#signed = secrets && new SignedCookies(secrets)
     this.#name = name ?? key ?? 'connect.sid'
+    this.#signed = secrets && new SignedCookies(this.#name, secrets, TOKEN)
     this.#cookie = cookie
     this.#proxy = proxy
     this.#rolling = rolling === true
@@ -183,7 +182,10 @@ class Middleware implements Face {
       absoluteTimeoutMs: LONGEST_MS,
       clock: ours.clock ?? Date.now,
     }
-    const sessionStore = isSessionStore(store) ? store : store && new ConnectStore(store, fieldsFormat(format))
+    // Shared in any case: the application calls it itself, as req.sessionStore.
+    const sessionStore = isSessionStore(store)
+      ? store
+      : store && new ConnectStore(store, fieldsFormat(format), { shared: true })
     this.#manager = new SessionManager(
       {
         absoluteTimeout: `${LONGEST_MS}ms`,
@@ -222,7 +224,7 @@ class Middleware implements Face {
         return
       }
       req[NOTES] = notes
-      delete req.session
+      if (req.session !== undefined) req.session = undefined
       req.sessionStore = this.#store
       attach(req as never, res, (error) => {
         if (error === undefined) next()
@@ -235,9 +237,7 @@ class Middleware implements Face {
   /** What is to be known of a request; a text when it is not for us, which is the error if it is not empty. */
   #notesOf(req: ExpressRequest): Notes | string {
     const cookie = typeof this.#cookie === 'function' ? this.#cookie(req as never) : this.#cookie
-    const url = req.originalUrl ?? req.url ?? '/'
-    const [pathname = '/'] = url.split(/[?#]/, 1)
-    if (!(pathname || '/').startsWith(cookie.path ?? '/')) return ''
+    if (!isInScope(req, cookie.path ?? '/')) return ''
     const signed = this.#signed ?? this.#signedOf(req.secret)
     if (signed === undefined) return 'secret option required for sessions'
     return {
@@ -257,7 +257,7 @@ class Middleware implements Face {
 
   #signedOf(secret: Secret | undefined): SignedCookies | undefined {
     if (!secret) return undefined
-    const known = this.#signedBy.get(secret) ?? new SignedCookies([secret])
+    const known = this.#signedBy.get(secret) ?? new SignedCookies(this.#name, [secret], TOKEN)
     this.#signedBy.set(secret, known)
     return known
   }
@@ -275,13 +275,10 @@ class Middleware implements Face {
   readCookie(request: HttpRequest): CookieReading {
     const req = request as unknown as ExpressRequest
     const notes = req[NOTES] as Notes
-    const { ids, hasForged } = notes.signed.read(req.headers.cookie, this.#name)
-    const id = ids[0] ?? idOfParser(req, this.#name, notes.signed)
-    const rejected = hasForged ? 'signature' : null
-    if (id === undefined) return rejected === null ? NOTHING : { claims: [], rejected }
-    notes.cookieId = id
-    const others = ids.length > 1 ? ids : [id]
-    return { claims: others.map((claimed) => ({ id: claimed, ...TOKEN, isCurrent: true })), rejected }
+    const reading = notes.signed.read(req.headers.cookie)
+    notes.cookieId = reading.claims[0]?.id ?? idOfParser(req, this.#name, notes.signed)
+    if (reading.claims.length > 0 || notes.cookieId === undefined) return reading
+    return { ...notes.signed.readingOf(notes.cookieId), rejected: reading.rejected }
   }
 
   newId(req: HttpRequest): string | undefined {
@@ -346,10 +343,9 @@ class Middleware implements Face {
     const { parts, cookieId, signed, fieldsBefore, isSecure } = req[NOTES] as Notes
     const isStored = state.record !== null || state.promised() !== undefined
     if (state.standing !== 'live' || !isStored || parts === undefined) return null
+    const hasMoved = state.record?.fields !== fieldsBefore && isPersistent(state)
+    if (cookieId === state.id && !hasMoved && !this.#rolling) return null
     const cookie = parts.finalCookie()
-    const isDue =
-      cookieId !== state.id || this.#rolling || (cookie._expires !== null && state.record?.fields !== fieldsBefore)
-    if (!isDue) return null
     if (cookie.secure === true && !isSecure) {
       warnOnce(this.#manager, 'express_session', PLAIN_HTTP)
       return null
@@ -405,6 +401,14 @@ function followId(req: ExpressRequest): void {
     configurable: true,
     enumerable: true,
   })
+}
+
+/** Whether the path of a request begins as that of the cookie. */
+function isInScope({ originalUrl, url }: ExpressRequest, path: string): boolean {
+  const target = originalUrl ?? url ?? '/'
+  if (path === '/' && target.startsWith('/')) return true
+  const [pathname = ''] = target.split(/[?#]/, 1)
+  return (pathname || '/').startsWith(path)
 }
 
 /** What cookie-parser has read, for who takes the cookie out of the header. */

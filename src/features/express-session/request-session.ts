@@ -211,17 +211,31 @@ const prototype: object = Object.create(
 for (const name of Object.keys(MEMBERS)) Object.defineProperty(prototype, name, { enumerable: false })
 const NAMES: ReadonlySet<PropertyKey> = new Set(Object.keys(MEMBERS))
 
+/** What stands behind the proxy. Its parts are private: `inspect()` shows what a proxy stands before. */
+class Target {
+  readonly #parts: Parts
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  static partsOf(target: Target): Parts {
+    return target.#parts
+  }
+}
+Object.setPrototypeOf(Target.prototype, prototype)
+const { partsOf } = Target
+
 /** What a handler holds as `req.session`. */
 export function requestSession(parts: Parts): RequestSession {
-  const target = Object.create(prototype) as { [PARTS]: Parts }
-  Object.defineProperty(target, PARTS, { value: parts, configurable: true })
-  return new Proxy(target, HANDLER) as unknown as RequestSession
+  return new Proxy(new Target(parts), HANDLER) as unknown as RequestSession
 }
 
-const HANDLER: ProxyHandler<{ [PARTS]: Parts }> = {
+const HANDLER: ProxyHandler<Target> = {
   get(target, name, receiver) {
+    if (name === PARTS) return partsOf(target)
     if (typeof name === 'symbol') return Reflect.get(target, name, receiver)
-    const { state, passing } = target[PARTS]
+    const { state, passing } = partsOf(target)
     state.use()
     if (NAMES.has(name)) return Reflect.get(target, name, receiver)
     const value = state.get(name)
@@ -229,7 +243,7 @@ const HANDLER: ProxyHandler<{ [PARTS]: Parts }> = {
   },
   set(target, name, value) {
     if (typeof name === 'symbol') return Reflect.set(target, name, value)
-    const parts = target[PARTS]
+    const parts = partsOf(target)
     parts.state.use()
     if (name === 'cookie') parts.replaceCookie(value)
     else if (name === 'id' || name === 'req') return false
@@ -238,12 +252,12 @@ const HANDLER: ProxyHandler<{ [PARTS]: Parts }> = {
     return true
   },
   has(target, name) {
-    const { state, passing } = target[PARTS]
+    const { state, passing } = partsOf(target)
     state.use()
     return NAMES.has(name) || (typeof name === 'string' && (state.has(name) || passing?.has(name) === true))
   },
   deleteProperty(target, name) {
-    const { state, passing } = target[PARTS]
+    const { state, passing } = partsOf(target)
     state.use()
     if (typeof name === 'string' && !NAMES.has(name)) {
       passing?.delete(name)
@@ -253,12 +267,12 @@ const HANDLER: ProxyHandler<{ [PARTS]: Parts }> = {
     return Reflect.deleteProperty(target, name)
   },
   ownKeys(target) {
-    const { state, passing } = target[PARTS]
+    const { state, passing } = partsOf(target)
     state.use()
     return ['cookie', ...state.fields.names().filter((name) => !NAMES.has(name)), ...(passing?.keys() ?? [])]
   },
   getOwnPropertyDescriptor(target, name) {
-    const { state, passing, cookie } = target[PARTS]
+    const { state, passing, cookie } = partsOf(target)
     state.use()
     const shown = { writable: true, enumerable: true, configurable: true }
     if (name === 'cookie') return { value: cookie, ...shown }
@@ -268,8 +282,8 @@ const HANDLER: ProxyHandler<{ [PARTS]: Parts }> = {
   },
   defineProperty(target, name, descriptor) {
     if (typeof name === 'symbol' || NAMES.has(name)) return Reflect.defineProperty(target, name, descriptor)
-    target[PARTS].state.use()
-    assign(target[PARTS], name, 'value' in descriptor ? descriptor.value : descriptor.get?.())
+    partsOf(target).state.use()
+    assign(partsOf(target), name, 'value' in descriptor ? descriptor.value : descriptor.get?.())
     return true
   },
 }

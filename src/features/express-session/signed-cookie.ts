@@ -1,5 +1,7 @@
 // The cookie of express-session on the wire: `s:`, the ID, a dot, and its signature, in percent codes.
 import { sign, unsign } from 'cookie-signature'
+import type { CookieReading } from '../../cookie/cookie.js'
+import type { IssuedToken } from '../../ids.js'
 import { Recent } from '../../recent.js'
 
 /** A key as express-session takes it. */
@@ -9,27 +11,56 @@ export type Secret = string | Buffer
 const MAX_CANDIDATES = 10
 /** No ID is longer than what a cookie can hold. */
 const MAX_LENGTH = 4096
+/** A client sends the same header with each request, unless it has a cookie that changes; longer ones are not kept. */
+const LONGEST_KEPT = 1_024
+const NOTHING: CookieReading = { claims: [], rejected: null }
 
-/** Reads and writes the values of cookies under a list of secrets, of which the first signs. */
+/** Reads and writes the values of cookies of one name, under a list of secrets, of which the first signs. */
 export class SignedCookies {
+  readonly #name: string
   readonly #secrets: readonly Secret[]
+  /** That of all sessions. */
+  readonly #token: IssuedToken
   /** The IDs of the last values whose signature was found to be good: verifying it is the dearest part of reading. */
   readonly #verified = new Recent<string>()
+  /** What whole headers said: those with one cookie of that name, which was ours. */
+  readonly #headers = new Recent<CookieReading>()
+  /** The last values that were written, by ID. */
+  readonly #values = new Recent<string>()
 
-  constructor(secrets: readonly Secret[]) {
+  constructor(name: string, secrets: readonly Secret[], token: IssuedToken) {
+    this.#name = name
     this.#secrets = secrets
+    this.#token = token
   }
 
-  /** The IDs of all cookies of that name that we signed, in their order; and whether one of them was not. */
-  read(header: string | undefined, name: string): { ids: readonly string[]; hasForged: boolean } {
-    const ids: string[] = []
-    let hasForged = false
-    for (const value of valuesOf(header, name)) {
+  /** What the cookies of that name say that we signed, in their order; and whether one of them was not. */
+  read(header: string | undefined): CookieReading {
+    if (header === undefined) return NOTHING
+    const known = this.#headers.get(header)
+    if (known !== undefined) return known
+    const reading = this.#readHeader(header)
+    const isPlain = reading.claims.length === 1 && reading.rejected === null
+    if (isPlain && header.length <= LONGEST_KEPT) this.#headers.set(header, reading)
+    return reading
+  }
+
+  #readHeader(header: string): CookieReading {
+    const ids = new Set<string>()
+    let rejected: CookieReading['rejected'] = null
+    for (const value of valuesOf(header, this.#name)) {
       const id = this.#verified.get(value) ?? this.#verify(value)
-      if (id === undefined) hasForged = true
-      else if (!ids.includes(id)) ids.push(id)
+      if (id === undefined) rejected = 'signature'
+      else ids.add(id)
     }
-    return { ids, hasForged }
+    return ids.size === 0 && rejected === null
+      ? NOTHING
+      : { claims: [...ids].map((id) => ({ id, ...this.#token, isCurrent: true })), rejected }
+  }
+
+  /** What the ID of a cookie says that somebody else has verified. */
+  readingOf(id: string): CookieReading {
+    return { claims: [{ id, ...this.#token, isCurrent: true }], rejected: null }
   }
 
   /** The ID that a value stands for, if it is signed by one of our secrets. */
@@ -43,7 +74,11 @@ export class SignedCookies {
   }
 
   valueOf(id: string): string {
-    return `s:${sign(id, this.#secrets[0] as string)}`
+    const known = this.#values.get(id)
+    if (known !== undefined) return known
+    const value = `s:${sign(id, this.#secrets[0] as string)}`
+    this.#values.set(id, value)
+    return value
   }
 
   #verify(value: string): string | undefined {
@@ -54,9 +89,8 @@ export class SignedCookies {
   }
 }
 
-function valuesOf(header: string | undefined, name: string): string[] {
+function valuesOf(header: string, name: string): string[] {
   const values: string[] = []
-  if (header === undefined) return values
   const needle = `${name}=`
   for (let at = header.indexOf(needle); at !== -1; at = header.indexOf(needle, at + needle.length)) {
     if (at > 0 && !/[;\s]/.test(header[at - 1] as string)) continue

@@ -1,29 +1,53 @@
-// A record as one text: a line of metadata, and behind it the texts of the fields as they are, so that nothing is escaped twice.
+// A record as one text: a line of metadata, and behind it the texts of the fields as they are. The store puts this text into JSON of
+// its own and escapes each quotation mark of it, so the line is a list and not an object.
 import { SessionError } from '../../errors.js'
 import { readContext, readEnd, SessionData, type SessionDataInit } from '../../record/session-data.js'
 
 /** The metadata of a record, beside its fields; times in milliseconds. */
 export type Metadata = Omit<SessionDataInit, 'fields'>
 
-/** Metadata that can be told from that of a later version. */
-const VERSION = 1
+/** Metadata that can be told from that of another version. */
+const VERSION = 2
 
-interface Head extends Metadata {
-  readonly version: number
-  /** Names of the fields, each with the length of its text in UTF-16 units. */
-  readonly lengths: readonly (readonly [string, number])[]
-}
+/** What each record has, in the order of the line. */
+type Always =
+  | 'id'
+  | 'tokenHash'
+  | 'generation'
+  | 'createdAt'
+  | 'updatedAt'
+  | 'lastAccessedAt'
+  | 'expiresAt'
+  | 'absoluteExpiresAt'
+  | 'epoch'
+/** What few have. */
+type Seldom = Omit<Metadata, Always>
+/** Before the fields, of which each has its name and the length of its text in UTF-16 units. */
+const FIELDS_AT = 11
 
 /** The record as one text. */
 export function packedText(data: SessionData): string {
-  const { fields, ...metadata } = data
-  const lengths: [string, number][] = []
+  const seldom: { readonly [Name in keyof Required<Seldom>]: unknown } = {
+    previousToken: data.previousToken,
+    tokenSince: data.tokenSince,
+    idleTimeoutMs: data.idleTimeoutMs,
+    persistent: data.persistent,
+    cookieEndsAt: data.cookieEndsAt,
+    userId: data.userId,
+    unproven: data.unproven,
+    logicalId: data.logicalId,
+    context: data.context,
+    ended: data.ended,
+  }
+  const { id, tokenHash, generation, createdAt, updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt, epoch } = data
+  const times = [createdAt, updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt]
+  const line: unknown[] = [VERSION, id, tokenHash, generation, ...times, epoch, seldom]
   let texts = ''
-  for (const [name, text] of fields) {
-    lengths.push([name, text.length])
+  for (const [name, text] of data.fields) {
+    line.push(name, text.length)
     texts += text
   }
-  return `${JSON.stringify({ version: VERSION, ...metadata, lengths })}\n${texts}`
+  return `${JSON.stringify(line)}\n${texts}`
 }
 
 /**
@@ -32,18 +56,37 @@ export function packedText(data: SessionData): string {
  */
 export function unpackedText(text: string): SessionData {
   const end = text.indexOf('\n')
-  const { version, lengths, ...metadata } = headOf(end === -1 ? text : text.slice(0, end))
+  const line = lineOf(end === -1 ? text : text.slice(0, end))
+  const [version, id, tokenHash, generation, createdAt, updatedAt, lastAccessedAt, expiresAt, absoluteExpiresAt] = line
+  const [epoch, seldom] = line.slice(FIELDS_AT - 2, FIELDS_AT)
   if (version !== VERSION) throw corrupt('it is of another version of this package')
-  if (!Array.isArray(lengths)) throw corrupt('it has no list of fields')
+  if (typeof seldom !== 'object' || seldom === null) throw corrupt('it has no metadata')
   const fields: [string, string][] = []
   let start = end + 1
-  for (const [name, length] of lengths) {
-    if (typeof name !== 'string' || !Number.isSafeInteger(length) || length < 0) throw corrupt('a field has no length')
+  for (let at = FIELDS_AT; at < line.length; at += 2) {
+    const name = line[at]
+    const length = line[at + 1]
+    if (typeof name !== 'string' || !isLength(length)) throw corrupt('a field has no length')
     fields.push([name, text.slice(start, start + length)])
     start += length
   }
   if (start !== text.length) throw corrupt('its fields are cut off')
-  return recordOf(metadata, fields)
+  const always = {
+    id,
+    tokenHash,
+    generation,
+    createdAt,
+    updatedAt,
+    lastAccessedAt,
+    expiresAt,
+    absoluteExpiresAt,
+    epoch,
+  }
+  return recordOf(Object.assign(seldom, always) as Metadata, fields)
+}
+
+function isLength(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
 }
 
 /**
@@ -70,15 +113,15 @@ export function recordOf(metadata: Metadata, fields: Iterable<readonly [string, 
   return new SessionData(init)
 }
 
-function headOf(line: string): Head {
-  let head: unknown
+function lineOf(text: string): unknown[] {
+  let line: unknown
   try {
-    head = JSON.parse(line)
+    line = JSON.parse(text)
   } catch {
     throw corrupt('its metadata is not JSON')
   }
-  if (typeof head !== 'object' || head === null) throw corrupt('it has no metadata')
-  return head as Head
+  if (!Array.isArray(line)) throw corrupt('it has no metadata')
+  return line
 }
 
 function corrupt(what: string): SessionError {

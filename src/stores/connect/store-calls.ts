@@ -1,4 +1,6 @@
 // Calls of a store that was written for express-session, made so that whatever such stores do is one answer.
+import { sessionsInMemory } from './known-stores.js'
+import type { LastWrites } from './last-writes.js'
 
 /** The members that are called of a store written for express-session. */
 export interface ExpressStore {
@@ -19,77 +21,184 @@ const PATIENCE_MS = 30_000
  */
 export class StoreCalls {
   readonly #store: ExpressStore
-  readonly #last = new Map<string, Promise<unknown>>()
+  readonly #lastWrites: LastWrites | undefined
+  readonly #inMemory: Readonly<Record<string, unknown>> | undefined
+  /** The last call of each ID that has one under way. */
+  readonly #last = new Map<string, AnyCall>()
   #ready: PromiseLike<unknown> | undefined
+  /** One for all calls: a timer for each would cost every request two. */
+  #watch: NodeJS.Timeout | undefined
 
-  constructor(store: ExpressStore, ready: PromiseLike<unknown> | undefined) {
+  /** @param lastWrites is told of each write when it begins */
+  constructor(store: ExpressStore, ready: PromiseLike<unknown> | undefined, lastWrites?: LastWrites) {
     this.#store = store
+    this.#lastWrites = lastWrites
+    this.#inMemory = sessionsInMemory(store)
     this.#ready = ready
   }
 
-  /** What the store has under this ID, `null` when there is nothing. */
-  async get(id: string): Promise<unknown> {
-    try {
-      const session = await this.#inTurn(id, (done) => this.#store.get(id, done))
-      return session ?? null
-    } catch (error) {
+  /** Whether a call on this ID is under way, or waits for one. */
+  isBusy(id: string): boolean {
+    return this.#last.has(id)
+  }
+
+  /** What `read` makes of what the store has under this ID; `null` when there is nothing. It is told when the call began. */
+  get<T>(id: string, read: (stored: unknown, begunAt: number) => T): Promise<T | null> {
+    let begunAt = 0
+    return this.#inTurn<T | null>(id, {
+      start: (done) => {
+        begunAt = performance.now()
+        return this.#store.get(id, done)
+      },
+      take: (session) => (session === undefined || session === null ? null : read(session, begunAt)),
       // session-file-store says so of a file that is not there.
-      if ((error as { code?: unknown } | null)?.code === 'ENOENT') return null
-      throw error
-    }
-  }
-
-  async set(id: string, session: object): Promise<void> {
-    await this.#inTurn(id, (done) => this.#store.set(id, session, done))
-  }
-
-  async destroy(id: string): Promise<void> {
-    await this.#inTurn(id, (done) => this.#store.destroy(id, done))
-  }
-
-  #inTurn(id: string, start: (done: Done) => unknown): Promise<unknown> {
-    const before = this.#last.get(id)
-    const turn =
-      before === undefined && this.#ready === undefined
-        ? answerOf(start)
-        : this.#after(before).then(() => answerOf(start))
-    const settled = turn.then(ignore, ignore).then(() => {
-      if (this.#last.get(id) === settled) this.#last.delete(id)
+      forgive: (error) => (error as { code?: unknown } | null)?.code === 'ENOENT',
     })
-    this.#last.set(id, settled)
-    return turn
   }
 
-  async #after(before: Promise<unknown> | undefined): Promise<void> {
-    if (this.#ready !== undefined) {
-      await this.#ready
-      this.#ready = undefined
+  set(id: string, session: object): Promise<void> {
+    return this.#write(id, (done) => this.#store.set(id, session, done))
+  }
+
+  /** As `set()`, where that needs no waiting. Says whether it is done; if not, nothing has been. */
+  setAtOnce(id: string, session: object): boolean {
+    if (this.#inMemory === undefined || this.#ready !== undefined || this.isBusy(id)) return false
+    const before = this.#inMemory[id]
+    this.#lastWrites?.note(id)
+    this.#store.set(id, session)
+    return this.#inMemory[id] !== before
+  }
+
+  destroy(id: string): Promise<void> {
+    return this.#write(id, (done) => this.#store.destroy(id, done))
+  }
+
+  #write(id: string, write: (done: Done) => unknown): Promise<void> {
+    const start = (done: Done): unknown => {
+      this.#lastWrites?.note(id)
+      return write(done)
     }
-    await before
+    return this.#inTurn<void>(id, { start, take: ignore })
+  }
+
+  #inTurn<T>(id: string, task: Task<T>): Promise<T> {
+    const before = this.#last.get(id)
+    const call: Call<T> = new Call(task, () => {
+      if (this.#last.get(id) === call) this.#last.delete(id)
+    })
+    this.#last.set(id, call)
+    this.#watch ??= setInterval(() => this.#look(), PATIENCE_MS).unref()
+    if (before === undefined && this.#ready === undefined) call.begin()
+    else void this.#beginAfter(before, call)
+    return call.answer
+  }
+
+  async #beginAfter<T>(before: AnyCall | undefined, call: Call<T>): Promise<void> {
+    try {
+      if (this.#ready !== undefined) {
+        await this.#ready
+        this.#ready = undefined
+      }
+    } catch (error) {
+      call.fail(error)
+      return
+    }
+    call.before = before
+    await before?.answer.then(ignore, ignore)
+    call.before = undefined
+    call.begin()
+  }
+
+  /** What was there the last time, too, has had all patience. */
+  #look(): void {
+    for (const call of this.#last.values()) call.lookAt()
+    if (this.#last.size > 0) return
+    clearInterval(this.#watch)
+    this.#watch = undefined
   }
 }
 
 type Done = (error?: unknown, session?: unknown) => void
 
+interface Task<T> {
+  start(done: Done): unknown
+  /** What the answer is, of what the store called back with. */
+  take(session: unknown): T
+  /** Whether this error says that there is nothing. */
+  forgive?(error: unknown): boolean
+}
+
+/** A call as those see it that wait for it. */
+interface AnyCall {
+  readonly answer: Promise<unknown>
+  lookAt(): void
+}
+
 /** One call, and the first answer that it gives. */
-function answerOf(start: (done: Done) => unknown): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error('The store has not called back.')), PATIENCE_MS)
-    timer.unref()
+class Call<T> implements AnyCall {
+  readonly answer: Promise<T>
+  /** The one that it waits for. */
+  before: AnyCall | undefined
+  readonly #task: Task<T>
+  readonly #ended: () => void
+  #resolve!: (value: T) => void
+  #reject!: (error: unknown) => void
+  #isOver = false
+  #wasSeen = false
+
+  constructor(task: Task<T>, ended: () => void) {
+    this.#task = task
+    this.#ended = ended
+    this.answer = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+  }
+
+  begin(): void {
+    if (this.#isOver) return
     // Nothing is thrown in here: there are stores that call back again when the callback throws.
     const done: Done = (error, session) => {
-      clearTimeout(timer)
-      if (error !== undefined && error !== null) reject(error)
-      else resolve(session)
+      if (error === undefined || error === null || this.#task.forgive?.(error)) this.#succeed(session)
+      else this.fail(error)
     }
     try {
-      const returned = start(done)
+      const returned = this.#task.start(done)
       // Some return a promise beside the callback, and reject it whatever they called back with.
       if (isThenable(returned)) returned.then(ignore, done)
     } catch (error) {
       done(error ?? new Error('The store threw nothing.'))
     }
-  })
+  }
+
+  #succeed(session: unknown): void {
+    if (this.#isOver) return
+    try {
+      const value = this.#task.take(session)
+      this.#end()
+      this.#resolve(value)
+    } catch (error) {
+      this.fail(error)
+    }
+  }
+
+  fail(error: unknown): void {
+    if (this.#isOver) return
+    this.#end()
+    this.#reject(error)
+  }
+
+  /** Gives it up, if it was there the last time. */
+  lookAt(): void {
+    this.before?.lookAt()
+    if (this.#wasSeen) this.fail(new Error('The store has not called back.'))
+    this.#wasSeen = true
+  }
+
+  #end(): void {
+    this.#isOver = true
+    this.#ended()
+  }
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
