@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { sessionData } from './data.mjs'
+import { openClient, whereOf } from './sql-clients.mjs'
 
 const SECRET = 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe'
 /** A cookie like ours, for those who have none: parsing the header costs the same. */
@@ -18,7 +19,7 @@ const IDLE_SECONDS = 1_800
  * @property {Handlers} handlers
  * @property {(count: number) => Promise<void>} [fill] puts so many more sessions of 0.2 KB in the store
  * @typedef {Record<'read' | 'write' | 'all' | 'seed', import('express').Handler>} Handlers
- * @typedef {{ redisUrl: string, packageDirectory: string, againstDirectory?: string }} Setting
+ * @typedef {{ redisUrl: string, packageDirectory: string, againstDirectory?: string, databases?: import('./sql-servers.mjs').Databases }} Setting
  */
 
 /** By name, in the order of the tables. @type {Record<string, { label: string, kind: string, create: (setting: Setting) => Promise<Contender> }>} */
@@ -45,6 +46,25 @@ export const CONTENDERS = {
   'connect-redis': { label: 'express-session, connect-redis', kind: 'redis', create: connectRedis },
   raw: { label: 'raw ioredis GET / GET+SET', kind: 'raw', create: raw },
   'cookie-session': { label: 'cookie-session', kind: 'cookie', create: cookieSession },
+  // In databases.
+  'sojourn-postgres': { label: 'Sojourn, PostgreSQL', kind: 'sql', create: (setting) => sojournSql(setting, 'pg') },
+  'connect-pg-simple': { label: 'express-session, connect-pg-simple', kind: 'sql', create: connectPgSimple },
+  'sojourn-mariadb': { label: 'Sojourn, MariaDB', kind: 'sql', create: (setting) => sojournSql(setting, 'mysql2') },
+  'express-mysql-session': {
+    label: 'express-session, express-mysql-session',
+    kind: 'sql',
+    create: expressMysqlSession,
+  },
+  'sojourn-sqlite': {
+    label: 'Sojourn, SQLite',
+    kind: 'sql',
+    create: (setting) => sojournSql(setting, 'better-sqlite3'),
+  },
+  'better-sqlite3-session-store': {
+    label: 'express-session, better-sqlite3-session-store',
+    kind: 'sql',
+    create: betterSqlite3SessionStore,
+  },
   // For single parts.
   'connect-redis-max-age': {
     label: 'express-session, connect-redis, cookie with a maxAge',
@@ -79,7 +99,7 @@ export const CONTENDERS = {
 /** Those of the main table; with another commit of this project only when there is one to measure against. */
 export function mainContenders({ isAgainst }) {
   return Object.keys(CONTENDERS).filter(
-    (name) => CONTENDERS[name].kind !== 'extra' && (isAgainst || !CONTENDERS[name].isAgainst),
+    (name) => !['extra', 'sql'].includes(CONTENDERS[name].kind) && (isAgainst || !CONTENDERS[name].isAgainst),
   )
 }
 
@@ -205,6 +225,46 @@ async function connectRedis({ redisUrl }, cookie) {
   const client = await createClient({ url: redisUrl }).connect()
   const store = new RedisStore({ client, ttl: IDLE_SECONDS })
   return { ...(await expressSession(() => store, cookie)), store }
+}
+
+async function sojournSql({ packageDirectory, databases }, kind) {
+  const { session } = await load(packageDirectory)
+  const { SqlSessionStore } = await load(packageDirectory, './sql')
+  const { database } = await openClient(kind, whereOf(kind, databases, `sojourn-${process.pid}`))
+  const store = new SqlSessionStore({ database, prepare: true, cleanupInterval: 0, timeout: 10_000 })
+  await store.migrate()
+  return {
+    middleware: session({ secret: SECRET, store, cookie: { secure: false }, storeTimeout: '10s' }),
+    store,
+    handlers: withSession,
+  }
+}
+
+async function connectPgSimple({ databases }) {
+  const { default: create } = await import('connect-pg-simple')
+  const { database: pool } = await openClient('pg', databases.postgres)
+  return expressSession(
+    (session) => new (create(session))({ pool, createTableIfMissing: true, pruneSessionInterval: false }),
+  )
+}
+
+async function expressMysqlSession({ databases }) {
+  const { default: create } = await import('express-mysql-session')
+  const { database: pool } = await openClient('mysql2', databases.mariadb)
+  let store
+  const contender = await expressSession((session) => {
+    store = new (create(session))({ clearExpired: false }, pool)
+    return store
+  })
+  await store.onReady()
+  return contender
+}
+
+async function betterSqlite3SessionStore({ databases }) {
+  const { default: create } = await import('better-sqlite3-session-store')
+  const where = whereOf('better-sqlite3', databases, `peer-${process.pid}`)
+  const { database: client } = await openClient('better-sqlite3', where)
+  return expressSession((session) => new (create(session))({ client, expired: { clear: false } }))
 }
 
 async function cookieSession() {

@@ -53,6 +53,40 @@ export async function copyUsersInRedis(redis, key, count) {
   }
 }
 
+/** Adds copies of one of the sessions in a database, and of one user's list to each so many. */
+export async function copyInSql({ rows, write }, { kind, prefix, count, perUser }) {
+  const [{ id }] = await rows(`select id from ${prefix}sessions limit 1`)
+  const columns =
+    'version, user_id, created_at, updated_at, last_accessed_at, expires_at, absolute_expires_at, idle_timeout_ms, ended, meta, fields, forget_at, large'
+  const { numbers, uuid, text } = NUMBERS[kind] ?? NUMBERS.sqlite
+  await write(
+    `insert into ${prefix}sessions (id, ${columns}) select ${uuid}, ${columns} from ${prefix}sessions, ${numbers(count)} where id = '${id}'`,
+  )
+  await write(
+    `insert into ${prefix}users (id, version, entries, forget_at) select ${text}, version, entries, forget_at from ${prefix}users, ${numbers(count / perUser)} where id like '%pattern%'`,
+  )
+}
+
+/** So many rows with a number `n`, a new ID, and the name of a user. */
+const NUMBERS = {
+  pg: {
+    numbers: (count) => `generate_series(1, ${count}) as numbers (n)`,
+    uuid: 'gen_random_uuid()::text',
+    text: "'other-' || n",
+  },
+  mysql2: {
+    numbers: (count) => `(select seq as n from seq_1_to_${count}) as numbers`,
+    uuid: 'uuid()',
+    text: "concat('other-', n)",
+  },
+  sqlite: {
+    numbers: (count) =>
+      `(with recursive many (n) as (select 1 union all select n + 1 from many where n < ${count}) select n from many) as numbers`,
+    uuid: 'lower(hex(randomblob(16)))',
+    text: "'other-' || n",
+  },
+}
+
 const COPY_USERS = `
 local flat = redis.call('HGETALL', KEYS[1])
 for i = 1, tonumber(ARGV[3]) do

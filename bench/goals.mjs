@@ -1,6 +1,7 @@
 // The goals, and whether a run met them. A goal that was not measured is left out.
 import { cacheGoals } from './cache-report.mjs'
 import { CONTENDERS } from './contenders.mjs'
+import { sqlGoals } from './sql-report.mjs'
 import { median } from './statistics.mjs'
 
 /**
@@ -18,6 +19,8 @@ export function checkGoals(results) {
     ...usersGoals(results.users),
     ...featureGoals(results.features),
     ...cacheGoals(results.cache),
+    ...sqlGoals(results.sql),
+    ...usersGoals(results.sql?.users),
   ]
 }
 

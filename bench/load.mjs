@@ -24,7 +24,9 @@ export async function runLoad({ tool, url, cookies, ms }) {
   try {
     const file = join(directory, 'cookies')
     writeFileSync(file, `${cookies.join('\n')}\n`)
-    const result = tool === 'wrk' ? await runWrk({ url, file, ms }) : await runAutocannon({ url, file, ms })
+    const run = tool === 'wrk' ? runWrk : runAutocannon
+    // On a busy machine an interrupt may come before it is listened to.
+    const result = await run({ url, file, ms }).catch(() => run({ url, file, ms: ms + 500 }))
     if (result.failed > 0) throw new Error(`${result.failed} requests to ${url} failed.`)
     return result
   } finally {
@@ -35,10 +37,13 @@ export async function runLoad({ tool, url, cookies, ms }) {
 async function runWrk({ url, file, ms }) {
   const script = fileURLToPath(new URL('load.lua', import.meta.url))
   const child = spawn('wrk', ['-t1', `-c${CONNECTIONS}`, '-d600s', '-s', script, url, '--', file])
-  // wrk knows whole seconds only; an interrupt ends it in order.
-  const timer = setTimeout(() => child.kill('SIGINT'), ms)
-  const output = await outputOf(child)
-  clearTimeout(timer)
+  // wrk knows whole seconds only; an interrupt ends it in order. One that comes while it still starts does not wake it, so there
+  // are more.
+  let timer = setTimeout(() => {
+    child.kill('SIGINT')
+    timer = setInterval(() => child.kill('SIGINT'), 500)
+  }, ms)
+  const output = await outputOf(child).finally(() => clearTimeout(timer))
   return JSON.parse(/JSON(\{.*\})/.exec(output)[1])
 }
 

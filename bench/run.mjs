@@ -13,16 +13,19 @@ import { compare, endServers, measure, Server, warmUp } from './measure.mjs'
 import { profile } from './profile.mjs'
 import { startRedis } from './redis.mjs'
 import { report } from './report.mjs'
+import { PEERS } from './sql-report.mjs'
+import { startDatabases } from './sql-servers.mjs'
 import { countTrips } from './trips.mjs'
 
-const HELP = `Measures what a session costs, beside bare Express and the peers. Needs redis-server; wrk makes steadier load.
+const HELP = `Measures what a session costs, beside bare Express and the peers. Needs redis-server, for the part sql PostgreSQL and
+MariaDB; wrk makes steadier load.
 
 npm run bench -- [options]       (needs a built package: npm run bench builds it)
 
 Everything runs on each version of Node, one after another, and the goals met and missed are told for each.
 
   --quick              a first look in about a minute, with more noise
-  --only a,b           parts: matrix, trips, micro, protection, space, growth, users, context, features, cache (default: all)
+  --only a,b           parts: matrix, trips, micro, protection, space, growth, users, context, features, cache, sql (default: all)
   --profile            nothing but where the µs of a request go, for each contender, by file and by function
   --contenders a,b     of the matrix and of profiles: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix and of profiles, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
@@ -77,7 +80,7 @@ const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
 const PROFILED = ['bare', 'sojourn-memory', 'express-session', 'sojourn-redis', 'connect-redis', 'raw']
 const PROFILED_TASKS = ['read:0.2', 'write:0.2']
 const PROFILE_MS = quick ? 1_000 : 3_000
-const PARTS = { matrix, trips, micro, protection, space, growth, users, context, features, cache }
+const PARTS = { matrix, trips, micro, protection, space, growth, users, context, features, cache, sql }
 
 const started = Date.now()
 if (flags.profile) PARTS.profiles = profiles
@@ -341,13 +344,52 @@ async function cache() {
   }
 }
 
+/** The SQL store beside raw statements, and requests on it beside the stores for express-session on the same databases. */
+async function sql() {
+  const own = await startDatabases()
+  try {
+    const databases = JSON.stringify(own.databases)
+    const inProcess = JSON.parse(await node('sql.mjs', [packageDirectory, quick ? 'quick' : 'full', databases]))
+    say(`sql: in process, done after ${secondsSince(started)} s`)
+    // What is compiled for one version of Node is not there on the others.
+    const names = Object.entries(PEERS)
+      .flat()
+      .filter((name) => inProcess.clients['better-sqlite3'] || !name.includes('sqlite'))
+    const requests = []
+    for (const size of ['0.2', '20']) {
+      const measured = await inGenerations({
+        what: `sql, ${size} KB`,
+        tasks: ['read', 'write'].map((work) => ({ work, size })),
+        start: () => startAll(['bare', ...names], [size], { ...setting(), databases: own.databases }),
+      })
+      requests.push(...measured)
+    }
+    return { inProcess, requests, users: await usersOfSql(own.databases) }
+  } finally {
+    await own.stop()
+  }
+}
+
+/** What the sessions of one user cost in databases. */
+async function usersOfSql(databases) {
+  const measured = []
+  for (const kind of ['pg', 'mysql2', 'better-sqlite3']) {
+    for (const count of [1_000, quick ? 20_000 : 1_000_000]) {
+      say(`users: ${kind}, ${count}`)
+      const medians = JSON.parse(await node('users.mjs', [packageDirectory, kind, count, JSON.stringify(databases)]))
+      measured.push({ kind, count, medians })
+    }
+  }
+  return measured
+}
+
 /** What a server is started with. */
 function setting(redisUrl = redis.url) {
   return { redisUrl, packageDirectory, againstDirectory, execPath }
 }
 
-async function startAll(names, sizes) {
-  const servers = await Promise.all(names.map((name) => Server.start(name, setting())))
+async function startAll(names, sizes, ofServers = setting()) {
+  const servers = await Promise.all(names.map((name) => Server.start(name, ofServers)))
   for (const server of servers) {
     for (const size of sizes) if (takesPart(server.name, { work: 'read', size })) await server.seed(size, SESSIONS)
   }

@@ -16,3 +16,9 @@ export function quartiles(values) {
   }
   return [at(0.25), at(0.75)]
 }
+
+/** The value that so large a share of all is not above: 0.99 of them, or another. */
+export function quantile(values, share) {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.min(sorted.length - 1, Math.ceil(sorted.length * share) - 1)]
+}
