@@ -27,6 +27,7 @@ const config: Config = {
     '^sojourn/passport$': '<rootDir>/src/features/passport.ts',
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/encryption$': '<rootDir>/src/features/encryption/index.ts',
+    '^sojourn/device-bound$': '<rootDir>/src/features/device-bound/index.ts',
     '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',
     '^sojourn/config$': '<rootDir>/src/features/config/index.ts',
     '^sojourn/workspace$': '<rootDir>/src/features/workspace/index.ts',

@@ -13,6 +13,7 @@ export type SessionErrorCode =
   | 'SESSION_LIMIT'
   | 'REAUTHENTICATION_REQUIRED'
   | 'CSRF_REFUSED'
+  | 'DEVICE_UNPROVEN'
   | 'UPDATE_CONFLICT'
   | 'HEADERS_SENT'
   | 'INSECURE_CONNECTION'
@@ -47,7 +48,7 @@ export class SessionError extends Error {
   readonly code: SessionErrorCode
   /**
    * 503 when the store or the disk is at fault, 504 when what was to be cached did not come in time, 409 when the session ended
-   * under the request or a user has too many, 401 when the user must prove who they are, 403 when the request may be another
+   * under the request or a user has too many, 401 when the user must prove who they are, or where the request comes from, 403 when the request may be another
    * site's, 500 otherwise; of files, what their rows in the documentation say.
    */
   readonly status: number
@@ -120,6 +121,7 @@ function statusOf(code: SessionErrorCode): number {
     case 'STORAGE_FULL':
       return 507
     case 'REAUTHENTICATION_REQUIRED':
+    case 'DEVICE_UNPROVEN':
       return 401
     case 'CSRF_REFUSED':
       return 403

@@ -50,6 +50,8 @@ export type SessionActivityType =
   | 'session.boundary'
   | 'session.forged-cookie'
   | 'session.csrf-refused'
+  | 'session.device-bound'
+  | 'session.device-refused'
   | 'session.recovered'
   | 'session.recovery-refused'
   | 'session.request'
@@ -150,6 +152,8 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   events.on('badCookie', ({ reason }) => tell('session.forged-cookie', {}, { reason }))
   events.on('tokenMismatch', (event) => tell('session.forged-cookie', event, { reason: 'token' }))
   events.on('csrfRefused', (event) => tell('session.csrf-refused', event, { reason: event.reason }))
+  events.on('deviceBound', (event) => tell('session.device-bound', event, { algorithm: event.algorithm }))
+  events.on('deviceRefused', (event) => tell('session.device-refused', event, { reason: event.reason }))
   events.on('recovered', (event) => tell('session.recovered', event, { from: event.from, how: event.how }))
   events.on('recoveryRefused', (event) => tell('session.recovery-refused', event, { reason: event.reason }))
   events.on('boundary', ({ id, userId, from, to, cause }) =>

@@ -108,6 +108,27 @@ export interface SessionEventMap {
     path: string
     ip: string | undefined
   }
+  /** The response to a login offered the browser to register a key, by `sojourn/device-bound`. */
+  deviceOffered: { id: string; userId: UserId }
+  /** A browser registered a key: from now on the session `id` takes a proof that a request comes from there. */
+  deviceBound: { id: string; userId: UserId; algorithm: 'ES256' | 'RS256' }
+  /** A browser proved that it has the key of its session, and got another bound cookie. */
+  deviceProved: { id: string }
+  /**
+   * A request was refused by `sojourn/device-bound`. Of a request as any other: its session has a key, and it came without the bound
+   * cookie (`'no-proof'`), or `requireDevice()` met a session without a key (`'unbound'`). Of a registration or a refresh: the
+   * proof is none (`'malformed'`), was signed by another key (`'signature'`), or for a challenge that was not given to it
+   * (`'challenge'`), the session has a key already (`'second-key'`), or nobody is logged in (`'no-login'`). `path` is without its
+   * query. Of a refresh without the session cookie, `userId` is not known.
+   */
+  deviceRefused: {
+    id: string | undefined
+    userId: UserId
+    reason: 'no-proof' | 'unbound' | 'malformed' | 'signature' | 'challenge' | 'second-key' | 'no-login'
+    method: string
+    path: string
+    ip: string | undefined
+  }
   /**
    * A recovery point or a hand-off was redeemed: the session `id` began with what the session `from` held at `savedAt`
    * (milliseconds since the epoch).

@@ -3,7 +3,7 @@ import { SessionError } from '../errors.js'
 import type { SessionEvents } from '../events/events.js'
 import { userKey } from '../ids.js'
 import type { ResolvedSessionOptions } from '../options/options.js'
-import { isOwnField } from '../record/hidden-fields.js'
+import { isForLists } from '../record/hidden-fields.js'
 import type { SessionData } from '../record/session-data.js'
 import type { UserEntry, UserIndex } from '../record/user-index.js'
 import { type Ending, type Endings, nameOf } from './endings.js'
@@ -237,13 +237,13 @@ export class Users {
     return { live, dead }
   }
 
-  /** The records of these IDs that can be read, with no fields but the session's own: a list must not take the memory of them all. */
+  /** The records of these IDs that can be read, with no fields but those that lists need: a list must not take the memory of them all. */
   async #loadAll(ids: readonly string[]): Promise<Map<string, SessionData>> {
     const found = new Map<string, SessionData>()
     await inParallel(ids, async (id) => {
       const record = await this.#store.get(id)
       if (record !== null && record !== 'corrupt')
-        found.set(id, record.with({ fields: [...record.fields].filter(([name]) => isOwnField(name)) }))
+        found.set(id, record.with({ fields: [...record.fields].filter(([name]) => isForLists(name)) }))
     })
     return found
   }

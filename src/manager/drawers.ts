@@ -4,9 +4,11 @@ import { SessionError } from '../errors.js'
 import { MAX_SUCCESSORS } from '../lifecycle/endings.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
 import { codecOf } from '../record/binding.js'
+import type { SessionChange } from '../record/changes.js'
 import { decodeStored } from '../record/codec.js'
 import { hiddenField } from '../record/hidden-fields.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
+import { Fields } from '../session/fields.js'
 
 /** What is known of a session and its drawer. */
 export type FoundDrawer<T> =
@@ -30,6 +32,17 @@ export interface SessionDrawers {
    */
   find<T = unknown>(id: string, name: string): Promise<FoundDrawer<T>>
   /**
+   * Reads, changes and writes the drawer of a session as one atomic step, across processes. A session that was regenerated is
+   * followed, and it is no activity of it. `modify` is called again after each race that it loses, and does nothing else. What it
+   * returns is stored, unless that is `undefined` or what was there: `hasChanged` says so.
+   * @throws {SessionError} `INVALID_VALUE`, `SESSION_TOO_LARGE`; `UPDATE_CONFLICT` after a hundred races that were lost
+   */
+  update<T = unknown>(
+    id: string,
+    name: string,
+    modify: (value: T | undefined) => T | undefined,
+  ): Promise<FoundDrawer<T> & { readonly hasChanged: boolean }>
+  /**
    * The drawer of each session that has something in it. No session is missed that is alive all the while, also when it goes on
    * under another ID meanwhile; one may come twice, and one that has just run out may come, too.
    * @throws {SessionError} `NOT_SUPPORTED` when the store cannot be gone through; `CORRUPT_RECORD` when a drawer cannot be
@@ -42,17 +55,23 @@ export interface SessionDrawers {
 export function drawersOf(engine: Lifecycle): SessionDrawers {
   return {
     async find<T>(id: string, name: string): Promise<FoundDrawer<T>> {
-      let next = id
-      for (let step = 0; step <= MAX_SUCCESSORS; step++) {
-        const record = await engine.peek(next)
-        if (record === null) return { status: 'absent' }
-        if (record === 'corrupt') return { status: 'unreadable' }
-        const end = await settledEnd(engine, record)
-        if (end === null) return opened<T>(engine, record, name)
-        if (end.reason !== 'regenerated' || end.successor === undefined) return { status: 'ended', end }
-        next = end.successor
+      const found = await locate(engine, id)
+      return 'record' in found ? opened<T>(engine, found.record, name) : found
+    },
+
+    async update<T>(id: string, name: string, modify: (value: T | undefined) => T | undefined) {
+      for (let attempt = 1; attempt <= MAX_RACES; attempt++) {
+        const found = await locate(engine, id)
+        if (!('record' in found)) return { ...found, hasChanged: false }
+        const before = opened<T>(engine, found.record, name)
+        if (before.status !== 'live') return { ...before, hasChanged: false }
+        const value = modify(before.value)
+        const change = value === undefined ? null : changeOf(engine, found.record, name, value)
+        if (change === null) return { ...before, hasChanged: false }
+        const { status } = await engine.update(found.record, change)
+        if (status === 'updated') return { ...before, value, hasChanged: true }
       }
-      return { status: 'absent' }
+      throw new SessionError('UPDATE_CONFLICT', `A change of a drawer lost ${MAX_RACES} races in a row.`)
     },
 
     async *scan<T>(name: string) {
@@ -73,6 +92,39 @@ export function drawersOf(engine: Lifecycle): SessionDrawers {
       if (performance.now() - startedAt > engine.options.retentionSeconds * 1000) throw tooSlow()
     },
   }
+}
+
+/** Races that a change may lose in a row. */
+const MAX_RACES = 100
+
+/** The live record that a session is now, or what became of it. */
+async function locate(
+  engine: Lifecycle,
+  id: string,
+): Promise<{ readonly record: SessionData } | Exclude<FoundDrawer<never>, { status: 'live' }>> {
+  let next = id
+  for (let step = 0; step <= MAX_SUCCESSORS; step++) {
+    const record = await engine.peek(next)
+    if (record === null) return { status: 'absent' }
+    if (record === 'corrupt') return { status: 'unreadable' }
+    const end = await settledEnd(engine, record)
+    if (end === null) return { record }
+    if (end.reason !== 'regenerated' || end.successor === undefined) return { status: 'ended', end }
+    next = end.successor
+  }
+  return { status: 'absent' }
+}
+
+/** What it takes to put a value into a drawer that is as it was read; `null` when it is that value already. */
+function changeOf(engine: Lifecycle, record: SessionData, name: string, value: unknown): SessionChange | null {
+  const { codec, limits } = engine.options
+  const field = hiddenField(name)
+  const fields = new Fields({ codec, limits, stored: record.fields, clock: engine, onCorrupt: () => {} })
+  fields.set(field, value)
+  const changes = fields.changes()
+  if (changes === null) return null
+  const expect = { field, text: record.fields.get(field) }
+  return engine.change(record, { set: changes.set, delete: changes.delete, expect, isPassive: true })
 }
 
 /** How a session has ended, once nothing can bring it back; `null` while something can. */

@@ -20,6 +20,14 @@ export function isOwnField(name: string): boolean {
   return name.startsWith(OWN_PREFIX)
 }
 
+/** The drawer of `sojourn/device-bound`: that a session has one, lists tell. */
+export const DEVICE = hiddenField('device-bound')
+
+/** Whether lists need a field of a session. */
+export function isForLists(name: string): boolean {
+  return isOwnField(name) || name === DEVICE
+}
+
 /** Whether a field is a feature's. */
 export function isHiddenField(name: unknown): boolean {
   return typeof name === 'string' && name.startsWith(PREFIX)

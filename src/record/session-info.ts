@@ -2,7 +2,7 @@
 import { type Authentication, authenticationOf } from './authentication.js'
 import { codecOf, contextOf } from './binding.js'
 import { decodeStored, type SessionCodec } from './codec.js'
-import { isHiddenField } from './hidden-fields.js'
+import { DEVICE, isHiddenField } from './hidden-fields.js'
 import { endOf, isPast } from './lifetime.js'
 import type { SessionContext, SessionData, SessionEnd } from './session-data.js'
 
@@ -34,6 +34,8 @@ export interface SessionInfo {
   readonly context: SessionContext
   /** What proved who its user is; `undefined` when nobody is logged in. */
   readonly authentication: Authentication | undefined
+  /** Whether a key of the client's device is bound to it, by `sojourn/device-bound`. */
+  readonly isDeviceBound: boolean
   /** How it ended, when it is over; by a timeout, by somebody, or with all sessions. */
   readonly end: SessionEnd | undefined
 }
@@ -62,6 +64,7 @@ export function infoOf(record: SessionData, end: SessionEnd | null, codec: Sessi
     absoluteExpiresAt: new Date(record.absoluteExpiresAt),
     context: contextOf(record, codec),
     authentication: authenticationOf(record),
+    isDeviceBound: record.fields.has(DEVICE),
     end: end ?? undefined,
   }
 }

@@ -43,6 +43,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
         absoluteExpiresAt: new Date(start + 12 * HOUR),
         context: { ip: '192.0.2.1' },
         authentication: { methods: [], level: 1, at: new Date(start) },
+        isDeviceBound: false,
         end: undefined,
         fields: { cart: ['book'], n: 1 },
       })

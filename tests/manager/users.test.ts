@@ -197,6 +197,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       const times = (created: number, active: number) => ({
         createdAt: new Date(start + created * MINUTE),
         authentication: { methods: [], level: 1, at: new Date(start + created * MINUTE) },
+        isDeviceBound: false,
         updatedAt: new Date(start + created * MINUTE),
         lastAccessedAt: new Date(start + active * MINUTE),
         expiresAt: new Date(start + (active + 60) * MINUTE),

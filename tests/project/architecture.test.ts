@@ -355,6 +355,7 @@ describe('what is exported', () => {
     'features/passport.ts',
     'features/flash.ts',
     'features/csrf/index.ts',
+    'features/device-bound/index.ts',
     'features/workspace/index.ts',
     'features/config/index.ts',
     'features/state/index.ts',

@@ -8,6 +8,7 @@ import * as activity from 'sojourn/activity'
 import * as cache from 'sojourn/cache'
 import * as config from 'sojourn/config'
 import * as csrf from 'sojourn/csrf'
+import * as deviceBound from 'sojourn/device-bound'
 import * as encryption from 'sojourn/encryption'
 import * as metrics from 'sojourn/metrics'
 import * as redis from 'sojourn/redis'
@@ -195,6 +196,8 @@ describe('the reference', () => {
     ['docs/operations/memory.md', 'MemorySessionStoreOptions'],
     ['docs/guides/csrf.md', 'CsrfOptions'],
     ['docs/guides/encryption.md', 'EncryptionOptions'],
+    ['docs/guides/device-bound.md', 'DeviceBoundOptions'],
+    ['docs/guides/device-bound.md', 'RequireDeviceOptions'],
     ['docs/operations/redis.md', 'RedisSessionStoreOptions'],
     ['docs/operations/sql.md', 'SqlSessionStoreOptions'],
     ['docs/operations/sql.md', 'SqlStoreOptions'],
@@ -218,6 +221,7 @@ describe('the reference', () => {
     ['sojourn/activity', activity],
     ['sojourn/cache', cache],
     ['sojourn/csrf', csrf],
+    ['sojourn/device-bound', deviceBound],
     ['sojourn/encryption', encryption],
     ['sojourn/metrics', metrics],
     ['sojourn/workspace', workspace],

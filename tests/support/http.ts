@@ -93,11 +93,12 @@ export class Client {
         ...headers,
       },
     })
-    this.#keep(answer.setCookies)
+    this.keep(answer.setCookies)
     return answer
   }
 
-  #keep(setCookies: readonly string[]): void {
+  /** Takes the cookies of an answer. */
+  keep(setCookies: readonly string[]): void {
     for (const line of setCookies) {
       const [pair = '', ...attributes] = line.split(';')
       const equals = pair.indexOf('=')

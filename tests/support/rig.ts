@@ -95,6 +95,10 @@ const BESIDE_OTHERS: readonly SessionEventName[] = [
   'boundary',
   'forgotten',
   'csrfRefused',
+  'deviceOffered',
+  'deviceBound',
+  'deviceProved',
+  'deviceRefused',
   'recovered',
   'recoveryRefused',
   'secretsChanged',
@@ -113,7 +117,7 @@ type Handler<T> = (session: Session, req: Request, res: Response) => T | Promise
 
 export interface RigOptions extends Partial<SessionOptions> {
   /** Called with the app before the routes are added. */
-  prepare?: (app: Express) => void
+  prepare?: (app: Express, manager: SessionManager) => void
 }
 
 /** One process: a manager, its store, which counts and fails on demand, and an app with a client. */
@@ -154,7 +158,7 @@ export class Rig {
     const rig = new Rig(options, ground.store(), clock)
     const app = express()
     app.set('env', 'test')
-    prepare?.(app)
+    prepare?.(app, rig.manager)
     app.use(rig.manager.middleware())
     app.get('/plain', (_req, res) => {
       res.send('plain')

@@ -36,6 +36,9 @@ export type CounterName =
   | 'lateWrites'
   | 'rejectedCookies'
   | 'refusedRequests'
+  | 'devicesOffered'
+  | 'devicesBound'
+  | 'refusedDevices'
   | 'storeErrors'
 
 /** The table. */
@@ -102,6 +105,30 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
       },
     ],
   },
+  devicesOffered: {
+    name: 'session.devices_offered',
+    unit: '{login}',
+    help: 'Logins that offered the browser to register a key.',
+    labels: [],
+  },
+  devicesBound: {
+    name: 'session.devices_bound',
+    unit: '{session}',
+    help: 'Sessions that were bound to a device.',
+    labels: [],
+  },
+  refusedDevices: {
+    name: 'session.refused_devices',
+    unit: '{request}',
+    help: 'Requests that deviceBound() and requireDevice() refused.',
+    labels: [
+      {
+        label: 'reason',
+        attribute: 'sojourn.device.refusal_reason',
+        values: ['no-proof', 'unbound', 'malformed', 'signature', 'challenge', 'second-key', 'no-login'],
+      },
+    ],
+  },
   storeErrors: {
     name: 'store.errors',
     unit: '{error}',
@@ -149,6 +176,9 @@ export function listen(manager: SessionManager, { count, storeCall }: Instrument
     events.on('tokenMismatch', () => count('rejectedCookies', 'token-mismatch')),
     events.on('usedAfterEnd', () => count('rejectedCookies', 'used-after-end')),
     events.on('csrfRefused', ({ reason }) => count('refusedRequests', reason)),
+    events.on('deviceOffered', () => count('devicesOffered')),
+    events.on('deviceBound', () => count('devicesBound')),
+    events.on('deviceRefused', ({ reason }) => count('refusedDevices', reason)),
     // Not `storeError`: nobody would be warned of store errors any more, because of somebody who only counts them.
     events.on('storeCall', ({ operation, durationMs, error }) => {
       storeCall(operation, durationMs / 1000, error)

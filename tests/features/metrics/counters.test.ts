@@ -210,6 +210,33 @@ const ROWS: readonly Row[] = [
     },
   },
   {
+    what: 'a login that offers to register a key',
+    prometheus: 'sojourn_session_devices_offered_total',
+    otel: 'sojourn.session.devices_offered',
+    act: async ({ middleware }) => middleware.events.emit('deviceOffered', { id: 'x', userId: 1 }),
+  },
+  {
+    what: 'a session that is bound to a device',
+    prometheus: 'sojourn_session_devices_bound_total',
+    otel: 'sojourn.session.devices_bound',
+    act: async ({ middleware }) => middleware.events.emit('deviceBound', { id: 'x', userId: 1, algorithm: 'ES256' }),
+  },
+  {
+    what: 'a request that does not prove its device',
+    prometheus: 'sojourn_session_refused_devices_total{reason="no-proof"}',
+    otel: 'sojourn.session.refused_devices{sojourn.device.refusal_reason="no-proof"}',
+    async act({ middleware }) {
+      middleware.events.emit('deviceRefused', {
+        id: undefined,
+        userId: undefined,
+        reason: 'no-proof',
+        method: 'GET',
+        path: '/',
+        ip: undefined,
+      })
+    },
+  },
+  {
     what: 'the time of a store call',
     prometheus: 'sojourn_store_call_duration_seconds_count{operation="get"}',
     otel: 'sojourn.store.call.duration{sojourn.store.operation="get"} count',
