@@ -119,15 +119,18 @@ export function whenHeadIsRendered(res: Target, look: () => void): void {
 
 type Method = (...args: unknown[]) => unknown
 
-/** Puts another method over one. A cover that somebody has covered in turn stays when it is taken away, and lets through. */
+/**
+ * Puts another method over one. What is returned takes it away: a cover that somebody has covered in turn stays, and lets through.
+ * An object that had no such method of its own keeps one that does what its prototype says: V8 makes an object from which
+ * something is deleted slow for good, and a socket lives on.
+ */
 function cover<Name extends string>(
   target: Record<Name, Method> | Target,
   name: Name,
   make: (covered: Method) => Method,
 ): () => void {
   const object = target as Record<string, Method>
-  const own = Object.hasOwn(object, name)
-  const covered = object[name] as Method
+  const covered = Object.hasOwn(object, name) ? (object[name] as Method) : inheritedMethod(name)
   let current = make(covered)
   const method = function (this: unknown, ...args: unknown[]): unknown {
     return current.apply(this, args)
@@ -135,10 +138,22 @@ function cover<Name extends string>(
   object[name] = method
   return () => {
     current = covered
-    if (object[name] !== method) return
-    if (own) object[name] = covered
-    else delete object[name]
+    if (object[name] === method) object[name] = covered
   }
+}
+
+const inheritedMethods = new Map<string, Method>()
+
+/** Does what the prototype of the object says at that time. */
+function inheritedMethod(name: string): Method {
+  let method = inheritedMethods.get(name)
+  if (method === undefined) {
+    method = function (this: object, ...args: unknown[]): unknown {
+      return (Object.getPrototypeOf(this) as Record<string, Method>)[name]?.apply(this, args)
+    }
+    inheritedMethods.set(name, method)
+  }
+  return method
 }
 
 /** Makes a getter that the prototype has say `true`. */
