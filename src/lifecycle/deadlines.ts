@@ -5,8 +5,8 @@
 export interface Deadline {
   /** Begins again: what takes long shows that it goes on. */
   refresh(): void
-  /** The call is done. */
-  end(): void
+  /** The call is done. Returns whether it was in time. */
+  end(): boolean
 }
 
 /** The times are those of a monotonic clock: setting the time of the machine moves no deadline. */
@@ -97,7 +97,9 @@ class Entry implements Deadline {
     this.#list?.append(this)
   }
 
-  end(): void {
-    if (this.isUnderWay) this.#list?.remove(this)
+  end(): boolean {
+    const isInTime = this.isUnderWay
+    if (isInTime) this.#list?.remove(this)
+    return isInTime
   }
 }

@@ -308,28 +308,30 @@ export class GuardedStore {
 
   /** What the store does after the deadline is nobody's answer any more. */
   #withinDeadline<T>(operation: string, id: string | undefined, start: StoreCall<T>, isAnswer?: IsAnswer): Promise<T> {
+    const isHeard = this.#events.isHeard('storeError')
     const answer = new Promise<T>((resolve, reject) => {
-      const deadline = this.#deadlines.begin(() => reject(this.#tooLate(operation)))
+      const fail = (error: unknown): void => reject(this.#storeError(operation, id, error))
+      const deadline = this.#deadlines.begin(() => (isHeard ? reject(MISSED) : fail(this.#tooLate(operation))))
       try {
         runWithoutSession(start, deadline).then(
           (value) => {
-            deadline.end()
+            if (!deadline.end()) return
             if (isAnswer === undefined || isAnswer(value)) resolve(value)
-            else reject(unknownAnswer(operation))
+            else fail(unknownAnswer(operation))
           },
           (error) => {
-            deadline.end()
-            reject(error)
+            if (deadline.end()) fail(error)
           },
         )
       } catch (error) {
         deadline.end()
-        reject(error)
+        fail(error)
       }
     })
-    // Here and not above: a listener is to hear it in the context of the caller, and a deadline is missed in no context.
+    if (!isHeard) return answer
+    // A deadline is missed in no context, and a listener is to hear of it in the context of the caller.
     return answer.catch((error) => {
-      throw this.#storeError(operation, id, error)
+      throw error === MISSED ? this.#storeError(operation, id, this.#tooLate(operation)) : error
     })
   }
 
@@ -353,6 +355,9 @@ export class GuardedStore {
     return told
   }
 }
+
+/** What a call is rejected with first whose deadline is missed. */
+const MISSED = new Error('missed')
 
 /** Whether what a store resolved to is an answer to the question. */
 type IsAnswer = (value: unknown) => boolean

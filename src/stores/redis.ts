@@ -359,30 +359,26 @@ export class RedisSessionStore extends SessionStore {
     return this.#read(id, bounds, (text) => this.#recent.decode(id, text, bounds.maxFields))
   }
 
-  async #read(
-    id: string,
-    { maxBytes }: SessionLimits,
-    decode: (text: string) => SessionData,
-  ): Promise<SessionData | null> {
-    const text = await this.#textOf(id, maxBytes).catch((error) => {
-      if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('it is no text', error)
-      throw error
-    })
-    return text === '' ? null : decode(text)
-  }
-
   /**
-   * The text of a record, '' when there is none. To ask for its length first would cost everybody a round trip: so all of
-   * it is asked for, up to half of what it may be, which very few are longer than.
+   * To ask for the length of a text first would cost everybody a round trip: so all of it is asked for, up to half of what it may
+   * be, which very few are longer than. No promise more than it takes: this is on the path of every request.
    */
-  async #textOf(id: string, maxBytes: number): Promise<string> {
+  #read(id: string, { maxBytes }: SessionLimits, decode: (text: string) => SessionData): Promise<SessionData | null> {
     const key = this.#key(id)
     const most = Math.min(maxBytes, LONGEST_STRING)
     const half = Math.ceil(most / 2)
-    const text = await this.#connection.read((client) => client.getrange(key, 0, half))
-    if (typeof text !== 'string') throw unknownReply('get')
-    // An UTF-16 unit takes at most three bytes.
-    if (text.length * 3 <= half || Buffer.byteLength(text) <= half) return text
+    return this.#connection
+      .read((client) => client.getrange(key, 0, half))
+      .then((text) => {
+        if (typeof text !== 'string') throw unknownReply('get')
+        if (text === '') return null
+        // An UTF-16 unit takes at most three bytes.
+        const isWhole = text.length * 3 <= half || Buffer.byteLength(text) <= half
+        return isWhole ? decode(text) : this.#longText(key, most).then(decode, corruptUnlessText)
+      }, corruptUnlessText)
+  }
+
+  async #longText(key: string, most: number): Promise<string> {
     const bytes = countOf(await this.#connection.read((client) => client.strlen(key)), 'get')
     if (bytes > most) throw corrupt(`it has ${bytes} bytes, and none that is stored here has more than ${most}`)
     const all = await this.#connection.read((client) => client.getrange(key, 0, most))
@@ -492,14 +488,12 @@ export class RedisSessionStore extends SessionStore {
     return `${this.#prefix}{${slot}}${id.slice(slot.length)}`
   }
 
-  async #script(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
-    return this.#connection.script(script, keys, args).catch((error) => {
-      if (error instanceof Error && /CORRUPT|WRONGTYPE/.test(error.message)) {
-        const [key = ''] = keys
-        // Of a session the caller knows the ID; of what is no session's, only the key says what to look at.
-        throw key.startsWith(`${this.#prefix}{`) ? corrupt('unreadable metadata', error) : corruptKey(key, error)
-      }
-      throw error
+  #script(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
+    return this.#connection.script(script, keys, args, (error) => {
+      if (!(error instanceof Error && /CORRUPT|WRONGTYPE/.test(error.message))) return error
+      const [key = ''] = keys
+      // Of a session the caller knows the ID; of what is no session's, only the key says what to look at.
+      return key.startsWith(`${this.#prefix}{`) ? corrupt('unreadable metadata', error) : corruptKey(key, error)
     })
   }
 
@@ -659,6 +653,12 @@ function encodeMetadata(metadata: MetadataChange): string {
     else if (METADATA_OF[key] in metadata) lines += `${key}\n`
   }
   return lines
+}
+
+/** @throws `CORRUPT_RECORD` for a key that holds something else than a text, else the error. */
+function corruptUnlessText(error: unknown): never {
+  if (error instanceof Error && error.message.startsWith('WRONGTYPE')) throw corrupt('it is no text', error)
+  throw error
 }
 
 function nullIfCorrupt(error: unknown): null {

@@ -21,7 +21,7 @@ export interface RedisClient {
   once(event: 'ready', listener: () => void): unknown
   connect?(): Promise<void>
   /** The socket, so that all that is sent in one turn of the event loop goes out in one write. */
-  readonly stream?: { cork(): void; uncork(): void } | null
+  readonly stream?: CorkableStream | null
   /** Called by `scan()`. */
   scan?: RedisScanner['scan']
   /** Called by `scan()`: the primaries of a cluster, each of which has to be asked. */
@@ -99,6 +99,15 @@ export interface RedisConnectionOptions<Client extends RedisClient> {
   readonly onReady?: ((client: Client & OwnClient) => void) | undefined
 }
 
+/** What is called of the stream under a client. */
+interface CorkableStream {
+  cork(): void
+  uncork(): void
+}
+
+/** How many calls are sent at once at most, while requests arrive without a pause. */
+const MAX_HELD = 50
+
 /** What is done with a client. It never throws, but may reject. */
 type Operation<Client, T> = (client: Client) => Promise<T>
 /** What is done about a failure. */
@@ -113,7 +122,9 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
   readonly #waiting = new Set<(failure?: string) => void>()
   #awaitsReady = false
   #pending = 0
-  #isCorked = false
+  /** The stream on which what is sent is held back, and how many calls that is. */
+  #corked: CorkableStream | null = null
+  #held = 0
   #isClosed = false
 
   constructor({ client, open, maxPending, onReady }: RedisConnectionOptions<Client>) {
@@ -139,14 +150,23 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
     })
   }
 
-  /** Runs a script, which the server may have to be told first. */
-  script({ lua, sha }: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
+  /** Runs a script, which the server may have to be told first. `explain` makes of its failure what is to be thrown. */
+  script(
+    { lua, sha }: Script,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+    explain: (error: unknown) => unknown = asItIs,
+  ): Promise<unknown> {
     return this.#start<unknown>(
       (client) => client.evalsha(sha, keys.length, ...keys, ...args),
-      (error, client) => {
+      async (error, client) => {
         // The server has been restarted, or its scripts flushed.
-        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-        return client.eval(lua, keys.length, ...keys, ...args)
+        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw explain(error)
+        try {
+          return await client.eval(lua, keys.length, ...keys, ...args)
+        } catch (failure) {
+          throw explain(failure)
+        }
       },
     )
   }
@@ -192,15 +212,25 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
     }
   }
 
-  /** Holds back what is sent until the present turn of the event loop is over: one write instead of one for each call. */
+  /**
+   * Holds back what is sent until all requests that have arrived by now have been begun: one write for all of them instead of one
+   * for each. While a great many arrive, Redis gets its work in between.
+   */
   #cork({ stream }: Client): void {
-    if (this.#isCorked || !stream) return
-    this.#isCorked = true
-    stream.cork()
-    process.nextTick(() => {
-      this.#isCorked = false
+    if (!stream) return
+    if (this.#corked === null) {
+      this.#corked = stream
+      this.#held = 0
+      stream.cork()
+      setImmediate(() => {
+        this.#corked = null
+        stream.uncork()
+      })
+    } else if (this.#corked === stream && ++this.#held === MAX_HELD) {
+      this.#held = 0
       stream.uncork()
-    })
+      stream.cork()
+    }
   }
 
   /** Ends what waits, and the connection if it is our own. */
@@ -258,6 +288,10 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
 
 function isReady({ status }: RedisClient): boolean {
   return status === undefined || status === 'ready'
+}
+
+function asItIs(error: unknown): unknown {
+  return error
 }
 
 function raise(error: unknown): never {
