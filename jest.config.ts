@@ -28,6 +28,7 @@ const config: Config = {
     '^sojourn/flash$': '<rootDir>/src/features/flash.ts',
     '^sojourn/encryption$': '<rootDir>/src/features/encryption/index.ts',
     '^sojourn/device-bound$': '<rootDir>/src/features/device-bound/index.ts',
+    '^sojourn/client-binding$': '<rootDir>/src/features/client-binding/index.ts',
     '^sojourn/csrf$': '<rootDir>/src/features/csrf/index.ts',
     '^sojourn/config$': '<rootDir>/src/features/config/index.ts',
     '^sojourn/workspace$': '<rootDir>/src/features/workspace/index.ts',

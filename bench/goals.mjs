@@ -121,6 +121,7 @@ function* tripGoals(trips) {
 const PROTECTION = {
   'csrf(), by Fetch Metadata: added': 5,
   'csrf(), by a token: added': 5,
+  'clientBinding(): added': 3,
   'encrypted(), to seal 200 bytes': 6,
   'encrypted(), to open 200 bytes': 6,
 }

@@ -7,14 +7,16 @@ const socket = new Socket()
 /**
  * Runs one request through a middleware and a handler. Resolves, when the response ends, to its Set-Cookie pairs.
  * @param {Function} middleware
- * @param {{ cookie?: string, method?: string, headers?: object, handler: (req: object) => void }} request
+ * @param {{ cookie?: string, method?: string, headers?: object, ip?: string, handler: (req: object) => void }} request; `ip` as Express has it
  */
-export function exchange(middleware, { cookie, method = 'GET', headers, handler }) {
+export function exchange(middleware, { cookie, method = 'GET', headers, ip, handler }) {
   return new Promise((resolve, reject) => {
     const req = new IncomingMessage(socket)
     req.url = '/'
     req.method = method
     if (cookie !== undefined) req.headers = { cookie, ...headers }
+    else if (headers !== undefined) req.headers = { ...headers }
+    if (ip !== undefined) req.ip = ip
     const res = new ServerResponse(req)
     res.socket = socket
     res.end = function end() {

@@ -8,10 +8,11 @@ import { exchange } from './in-process.mjs'
 const [, , packageDirectory, ms] = process.argv
 const { session } = await load(packageDirectory)
 const { csrf } = await load(packageDirectory, './csrf')
+const { clientBinding } = await load(packageDirectory, './client-binding')
 const { encrypted } = await load(packageDirectory, './encryption')
 const options = { secret: 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe', cookie: { secure: false } }
 
-console.log(JSON.stringify({ ...(await csrfCost()), ...(await encryptionCost()) }))
+console.log(JSON.stringify({ ...(await csrfCost()), ...(await clientCost()), ...(await encryptionCost()) }))
 
 /** A POST of a session that reads one field. */
 async function csrfCost() {
@@ -39,6 +40,28 @@ async function csrfCost() {
     'csrf(), by Fetch Metadata: added': best.site - best.without,
     'csrf(), by a token: added': best.token - best.without,
   }
+}
+
+/** A session that reads one field, of a client that has not changed. */
+async function clientCost() {
+  const plain = session(options)
+  const binding = clientBinding()
+  const bound = (req, res, next) => plain(req, res, (error) => (error ? next(error) : binding(req, res, next)))
+  const ip = '192.0.2.7'
+  const headers = {
+    'user-agent':
+      'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36',
+    'accept-language': 'de-AT,de;q=0.9,en-US;q=0.8,en;q=0.7',
+  }
+  const begin = (req) => Object.assign(req.session, { views: 1 })
+  const cookie = await exchange(plain, { handler: begin })
+  const boundCookie = await exchange(bound, { headers, ip, handler: begin })
+  const handler = (req) => req.session.views
+  const best = await leastOf({
+    without: () => exchange(plain, { headers, ip, cookie, handler }),
+    bound: () => exchange(bound, { headers, ip, cookie: boundCookie, handler }),
+  })
+  return { 'clientBinding(): added': best.bound - best.without }
 }
 
 /** A field of 200 bytes. */

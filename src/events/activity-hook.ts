@@ -52,6 +52,7 @@ export type SessionActivityType =
   | 'session.csrf-refused'
   | 'session.device-bound'
   | 'session.device-refused'
+  | 'session.client-changed'
   | 'session.recovered'
   | 'session.recovery-refused'
   | 'session.request'
@@ -154,6 +155,9 @@ export function recordEvents(source: ActivitySource, events: SessionEvents): voi
   events.on('csrfRefused', (event) => tell('session.csrf-refused', event, { reason: event.reason }))
   events.on('deviceBound', (event) => tell('session.device-bound', event, { algorithm: event.algorithm }))
   events.on('deviceRefused', (event) => tell('session.device-refused', event, { reason: event.reason }))
+  events.on('clientChanged', (event) =>
+    tell('session.client-changed', event, { changed: event.changed, outcome: event.outcome }),
+  )
   events.on('recovered', (event) => tell('session.recovered', event, { from: event.from, how: event.how }))
   events.on('recoveryRefused', (event) => tell('session.recovery-refused', event, { reason: event.reason }))
   events.on('boundary', ({ id, userId, from, to, cause }) =>

@@ -130,6 +130,20 @@ export interface SessionEventMap {
     ip: string | undefined
   }
   /**
+   * A session was used by another client than it is bound to, by `clientBinding()`: in what it differs, and what followed. Told once
+   * for each such client of a session, and of each session that is ended. `path` is without its query.
+   */
+  clientChanged: {
+    id: string
+    userId: UserId
+    logicalId?: LogicalId
+    changed: readonly ('network' | 'browser' | 'language')[]
+    outcome: 'told' | 'challenged' | 'ended'
+    method: string
+    path: string
+    ip: string | undefined
+  }
+  /**
    * A recovery point or a hand-off was redeemed: the session `id` began with what the session `from` held at `savedAt`
    * (milliseconds since the epoch).
    */
@@ -199,6 +213,7 @@ const WARN_UNHEARD: ReadonlySet<SessionEventName> = new Set([
   'corruptRecord',
   'corruptKey',
   'cookieConflict',
+  'clientChanged',
   'forgotten',
   'clockSkew',
   'secretsRefused',
@@ -292,6 +307,9 @@ function describe(name: SessionEventName, event: object): string {
   }
   if (name === 'cookieConflict') {
     return `${name}: a request came with cookies of two live sessions, and neither was believed: see the option cookie.onConflict.`
+  }
+  if (name === 'clientChanged') {
+    return `${name}: a session was used by another client than it is bound to, and nobody listens.`
   }
   if (name === 'forgotten') {
     return `${name}: the store is full, and forgot a live session to make room for another; raise its maxSessions or maxBytes.`

@@ -71,7 +71,7 @@ export function differenceOf(context: SessionContext | undefined, client: Client
 }
 
 /** The /24 of an IPv4 address, the /48 of an IPv6 address; anything else stands for itself. */
-function networkOf(address: string): string {
+export function networkOf(address: string): string {
   const ip = unmapped(address)
   if (isIPv4(ip)) return ip.slice(0, ip.lastIndexOf('.'))
   if (!isIPv6(ip)) return ip
@@ -117,7 +117,7 @@ function withoutQuery(url: string | undefined): string | undefined {
 }
 
 /** The language tag (BCP 47) that `Accept-Language` prefers (RFC 9110 12.5.4). */
-function preferredLanguage(header: string | undefined): string | undefined {
+export function preferredLanguage(header: string | undefined): string | undefined {
   let best: { tag: string; weight: number } | undefined
   for (const part of header?.slice(0, 512).split(',') ?? []) {
     const [, tag, weight = '1'] =

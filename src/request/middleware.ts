@@ -139,6 +139,7 @@ class Exchange implements SessionHost, ResponseHooks {
   #held: HeldResponse | null = null
   isPassive = false
   headListeners: (() => void)[] | undefined
+  declare commitListeners?: (() => void)[] | undefined
   declare clearAfterLogout?: string
   #endedBefore: EndedSession | null = null
   #areHeadersDecided = false
@@ -290,6 +291,7 @@ class Exchange implements SessionHost, ResponseHooks {
   beforeHead(isLast: boolean): Promise<void> | undefined {
     const assigned = this.#assigned()
     if (assigned) return assigned.then(() => this.beforeHead(isLast))
+    for (const listener of this.commitListeners?.splice(0) ?? []) listener()
     if (this.#engine.options.commit === 'before-response') return this.#commit(isLast)
     // The one store call that the head has to wait for: whether the client gets another token.
     const renewal = renewBeforeHead(this.#state)
@@ -374,6 +376,7 @@ class Exchange implements SessionHost, ResponseHooks {
       for (const listener of this.headListeners ?? []) listener()
       const res = this.#res as HttpResponse
       const { cacheControl, clearSiteData } = this.#engine.options
+      const isOver = this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
       const setCookie = this.#setCookie()
       // Listeners for the head (on-headers) come later than this, and may say what they like of caches.
       if (setCookie !== null) this.#held?.whenHeadIsRendered(() => res.hasHeader('Set-Cookie') && forbidStoring(res))
@@ -381,16 +384,12 @@ class Exchange implements SessionHost, ResponseHooks {
         setCookie,
         wasUsed: this.#state.wasUsed,
         cacheControl,
-        clearSiteData: this.#isOver() ? (clearSiteData ?? this.clearAfterLogout ?? null) : null,
+        clearSiteData: isOver ? (clearSiteData ?? this.clearAfterLogout ?? null) : null,
       })
       if (this.#state.hasStoreFailed && res.statusCode === 503 && !res.hasHeader('Retry-After')) {
         res.setHeader('Retry-After', '1')
       }
     })
-  }
-
-  #isOver(): boolean {
-    return this.#state.isAfterLogout || this.#endedBefore?.end.reason === 'revoked'
   }
 
   #setCookie(): string | null {

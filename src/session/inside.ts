@@ -106,6 +106,12 @@ export interface Inside {
   isHttps(): boolean
 
   /**
+   * Calls `listener` once, when the handler has answered and before what the request has changed is stored: it may set drawers.
+   * Not where there is no response, such as an upgrade.
+   */
+  beforeCommit(listener: () => void): void
+
+  /**
    * Calls `listener` once, when all is stored and before the head of the response leaves: it may set headers. Not for a response
    * whose head has left already.
    */
@@ -113,6 +119,18 @@ export interface Inside {
 
   /** This request is no activity of its session, as one of `passivePaths`: to be called before anything is written. */
   passive(): void
+
+  /**
+   * Reads the session, for the rest of this request, as if its user had not proved lately who they are: `requireRecentAuth()` and
+   * `requireLevel()` ask for it, `metadata.authenticatedAt` is `undefined`. Until `login()` or `reauthenticate()`.
+   */
+  doubtProof(): void
+
+  /**
+   * Revokes the session, at once, and says who did it and why. The request goes on with an empty one, as after `logout()`.
+   * @throws {SessionError} as `session.logout()`.
+   */
+  revoke(why: { readonly by: string; readonly detail: string }): Promise<void>
 
   /** The logical ID, for logs and answers: the same as `session.logicalId`, but no session is stored for it. */
   showLogicalId(): string

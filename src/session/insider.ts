@@ -11,8 +11,9 @@ import { updateField, updateFieldGroup } from './atomic-update.js'
 import { NO_CHANGES } from './commit.js'
 import { Fields } from './fields.js'
 import type { Drawer, DrawerGroup, Inside } from './inside.js'
-import { replaceWith } from './life.js'
+import { replaceWith, revoke } from './life.js'
 import { askLogicalId, showLogicalId } from './logical-id.js'
+import { doubtProof } from './proof.js'
 import { endsWithLogin, fieldsLeftBehind, staysBehind } from './protection.js'
 import type { SessionState } from './state.js'
 
@@ -149,6 +150,12 @@ export class Insider implements Inside {
     return this.#state.host.isHttps()
   }
 
+  beforeCommit(listener: () => void): void {
+    const { host } = this.#state
+    host.commitListeners ??= []
+    host.commitListeners.push(listener)
+  }
+
   beforeHead(listener: () => void): void {
     const { host } = this.#state
     host.headListeners ??= []
@@ -157,6 +164,15 @@ export class Insider implements Inside {
 
   passive(): void {
     this.#state.host.isPassive = true
+  }
+
+  doubtProof(): void {
+    doubtProof(this.#state)
+  }
+
+  revoke(why: { readonly by: string; readonly detail: string }): Promise<void> {
+    this.#state.use()
+    return revoke(this.#state, why)
   }
 
   showLogicalId(): string {

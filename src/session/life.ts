@@ -21,6 +21,7 @@ import {
   turnLogicalId,
   unkeptLogicalId,
 } from './logical-id.js'
+import { believeProof } from './proof.js'
 import { fieldsLeftBehind, keptOf } from './protection.js'
 import { chooseExpiry, settingsOf, takeIssued, takeRenewed } from './response-cookie.js'
 import { MAX_RACES, NO_METADATA, SessionState } from './state.js'
@@ -186,6 +187,7 @@ export function reauthenticate(state: SessionState, added: ProofOptions): Promis
     const proof = raised(storedProof(state.record?.fields ?? new Map()), added)
     const set = proof && new Map([[PROOF, proofText(proof)]])
     await succeed(state, { keep: 'all', userId, isLogin: true, context: state.host.clientContext(), set })
+    believeProof(state)
     state.lifecycle.events.emit('reauthenticated', { ...namesOf(state), previousId, userId, ...proof })
   })
 }
@@ -318,6 +320,23 @@ export function destroy(state: SessionState): Promise<void> {
     state.standing = 'ended'
     state.cookie = 'clear'
     state.isAfterLogout = true
+  })
+}
+
+/** A feature ends the session: who does it and why is told. What follows is as after `logout()`. */
+export function revoke(state: SessionState, why: { readonly by: string; readonly detail: string }): Promise<void> {
+  return state.inTurn(async () => {
+    state.requireWritable()
+    const { lifecycle, host, record } = state
+    if (record !== null) {
+      const names = namesOf(state)
+      if (await lifecycle.end(record, { reason: 'revoked', ...why }))
+        lifecycle.events.emit('revoked', { ...names, ...why })
+    }
+    const next = new SessionState(lifecycle, host, 'new')
+    next.cookie = 'clear'
+    next.isAfterLogout = true
+    handOver(state, next)
   })
 }
 

@@ -4,6 +4,7 @@ import { requireOwnField } from '../record/hidden-fields.js'
 import { create, NO_CHANGES } from './commit.js'
 import { Fields } from './fields.js'
 import { checkUserId, namesOf, succeedAfresh, trySucceed } from './life.js'
+import { believeProof } from './proof.js'
 import { fieldsLeftBehind, fieldsOfLogin, type Kept, keptOf } from './protection.js'
 import { takeIssued } from './response-cookie.js'
 import { MAX_RACES, NO_METADATA, type SessionState } from './state.js'
@@ -35,6 +36,7 @@ export function login(state: SessionState, { userId, keep, fields, proof = {} }:
     const previousId = state.record?.id
     if (state.record === null) await loginAsNew(state, step)
     else await loginOver(state, step)
+    believeProof(state)
     for (const name of step.set.keys()) state.fields.refresh(name, state.record?.fields ?? new Map())
     state.lifecycle.events.emit('login', { ...namesOf(state), previousId, userId, ...proved })
   })

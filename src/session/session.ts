@@ -4,7 +4,7 @@ import { didYouMean } from '../did-you-mean.js'
 import { type Duration, milliseconds } from '../duration.js'
 import { invalidOption } from '../errors.js'
 import type { ExpiryOptions } from '../options/expiry-options.js'
-import { type Authentication, authenticationOf, type ProofOptions } from '../record/authentication.js'
+import type { Authentication, ProofOptions } from '../record/authentication.js'
 import { contextOf, NO_CONTEXT } from '../record/binding.js'
 import { hiddenFieldError, isHiddenField } from '../record/hidden-fields.js'
 import type { SessionContext, SessionEnd } from '../record/session-data.js'
@@ -16,6 +16,7 @@ import { Insider } from './insider.js'
 import * as life from './life.js'
 import { askLogicalId } from './logical-id.js'
 import { login } from './login.js'
+import { proofIn, provedAt } from './proof.js'
 import { propertiesOf } from './properties.js'
 import { expiresAt } from './response-cookie.js'
 import { SessionCookie } from './session-cookie.js'
@@ -214,13 +215,14 @@ export class Session {
   get metadata(): SessionMetadata {
     const { record, lifecycle, previousEnd } = this[STATE]
     const now = lifecycle.now()
+    const proved = provedAt(this[STATE])
     return Object.freeze({
       userId: record?.userId,
       logicalId: record?.logicalId,
       context: record === null ? NO_CONTEXT : contextOf(record, lifecycle.options.codec),
       previousEnd: previousEnd?.end,
-      authenticatedAt: record?.userId === undefined || record.unproven ? undefined : this.createdAt,
-      authentication: authenticationOf(record),
+      authenticatedAt: proved === undefined ? undefined : new Date(proved),
+      authentication: proofIn(this[STATE]),
       createdAt: this.createdAt,
       updatedAt: new Date(record?.updatedAt ?? now),
       lastAccessedAt: new Date(record?.lastAccessedAt ?? now),

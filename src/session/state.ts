@@ -31,6 +31,8 @@ export interface SessionHost {
   newId(): string | undefined
   /** Whether the request is no activity of the session. */
   isPassive: boolean
+  /** Called before what the response has to store is decided. */
+  commitListeners?: (() => void)[] | undefined
   /** Called when all is stored and before the head of the response leaves. */
   headListeners?: (() => void)[] | undefined
   /** What an activity tells of the request. */

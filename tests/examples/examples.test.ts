@@ -105,7 +105,7 @@ test('every example is run by a test of this folder', () => {
 
 describe('bank', () => {
   test('pays by its own form, and not by that of another site or without a token', async () => {
-    const browser = new Browser(bank.url)
+    const browser = new Client(bank.url)
     const tokenOf = async (): Promise<string> =>
       /name="_csrf" value="([\w-]+)"/.exec((await browser.get('/')).body)?.[1] as string
     const coins = async (): Promise<string> => /<b>(\d+)<\/b>/.exec((await browser.get('/')).body)?.[1] as string
@@ -131,7 +131,7 @@ describe.each([
   ['Redis', () => shopOnRedis],
 ])('app on %s', (storeName, shop) => {
   test('a page counts visits and tells user, session ID, end and store', async () => {
-    const browser = new Browser(shop().url)
+    const browser = new Client(shop().url)
     const first = shown(await browser.get('/'))
     expect(first).toMatchObject({ visits: 1, user: 'nobody is logged in', store: storeName, cart: [] })
     const second = shown(await browser.get('/'))
@@ -142,7 +142,7 @@ describe.each([
   })
 
   test('the page behind the redirect has what was put in the cart, and what was taken out', async () => {
-    const browser = new Browser(shop().url)
+    const browser = new Client(shop().url)
     for (const product of ['Tea', 'Honey', 'Tea']) {
       expect(await browser.submit('/cart/add', { product })).toMatchObject({ status: 303, headers: { location: '/' } })
     }
@@ -155,10 +155,10 @@ describe.each([
   })
 
   test('a login keeps the cart under a new session ID, and the cookie from before is worth nothing', async () => {
-    const browser = new Browser(shop().url)
+    const browser = new Client(shop().url)
     await browser.submit('/cart/add', { product: 'Tea' })
     const before = shown(await browser.get('/'))
-    const stolen = new Browser(shop().url, browser.cookies)
+    const stolen = new Client(shop().url, browser.cookies)
     await browser.submit('/login', { name: 'Ann' })
     const after = shown(await browser.get('/'))
     expect(after).toMatchObject({ user: 'Ann', cart: ['1 × Tea'], visits: 2 })
@@ -167,9 +167,9 @@ describe.each([
   })
 
   test('a logout ends the session, also for a copy of its cookie', async () => {
-    const browser = new Browser(shop().url)
+    const browser = new Client(shop().url)
     await browser.submit('/login', { name: 'Ann' })
-    const copy = new Browser(shop().url, browser.cookies)
+    const copy = new Client(shop().url, browser.cookies)
     await browser.submit('/logout')
     expect(browser.cookies.size).toBe(0)
     expect(shown(await copy.get('/'))).toMatchObject({ user: 'nobody is logged in', visits: 1 })
@@ -180,18 +180,18 @@ describe('app', () => {
   test('a session on Redis survives a restart of the program', async () => {
     const env = { REDIS_URL: redis.url, SESSION_SECRET: SECRET }
     const before = await start('app', env)
-    const browser = new Browser(before.url)
+    const browser = new Client(before.url)
     await browser.submit('/cart/add', { product: 'Honey' })
     await browser.submit('/login', { name: 'Ann' })
     const { sessionId } = shown(await browser.get('/'))
     await before.stop()
     const after = await start('app', env)
-    const page = shown(await new Browser(after.url, browser.cookies).get('/'))
+    const page = shown(await new Client(after.url, browser.cookies).get('/'))
     expect(page).toMatchObject({ sessionId, user: 'Ann', cart: ['1 × Honey'], visits: 2, store: 'Redis' })
   })
 
   test('a name is shown as text, whatever it is made of', async () => {
-    const browser = new Browser(shopInMemory.url)
+    const browser = new Client(shopInMemory.url)
     await browser.submit('/login', { name: `<img src=x onerror='alert("1")'>` })
     const { body } = await browser.get('/')
     expect(body).not.toContain('<img src=x')
@@ -199,7 +199,7 @@ describe('app', () => {
   })
 
   test('a form of another site changes nothing', async () => {
-    const browser = new Browser(shopInMemory.url)
+    const browser = new Client(shopInMemory.url)
     await browser.get('/')
     for (const sender of ['cross-site', 'same-site']) {
       expect((await browser.submit('/login', { name: 'Mallory' }, { 'sec-fetch-site': sender })).status).toBe(403)
@@ -209,7 +209,7 @@ describe('app', () => {
   })
 
   test('what the page loads is there, and asks for no session', async () => {
-    const browser = new Browser(shopInMemory.url)
+    const browser = new Client(shopInMemory.url)
     const { body, headers } = await browser.get('/')
     expect(headers['content-security-policy']).toContain("default-src 'self'")
     // Nothing inline, which that policy would refuse.
@@ -222,9 +222,9 @@ describe('app', () => {
 
   test('a slow request revives no session for a copy of its cookie, as it does behind express-session', async () => {
     const outcomes = ['sojourn', 'express-session'].map(async (side) => {
-      const browser = new Browser(`${shopInMemory.url}/${side}`)
+      const browser = new Client(`${shopInMemory.url}/${side}`)
       await browser.post('/login')
-      const copy = new Browser(`${shopInMemory.url}/${side}`, browser.cookies)
+      const copy = new Client(`${shopInMemory.url}/${side}`, browser.cookies)
       const slow = copy.clone().post('/slow')
       await until(async () => (await copy.get('/user')).json<{ user: unknown }>().user === 'Ann')
       await browser.post('/logout')
@@ -239,7 +239,7 @@ describe('app', () => {
   })
 
   test('without its Redis it answers 503 in plain words', async () => {
-    const answer = await new Browser(shopWithoutRedis.url).get('/')
+    const answer = await new Client(shopWithoutRedis.url).get('/')
     expect(answer).toMatchObject({ status: 503, setCookies: [] })
     expect(answer.body).toBe('The session store does not answer. Please try again in a moment.')
   })
@@ -395,7 +395,7 @@ describe('typed-session', () => {
 
 describe('passport-login', () => {
   test('a wrong password and an unknown name get 401 and no session', async () => {
-    const browser = new Browser(passportLogin.url)
+    const browser = new Client(passportLogin.url)
     for (const fields of [
       { username: 'alice', password: 'wrong' },
       { username: 'bob', password: 'correct horse' },
@@ -408,18 +408,18 @@ describe('passport-login', () => {
   })
 
   test('each login gives a new session, and cookies from before it and from before the logout are dead', async () => {
-    const browser = new Browser(passportLogin.url)
+    const browser = new Client(passportLogin.url)
     const login = { username: 'alice', password: 'correct horse' }
     expect(await browser.submit('/login', login)).toMatchObject({ status: 303, headers: { location: '/' } })
     const first = (await browser.get('/account')).json<{ name: string; session: string }>()
-    const beforeSecond = new Browser(passportLogin.url, browser.cookies)
+    const beforeSecond = new Client(passportLogin.url, browser.cookies)
     await browser.submit('/login', login)
     const second = (await browser.get('/account')).json<{ name: string; session: string }>()
     expect([first.name, second.name]).toEqual(['alice', 'alice'])
     expect(second.session).not.toBe(first.session)
     expect((await beforeSecond.get('/account')).status).toBe(401)
 
-    const beforeLogout = new Browser(passportLogin.url, browser.cookies)
+    const beforeLogout = new Client(passportLogin.url, browser.cookies)
     expect((await browser.get('/')).body).toContain('Hello, alice.')
     expect((await browser.submit('/logout')).status).toBe(303)
     expect((await browser.get('/')).body).toContain('Hello, stranger.')
@@ -548,7 +548,7 @@ describe('support-desk', () => {
   const login = { name: 'robin', password: 'north star' }
 
   test('a form of another site changes nothing', async () => {
-    const browser = new Browser(supportDesk.url)
+    const browser = new Client(supportDesk.url)
     await browser.submit('/', vehicle)
     for (const [path, fields] of Object.entries({
       '/': vehicle,
@@ -565,7 +565,7 @@ describe('support-desk', () => {
   })
 
   test('what the page loads is there, nothing is inline, and who only looks has no session', async () => {
-    const browser = new Browser(supportDesk.url)
+    const browser = new Client(supportDesk.url)
     const { body, headers } = await browser.get('/')
     expect(headers['content-security-policy']).toContain("default-src 'self'")
     expect(body).not.toMatch(/<style|<script| style=| on\w+=/)
@@ -577,9 +577,9 @@ describe('support-desk', () => {
   })
 
   test('a login gives a new session, and the cookie from before it sees nothing', async () => {
-    const browser = new Browser(supportDesk.url)
+    const browser = new Client(supportDesk.url)
     await browser.submit('/', vehicle)
-    const before = new Browser(supportDesk.url, browser.cookies)
+    const before = new Client(supportDesk.url, browser.cookies)
     expect((await browser.submit('/support/login', login)).headers['location']).toBe('/support')
     expect((await browser.get('/support')).status).toBe(200)
     expect((await before.get('/support')).status).toBe(303)
@@ -588,7 +588,7 @@ describe('support-desk', () => {
   test('on Redis, what happened is known to a program that is started later', async () => {
     const env = { REDIS_URL: redis.url, SESSION_SECRET: SECRET }
     const before = await start('support-desk', env)
-    const browser = new Browser(before.url)
+    const browser = new Client(before.url)
     await browser.submit('/', vehicle)
     await browser.submit('/proof', { kind: 'Utility bill', documentNumber: '42' })
     const failure = await browser.submit('/payment')
@@ -597,7 +597,7 @@ describe('support-desk', () => {
     // At once: what is still queued is written on the way out.
     await before.stop()
     const after = await start('support-desk', env)
-    const supporter = new Browser(after.url, browser.cookies)
+    const supporter = new Client(after.url, browser.cookies)
     await supporter.submit('/support/login', login)
     const report = await supporter.get(`/support?id=${id}`)
     expect(report.status).toBe(200)
@@ -606,7 +606,7 @@ describe('support-desk', () => {
   })
 
   test('without its Redis it answers 503', async () => {
-    const answer = await new Browser(supportDeskWithoutRedis.url).submit('/', vehicle)
+    const answer = await new Client(supportDeskWithoutRedis.url).submit('/', vehicle)
     expect(answer).toMatchObject({ status: 503, setCookies: [] })
     expect(answer.headers['retry-after']).toBeDefined()
   })
@@ -668,34 +668,6 @@ async function refusesConnections(port: number): Promise<boolean> {
     return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED'
   } finally {
     socket.destroy()
-  }
-}
-
-/** A client that sends forms. */
-class Browser extends Client {
-  readonly #url: string
-
-  constructor(url: string, cookies?: Iterable<readonly [string, string]>) {
-    super(url, cookies)
-    this.#url = url
-  }
-
-  async submit(
-    path: string,
-    fields: Record<string, string> = {},
-    headers: Record<string, string> = {},
-  ): Promise<Answer> {
-    const answer = await send(`${this.#url}${path}`, {
-      method: 'POST',
-      payload: new URLSearchParams(fields).toString(),
-      headers: { 'content-type': 'application/x-www-form-urlencoded', cookie: this.cookieHeader, ...headers },
-    })
-    for (const line of answer.setCookies) {
-      const [, name, value] = /^([^=]+)=([^;]*)/.exec(line) as unknown as [string, string, string]
-      if (value === '') this.cookies.delete(name)
-      else this.cookies.set(name, value)
-    }
-    return answer
   }
 }
 

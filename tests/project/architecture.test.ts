@@ -158,7 +158,7 @@ function floorOf(file: string): number {
 
 /** What a feature may stand on besides the ground and its own folder. */
 const FOR_FEATURES =
-  /^(events\/.*|record\/(session-data|session-info|changes|store|notes|signals|codec)|session\/(inside|session|typed)|request\/current-session|options\/options|manager\/(manager|drawers)|stores\/(memory|redis|sql|redis\/(clients|connection|node-redis|scripts)))\.ts$/
+  /^(events\/.*|record\/(session-data|session-info|changes|store|notes|signals|codec)|session\/(inside|session|typed)|request\/(current-session|client)|options\/options|manager\/(manager|drawers)|stores\/(memory|redis|sql|redis\/(clients|connection|node-redis|scripts)))\.ts$/
 
 /** What another face of the middleware stands on, too, and what brings sessions in from elsewhere: ways in, beside ours, to the same request path. */
 const FOR_FACES =
@@ -361,6 +361,7 @@ describe('what is exported', () => {
     'features/state/index.ts',
     'features/adopt/index.ts',
     'features/encryption/index.ts',
+    'features/client-binding/index.ts',
     'testing/index.ts',
   ]
   const names = PUBLIC.flatMap((file) => exportsOf(file))

@@ -19,10 +19,11 @@ import express from 'express'
 import * as http from 'http'
 import { createServer, type IncomingMessage } from 'node:http'
 import { createServer as createHttp2Server } from 'node:http2'
-import sessionByDefault, { session, type Session, SessionData, SessionStore } from 'sojourn'
+import sessionByDefault, { privatePages, session, type Session, SessionData, SessionStore } from 'sojourn'
 import { ActivityLog, isArchive, memorySink } from 'sojourn/activity'
 import { flash, takeFlash } from 'sojourn/flash'
 import { perRequest } from 'sojourn/cache'
+import { clientBinding } from 'sojourn/client-binding'
 import { csrf, csrfField, csrfToken } from 'sojourn/csrf'
 import { encrypted } from 'sojourn/encryption'
 import { inside } from 'sojourn/inside'
@@ -48,7 +49,7 @@ class Custom extends SessionStore {
 
 const middleware = session({ secret: 'x', codec: encrypted({ keys: process.env['KEYS'] }), store: new RedisSessionStore({ url: 'redis://x' }) })
 export const same: typeof session = sessionByDefault
-express().use(middleware, csrf({ trustedOrigins: ['https://a.example'] })).get('/', (req, res) => {
+express().use(middleware, csrf({ trustedOrigins: ['https://a.example'] })).use(clientBinding({ policy: (_change, req: express.Request) => (req.path === '/' ? 'end' : 'tell') }), privatePages()).get('/', (req, res) => {
   const current: Session = req.session
   req.session.cart?.push(current.id)
   inside(current).drawer<number>('x').set(1)

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import * as core from 'sojourn'
 import * as activity from 'sojourn/activity'
 import * as cache from 'sojourn/cache'
+import * as clientBinding from 'sojourn/client-binding'
 import * as config from 'sojourn/config'
 import * as csrf from 'sojourn/csrf'
 import * as deviceBound from 'sojourn/device-bound'
@@ -198,6 +199,7 @@ describe('the reference', () => {
     ['docs/guides/encryption.md', 'EncryptionOptions'],
     ['docs/guides/device-bound.md', 'DeviceBoundOptions'],
     ['docs/guides/device-bound.md', 'RequireDeviceOptions'],
+    ['docs/guides/client-binding.md', 'ClientBindingOptions'],
     ['docs/operations/redis.md', 'RedisSessionStoreOptions'],
     ['docs/operations/sql.md', 'SqlSessionStoreOptions'],
     ['docs/operations/sql.md', 'SqlStoreOptions'],
@@ -220,6 +222,7 @@ describe('the reference', () => {
     ['sojourn/sql', sql],
     ['sojourn/activity', activity],
     ['sojourn/cache', cache],
+    ['sojourn/client-binding', clientBinding],
     ['sojourn/csrf', csrf],
     ['sojourn/device-bound', deviceBound],
     ['sojourn/encryption', encryption],

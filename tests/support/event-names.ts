@@ -26,6 +26,7 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   deviceBound: true,
   deviceProved: true,
   deviceRefused: true,
+  clientChanged: true,
   recovered: true,
   recoveryRefused: true,
   secretsChanged: true,

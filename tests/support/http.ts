@@ -77,6 +77,21 @@ export class Client {
     return this.request('POST', path, { body, headers })
   }
 
+  /** Sends a form, as a browser does. */
+  async submit(
+    path: string,
+    fields: Record<string, string> = {},
+    headers: Record<string, string> = {},
+  ): Promise<Answer> {
+    const answer = await send(`${this.#base}${path}`, {
+      method: 'POST',
+      payload: new URLSearchParams(fields).toString(),
+      headers: { 'content-type': 'application/x-www-form-urlencoded', cookie: this.cookieHeader, ...headers },
+    })
+    this.keep(answer.setCookies)
+    return answer
+  }
+
   async request(
     method: string,
     path: string,

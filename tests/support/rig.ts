@@ -99,6 +99,7 @@ const BESIDE_OTHERS: readonly SessionEventName[] = [
   'deviceBound',
   'deviceProved',
   'deviceRefused',
+  'clientChanged',
   'recovered',
   'recoveryRefused',
   'secretsChanged',

@@ -39,6 +39,7 @@ export type CounterName =
   | 'devicesOffered'
   | 'devicesBound'
   | 'refusedDevices'
+  | 'changedClients'
   | 'storeErrors'
 
 /** The table. */
@@ -102,6 +103,18 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
         label: 'reason',
         attribute: 'sojourn.csrf.refusal_reason',
         values: ['fetch-metadata', 'origin', 'referer', 'token-missing', 'token-wrong'],
+      },
+    ],
+  },
+  changedClients: {
+    name: 'session.changed_clients',
+    unit: '{client}',
+    help: 'Clients that used a session which is bound to another one.',
+    labels: [
+      {
+        label: 'outcome',
+        attribute: 'sojourn.client.outcome',
+        values: ['told', 'challenged', 'ended'],
       },
     ],
   },
@@ -179,6 +192,7 @@ export function listen(manager: SessionManager, { count, storeCall }: Instrument
     events.on('deviceOffered', () => count('devicesOffered')),
     events.on('deviceBound', () => count('devicesBound')),
     events.on('deviceRefused', ({ reason }) => count('refusedDevices', reason)),
+    events.on('clientChanged', ({ outcome }) => count('changedClients', outcome)),
     // Not `storeError`: nobody would be warned of store errors any more, because of somebody who only counts them.
     events.on('storeCall', ({ operation, durationMs, error }) => {
       storeCall(operation, durationMs / 1000, error)

@@ -210,6 +210,22 @@ const ROWS: readonly Row[] = [
     },
   },
   {
+    what: 'a client that uses the session of another one',
+    prometheus: 'sojourn_session_changed_clients_total{outcome="challenged"}',
+    otel: 'sojourn.session.changed_clients{sojourn.client.outcome="challenged"}',
+    async act({ middleware }) {
+      middleware.events.emit('clientChanged', {
+        id: randomUUID(),
+        userId: 'ann',
+        changed: ['network'],
+        outcome: 'challenged',
+        method: 'GET',
+        path: '/',
+        ip: undefined,
+      })
+    },
+  },
+  {
     what: 'a login that offers to register a key',
     prometheus: 'sojourn_session_devices_offered_total',
     otel: 'sojourn.session.devices_offered',
@@ -297,7 +313,7 @@ describe.each(Object.keys(COLLECTORS) as System[])('%s', (system) => {
     expect(text).not.toContain('127.0.0.1')
     const labels = [...text.matchAll(/[\w.]+(?==\\")/g)].map(([name]) => name)
     const known = ['reason', 'operation', 'code', 'le', 'sojourn.session.end_reason']
-    known.push('sojourn.cookie.rejection_reason', 'sojourn.store.operation', 'error.type')
+    known.push('outcome', 'sojourn.cookie.rejection_reason', 'sojourn.store.operation', 'error.type')
     expect(labels.filter((label) => !known.includes(label))).toEqual([])
   })
 
