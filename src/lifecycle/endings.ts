@@ -1,7 +1,8 @@
 // How one session ends for good, with what it became through regenerations. Knows no users: whoever ends a session takes it
 // off their lists.
 import type { SessionEvents } from '../events/events.js'
-import type { EndResult } from '../record/changes.js'
+import type { ResolvedSessionOptions } from '../options/options.js'
+import { applyEnd, type EndResult } from '../record/changes.js'
 import type { EndReason, SessionData, SessionEnd } from '../record/session-data.js'
 import type { GuardedStore } from './guarded-store.js'
 import type { Expiry, Times } from './times.js'
@@ -26,17 +27,26 @@ export class Endings {
   readonly #times: Times
   readonly #events: SessionEvents
   readonly #retentionSeconds: number
+  /** Whether what somebody ends waits with its fields for a clean-up to archive it. */
+  readonly #archives: boolean
 
-  constructor(parts: { store: GuardedStore; times: Times; events: SessionEvents; retentionSeconds: number }) {
+  constructor(parts: {
+    store: GuardedStore
+    times: Times
+    events: SessionEvents
+    options: Pick<ResolvedSessionOptions, 'retentionSeconds' | 'archiveEnded'>
+  }) {
     this.#store = parts.store
     this.#times = parts.times
     this.#events = parts.events
-    this.#retentionSeconds = parts.retentionSeconds
+    this.#retentionSeconds = parts.options.retentionSeconds
+    this.#archives = parts.options.archiveEnded
   }
 
   /** Ends a session, and what it became if it was regenerated in the meantime. One that is over already is no error. */
   async end(session: Pick<SessionData, 'id' | 'userId'>, ending: Ending): Promise<Ended> {
-    const end: SessionEnd = { ...ending, at: this.#times.now() }
+    const at = this.#times.now()
+    const end: SessionEnd = this.#archives ? { ...ending, at, unarchived: true } : { ...ending, at }
     const ids: string[] = []
     let next: string | undefined = session.id
     let hasEnded = false
@@ -57,6 +67,11 @@ export class Endings {
     const { status } = await this.#endOne(record, end)
     if (status === 'ended') this.#events.emit('expired', { ...nameOf(record), reason: end.reason })
     return status === 'ended'
+  }
+
+  /** Leaves a bare tombstone of what has been archived. */
+  archived(record: SessionData, end: SessionEnd): Promise<void> {
+    return this.#store.set(record.id, applyEnd(record, end), this.#retentionSeconds)
   }
 
   /** Tells that a session gave way to another one, to whoever listens. */

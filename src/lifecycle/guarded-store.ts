@@ -123,6 +123,10 @@ export class GuardedStore {
     }
   }
 
+  set(id: string, record: SessionData, ttlSeconds: number): Promise<void> {
+    return this.#call('set', id, () => this.#store.set(id, record, ttlSeconds))
+  }
+
   end(id: string, end: SessionEnd, tombstoneSeconds: number): Promise<EndResult> {
     return this.#call('end', id, () => this.#store.end(id, end, tombstoneSeconds), isEnding)
   }

@@ -95,7 +95,7 @@ export class Lifecycle implements ActivitySource {
   readonly late = new LateWork()
   readonly turns: Turns
   readonly #store: GuardedStore
-  readonly #endings: Endings
+  readonly endings: Endings
   readonly #finding: FindingParts
   readonly #token: IssuedToken | undefined
   /**
@@ -115,10 +115,10 @@ export class Lifecycle implements ActivitySource {
     this.turns = new Turns(options.storeTimeoutMs)
     const { events, times, epoch, late } = this
     const store = this.#store
-    this.#endings = new Endings({ store, times, events, retentionSeconds: options.retentionSeconds })
+    this.endings = new Endings({ store, times, events, options })
     const endOf = (record: SessionData): SessionEnd | null => this.endOf(record)
     this.#finding = { store, epoch, events, times, endOf }
-    this.users = new Users({ options, store, times, epoch, events, late, endings: this.#endings, endOf })
+    this.users = new Users({ options, store, times, epoch, events, late, endings: this.endings, endOf })
     this.usesLogicalIds = options.activity !== undefined
     recordEvents(this, events)
   }
@@ -386,7 +386,7 @@ export class Lifecycle implements ActivitySource {
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
         const result = await this.#store.regenerate(record.id, regeneration, ttl)
         if (result.status === 'too-large') throw tooLarge(result, limits)
-        if (result.status === 'regenerated') this.#endings.tellRegenerated(record, candidate.id, keep === 'all')
+        if (result.status === 'regenerated') this.endings.tellRegenerated(record, candidate.id, keep === 'all')
         return { isStored: result.status === 'regenerated', value: result }
       })
       if (placed.status === 'evicted') throw evicted()
@@ -438,7 +438,7 @@ export class Lifecycle implements ActivitySource {
    * no error. Resolves to whether this call ended anything.
    */
   async end({ id, userId }: Pick<SessionData, 'id' | 'userId'>, ending: Ending): Promise<boolean> {
-    const { hasEnded, ids } = await this.#endings.end({ id, userId }, ending)
+    const { hasEnded, ids } = await this.endings.end({ id, userId }, ending)
     await this.users.forget(userId, ids)
     return hasEnded
   }
@@ -447,7 +447,7 @@ export class Lifecycle implements ActivitySource {
    * Ends a session that ran out, but not what it became in its last moment. Resolves to whether this call ended it.
    */
   async expire(record: SessionData, end: Expiry): Promise<boolean> {
-    const hasEnded = await this.#endings.expire(record, end)
+    const hasEnded = await this.endings.expire(record, end)
     await this.users.forget(record.userId, [record.id])
     return hasEnded
   }

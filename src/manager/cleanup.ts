@@ -1,4 +1,5 @@
-// Clean-up: sessions that ran out are archived, ended and taken off their user's list, by one process at a time.
+// Clean-up: sessions that ran out are archived, ended and taken off their user's list, by one process at a time; those that
+// somebody ended are archived, if that is asked for.
 import { randomUUID } from 'node:crypto'
 import { isSessionError, SessionError } from '../errors.js'
 import type { Lifecycle } from '../lifecycle/lifecycle.js'
@@ -8,7 +9,7 @@ import { warnOfFailure } from '../warn.js'
 
 /** What a clean-up did. */
 export interface CleanUpResult {
-  /** Sessions that had run out or been revoked, and whose data is gone now. */
+  /** Sessions that were over, and whose data is gone now. */
   readonly removed: number
   /** Sessions that were kept for the next time, because `archive` or the store failed. */
   readonly failed: number
@@ -92,7 +93,8 @@ export class CleanUp {
           prolongAt = performance.now() + PROLONG_AFTER_MS
           if (!(await this.#engine.lease('cleanup', this.#owner, LEASE_MS))) break
         }
-        if (record.ended || this.#engine.endOf(record) === null) continue
+        const isDue = record.ended === undefined ? this.#engine.endOf(record) !== null : record.ended.unarchived
+        if (!isDue) continue
         const task: Promise<void> = this.#remove(record.id)
           .then((isRemoved) => {
             if (isRemoved) tally.removed++
@@ -114,9 +116,14 @@ export class CleanUp {
     // A store reads many at a time, and the session may have been used since.
     const record = await this.#findOver(id)
     if (record === null) return false
+    if (record.ended !== undefined) return this.#archiveEnded(record, record.ended)
     // One that ran out may have done so before all sessions were revoked.
     const end = this.#engine.times.expiryOf(record)
-    if (end === null) return this.#engine.end(record, { reason: 'revoked' })
+    if (end === null) {
+      const hasEnded = await this.#engine.end(record, { reason: 'revoked' })
+      // With its fields, it is to be archived as one that somebody ended.
+      return this.#engine.options.archiveEnded ? this.#remove(id) : hasEnded
+    }
     if (this.#engine.options.archive !== undefined) {
       await this.#archive(record, end)
       // The request of the last moment may have been stored meanwhile.
@@ -125,10 +132,19 @@ export class CleanUp {
     return this.#engine.expire(record, end)
   }
 
-  /** The record of a session that is over and not yet ended. */
+  /** Of what somebody ended, the fields are here until they are archived. */
+  async #archiveEnded(record: SessionData, ended: SessionEnd): Promise<boolean> {
+    const end = { ...ended, unarchived: undefined }
+    await this.#archive(record, end)
+    await this.#engine.endings.archived(record, end)
+    return true
+  }
+
+  /** The record of a session that is over and not yet ended, or not yet archived. */
   async #findOver(id: string): Promise<SessionData | null> {
     const record = await this.#engine.peek(id)
-    if (record === null || record === 'corrupt' || record.ended) return null
+    if (record === null || record === 'corrupt') return null
+    if (record.ended) return record.ended.unarchived ? record : null
     return this.#engine.endOf(record) && record
   }
 

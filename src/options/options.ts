@@ -147,11 +147,17 @@ export interface SessionOptions {
   /**
    * Called with each session that ran out before it is removed, at least once, by whichever process cleans up. A session
    * for which it fails, or takes longer than 20 seconds, is kept for the next time, for a day at least. Sessions that
-   * somebody ended do not come here: their fields are gone with them. Needs a store that can be gone through, as memory and
-   * Redis can.
+   * somebody ended come here with `archiveEnded` only. Needs a store that can be gone through, as ours can.
    * @default none
    */
   archive?: ((session: StoredSession) => unknown) | undefined
+  /**
+   * Whether what somebody ended comes to `archive`, too: by a logout, `destroy()`, a revocation, or for the limit. Such a session
+   * is over at once, and its fields stay in the store until a clean-up has archived them, a day at most. One that goes on as
+   * another, as after a login, does not come; nor does one that `regenerate()` replaced.
+   * @default false
+   */
+  archiveEnded?: boolean | undefined
   /**
    * How often the store is cleaned up, at most a day, by whichever of the processes gets to it. 0 never does. The timer does
    * not keep the process alive.
@@ -230,6 +236,7 @@ export interface ResolvedSessionOptions {
   readonly clearSiteData: string | null
   readonly cacheControl: 'private' | 'none'
   readonly archive: SessionOptions['archive']
+  readonly archiveEnded: boolean
   readonly cleanupIntervalMs: number
   readonly storeTimeoutMs: number
   readonly onStoreError: 'fail' | 'anonymous'

@@ -20,6 +20,7 @@ const DEFAULTS = {
   endedRetention: '15m',
   archiveRetentionMs: 86_400_000,
   archiveInterval: '1m',
+  archiveEnded: false,
   storeTimeout: '1s',
   onStoreError: 'fail',
   cacheControl: 'private',
@@ -58,6 +59,7 @@ const KNOWN = new Set<string>([
   'clearSiteData',
   'cacheControl',
   'archive',
+  'archiveEnded',
   'cleanupInterval',
   'storeTimeout',
   'onStoreError',
@@ -147,6 +149,7 @@ export function resolveOptions(
     clearSiteData: resolveClearing(options.clearSiteData ?? false),
     cacheControl: oneOf(options.cacheControl ?? DEFAULTS.cacheControl, ['private', 'none'], 'cacheControl'),
     archive: optionalFunction(archive, 'archive'),
+    archiveEnded: resolveArchiving(options),
     cleanupIntervalMs: timerMs(
       options.cleanupInterval ?? (archive === undefined ? 0 : DEFAULTS.archiveInterval),
       'cleanupInterval',
@@ -271,6 +274,13 @@ function resolveContext(
 function resolveRetention({ endedRetention = DEFAULTS.endedRetention, archive }: SessionOptions): number {
   const ms = milliseconds(endedRetention, 'endedRetention', 1000)
   return Math.ceil(Math.max(ms, archive === undefined ? 0 : DEFAULTS.archiveRetentionMs) / 1000)
+}
+
+function resolveArchiving({ archive, archiveEnded = DEFAULTS.archiveEnded }: SessionOptions): boolean {
+  if (oneOf(archiveEnded, [true, false], 'archiveEnded') && archive === undefined) {
+    throw invalidOption('archiveEnded needs archive: a function that is given each session that is over.')
+  }
+  return archiveEnded
 }
 
 function resolveClearing(types: NonNullable<SessionOptions['clearSiteData']>): string | null {

@@ -229,10 +229,18 @@ export function applyRegeneration(
   return { status: 'regenerated', record: next.with({ logicalId, fields }) }
 }
 
-/** The tombstone of a session: what it was, without its fields and without what only a live session needs. */
+/**
+ * The tombstone of a session: what it was, without what only a live session needs; and without its fields and context, unless
+ * they are to be archived.
+ */
 export function applyEnd(record: SessionData, ended: SessionEnd): SessionData {
-  const gone = { previousToken: undefined, tokenSince: undefined, cookieEndsAt: undefined, context: undefined }
-  return record.with({ ended, ...gone, unproven: undefined, fields: [] })
+  const gone = { previousToken: undefined, tokenSince: undefined, cookieEndsAt: undefined, unproven: undefined }
+  const { context, fields } = record
+  return record.with({
+    ended,
+    ...gone,
+    ...(ended.unarchived ? { context, fields } : { context: undefined, fields: [] }),
+  })
 }
 
 /** The end of a session that `regeneration` puts another one in the place of. */

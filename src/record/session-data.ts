@@ -44,7 +44,7 @@ export interface SessionDataInit {
   readonly context?: SessionContext | undefined
   /** How often all sessions had been revoked when this one began; default 0. */
   readonly epoch?: number | undefined
-  /** How the session ended. A record that has this is a tombstone: no fields, and never alive again. */
+  /** How the session ended. A record that has this is a tombstone: never alive again, and without fields unless it is `unarchived`. */
   readonly ended?: SessionEnd | undefined
   /** The application's fields, each already encoded to text. */
   readonly fields: Iterable<readonly [string, string]>
@@ -88,6 +88,8 @@ export interface SessionEnd {
   readonly detail?: string | undefined
   /** The ID of the session that took its place. */
   readonly successor?: string | undefined
+  /** Whether the tombstone has its fields and context still, for `archive` to be given them: see `archiveEnded`. */
+  readonly unarchived?: true | undefined
 }
 
 /** `SessionData` as JSON, times in ISO 8601 (UTC). */
@@ -291,7 +293,16 @@ export function readEnd(value: unknown): SessionEnd {
     'detail',
     'successor',
   ])
-  return { reason: value['reason'] as EndReason, at: value['at'], by, detail, successor }
+  const { unarchived } = value
+  if (unarchived !== undefined && unarchived !== true) throw corrupt('unarchived is not true')
+  return {
+    reason: value['reason'] as EndReason,
+    at: value['at'],
+    by,
+    detail,
+    successor,
+    ...(unarchived && { unarchived }),
+  }
 }
 
 /** All of them. */

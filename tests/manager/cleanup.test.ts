@@ -8,7 +8,7 @@ import {
   type StoredSession,
 } from 'sojourn'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
-import { SECRET } from '../support/http.js'
+import { type Client, SECRET } from '../support/http.js'
 import {
   closeRigs,
   collect,
@@ -143,6 +143,123 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
     const rig = await Rig.start(ground, { archive, cleanupInterval: 0 }, before.clock)
     expect(await rig.manager.cleanUp()).toEqual({ removed: 2, failed: 0 })
     expect(archived).toEqual([{ id: idle.id, fields: { note: 'idle' }, reason: 'idle' }])
+  })
+
+  describe('what somebody ended, with archiveEnded', () => {
+    interface Archived {
+      readonly id: string
+      readonly fields: unknown
+      readonly reason: string | undefined
+      readonly ip: string
+    }
+
+    /** A process that archives into `archived`. */
+    async function archiving(archived: Archived[], clock?: FakeClock, options: RigOptions = {}): Promise<Rig> {
+      const archive = ({ id, fields, end, context }: StoredSession): void => {
+        archived.push({ id, fields, reason: end?.reason, ip: typeof context.ip })
+      }
+      return Rig.start(ground, { archive, archiveEnded: true, cleanupInterval: 0, ...options }, clock)
+    }
+
+    async function withField(rig: Rig, note: string, user: string): Promise<{ client: Client; id: string }> {
+      const client = await rig.login(user)
+      const id = await rig.ask((session) => session.set('note', note).id, client)
+      return { client, id }
+    }
+
+    test('is over at once, and archived with its fields by the next clean-up, once: after a logout, an end, a revocation, the limit', async () => {
+      const archived: Archived[] = []
+      const rig = await archiving(archived, undefined, { maxSessionsPerUser: 1 })
+      const large = 'x'.repeat(20_000)
+      const out = await withField(rig, large, 'ann')
+      const gone = await withField(rig, 'destroyed', 'bob')
+      const revoked = await withField(rig, 'revoked', 'cid')
+      const pushed = await withField(rig, 'limit', 'dan')
+      await rig.ask((session) => session.logout(), out.client)
+      await rig.ask((session) => session.destroy(), gone.client)
+      await rig.manager.revokeUser('cid', { by: 'support', detail: 'says "unarchived":true' })
+      const alive = await withField(rig, 'alive', 'dan')
+      for (const { client } of [out, gone, revoked, pushed]) expect(await rig.whoIs(client)).toBeNull()
+      expect(archived).toEqual([])
+
+      expect(await rig.manager.cleanUp()).toEqual({ removed: 4, failed: 0 })
+      const found = archived.toSorted((a, b) => String(a.reason).localeCompare(String(b.reason)))
+      expect(found).toEqual([
+        { id: gone.id, fields: { note: 'destroyed' }, reason: 'destroyed', ip: 'string' },
+        { id: pushed.id, fields: { note: 'limit' }, reason: 'limit', ip: 'string' },
+        { id: out.id, fields: { note: large }, reason: 'logout', ip: 'string' },
+        { id: revoked.id, fields: { note: 'revoked' }, reason: 'revoked', ip: 'string' },
+      ])
+      expect(await rig.manager.cleanUp()).toEqual({ removed: 0, failed: 0 })
+      expect(archived).toHaveLength(4)
+      // How it ended is remembered, its fields are not.
+      const tombstone = await ground.store().get(revoked.id)
+      expect(tombstone?.ended).toMatchObject({ reason: 'revoked', by: 'support', detail: 'says "unarchived":true' })
+      expect(tombstone?.ended?.unarchived).toBeUndefined()
+      expect([tombstone?.fields.size, tombstone?.context]).toEqual([0, undefined])
+      expect(await rig.whoIs(alive.client)).toBe('dan')
+    })
+
+    test('is archived by another process when the one that ended it is gone, and again when that dies in between', async () => {
+      const archived: Archived[] = []
+      const first = await archiving(archived)
+      const { client, id } = await withField(first, 'kept', 'ann')
+      await first.ask((session) => session.logout(), client)
+      const second = await archiving(archived, first.clock)
+      second.store.set = () => Promise.reject(new Error('gone'))
+      expect(await second.manager.cleanUp()).toEqual({ removed: 0, failed: 1 })
+      const third = await archiving(archived, first.clock)
+      expect(await third.manager.cleanUp()).toEqual({ removed: 1, failed: 0 })
+      expect(archived.map(({ id, fields }) => [id, fields])).toEqual([
+        [id, { note: 'kept' }],
+        [id, { note: 'kept' }],
+      ])
+    })
+
+    test('waits for the next time when archive fails, beside others', async () => {
+      const archived: unknown[] = []
+      let failing = 'bad'
+      const archive = ({ fields }: StoredSession): void => {
+        if (fields['note'] === failing) throw new Error('no room')
+        archived.push(fields['note'])
+      }
+      const rig = await Rig.start(ground, { archive, archiveEnded: true, cleanupInterval: 0 })
+      for (const note of ['good', 'bad']) {
+        const { client } = await withField(rig, note, note)
+        await rig.ask((session) => session.logout(), client)
+      }
+      expect(await rig.manager.cleanUp()).toEqual({ removed: 1, failed: 1 })
+      expect(rig.heard('archiveFailed')).toMatchObject([{ userId: 'bad' }])
+      failing = ''
+      expect(await rig.manager.cleanUp()).toEqual({ removed: 1, failed: 0 })
+      expect(archived).toEqual(['good', 'bad'])
+    })
+
+    test('is what all were revoked with, too; what goes on as another session is not', async () => {
+      const archived: Archived[] = []
+      const rig = await archiving(archived)
+      const { client } = await withField(rig, 'kept', 'ann')
+      await rig.ask((session) => session.reauthenticate(), client)
+      await rig.ask((session) => session.regenerate(), client)
+      expect(await rig.manager.cleanUp()).toEqual({ removed: 0, failed: 0 })
+      const { id } = await rig.manager.create({ fields: { note: 'last' } })
+      await rig.store.epoch?.(1)
+      rig.clock.advance(2 * SECOND)
+      const other = await archiving(archived, rig.clock)
+      expect(await other.manager.cleanUp()).toMatchObject({ failed: 0 })
+      expect(archived.filter((one) => one.id === id)).toMatchObject([{ fields: { note: 'last' }, reason: 'revoked' }])
+      expect(archived.filter(({ reason }) => reason === 'regenerated')).toEqual([])
+    })
+
+    test('takes its fields with it without that option', async () => {
+      const archived: Archived[] = []
+      const rig = await archiving(archived, undefined, { archiveEnded: false })
+      const { client, id } = await withField(rig, 'gone', 'ann')
+      await rig.ask((session) => session.logout(), client)
+      expect((await ground.store().get(id))?.fields.size).toBe(0)
+      expect(await rig.manager.cleanUp()).toEqual({ removed: 0, failed: 0 })
+      expect(archived).toEqual([])
+    })
   })
 
   test('one that is over by a shorter idle timeout than it began with ended at that time, not later', async () => {

@@ -154,7 +154,9 @@ function mistakesIn(option: string, value: unknown): Mistake[] {
     message: refusalOf({ [option]: { [name]: part } }),
   }))
   const mistakes = single.filter((one): one is Mistake => one.message !== undefined)
-  const whole = mistakes.length > 0 ? undefined : refusalOf({ [option]: value })
+  // What says how something is archived means nothing without what archives it: that is looked at with all together.
+  const beside = option === 'archiveEnded' ? { archive: () => {} } : {}
+  const whole = mistakes.length > 0 ? undefined : refusalOf({ ...beside, [option]: value })
   return whole === undefined ? mistakes : [{ name: option, message: whole }]
 }
 

@@ -120,7 +120,8 @@ export function layOut(data: SessionData, before: Layout | null = null): Layout 
   const others = before?.others ?? ''
   let front = others
   for (const [name, text] of metadataLines(data)) front += `${name}\t${text}\n`
-  const names = sizeOf(data) > SMALL_RECORD ? namesOfLarge(data) : null
+  // A tombstone is never written in part.
+  const names = data.ended === undefined && sizeOf(data) > SMALL_RECORD ? namesOfLarge(data) : null
   for (const [name, text] of data.fields) if (!names?.has(name)) front += `${lineName(name)}\t${escaped(text)}\n`
   if (data.ended) return { line, front: `x\t${encodeEnd(data.ended)}\n${line}${front}`, large: null, others }
   if (names === null) return { line, front: line + front, large: null, others }
@@ -231,8 +232,8 @@ function encodeContext({ ip, userAgent, referrer, locale }: SessionContext): str
   return JSON.stringify(texts)
 }
 
-export function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
-  return JSON.stringify({ reason, at, by, detail, successor })
+export function encodeEnd({ reason, at, by, detail, successor, unarchived }: SessionEnd): string {
+  return JSON.stringify({ reason, at, by, detail, successor, unarchived })
 }
 
 /** @throws {SessionError} `CORRUPT_RECORD`, also for more than `maxFields` lines of fields. */

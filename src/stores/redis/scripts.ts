@@ -171,11 +171,20 @@ local function excess(after, before, maxBytes, maxFields)
 end
 `
 
-/** `bury(key, lines, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. */
+/**
+ * `bury(key, lines, ended, ttl)` leaves a tombstone of what a record was, where there is none any more. What is to be archived
+ * keeps its context and fields. In the texts of an end, quotes have a backslash before them.
+ */
 const BURY = `
+local function isUnarchived(ended) return string.find(ended, '"unarchived":true', 1, true) ~= nil end
 local function bury(key, lines, ended, ttl)
   local tombstone = { names = { 'x', 'm', 't', 'u', 'i', 's', 'l' }, texts = { x = ended } }
-  for i = 2, 7 do
+  if isUnarchived(ended) then
+    for _, name in ipairs(lines.names) do
+      if name == 'c' or string.byte(name) == 46 then table.insert(tombstone.names, name) end
+    end
+  end
+  for i = 2, #tombstone.names do
     local name = tombstone.names[i]
     tombstone.texts[name] = lines.texts[name]
   end
@@ -400,7 +409,11 @@ local function readMetadata(key)
   local stop = string.find(text, '\n.', 1, true)
   return parse(string.sub(text, 1, stop or corrupt()))
 end
-local isRead, lines = pcall(readMetadata, KEYS[1])
+local function readWhole(key)
+  local front = read(key)
+  return front and front.largeAt and readAll(key) or front
+end
+local isRead, lines = pcall(isUnarchived(ARGV[1]) and readWhole or readMetadata, KEYS[1])
 if not isRead then
   -- What Redis refuses, such as a command that this account may not call, says nothing about the record.
   local failure = type(lines) == 'table' and lines.err or 'CORRUPT'

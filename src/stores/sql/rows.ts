@@ -131,8 +131,8 @@ function encodeMeta(record: SessionData, others: Stored['others']): string {
   })
 }
 
-function encodeEnd({ reason, at, by, detail, successor }: SessionEnd): string {
-  return JSON.stringify({ reason, at, by, detail, successor })
+function encodeEnd({ reason, at, by, detail, successor, unarchived }: SessionEnd): string {
+  return JSON.stringify({ reason, at, by, detail, successor, unarchived })
 }
 
 /** @throws {SessionError} `CORRUPT_RECORD` for what could not be read again. */

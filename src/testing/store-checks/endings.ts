@@ -40,6 +40,31 @@ export const ENDINGS: Record<string, Check> = {
     same(tombstone, applyEnd(record, ended))
     equal(await store.exists(record.id), false, 'exists')
   },
+  'end() of what is to be archived keeps fields and context, until the tombstone is written anew': async (store) => {
+    for (const size of [10, 20_000, 200_000]) {
+      const record = sample({
+        fields: { a: '1', large: JSON.stringify('x'.repeat(size)), [HOSTILE]: JSON.stringify(HOSTILE) },
+        userId: 'ann',
+        previousToken: { hash: newToken().tokenHash, until: Date.now() + 1_000 },
+        context: { ip: '127.0.0.1', userAgent: HOSTILE },
+      })
+      await store.create(record.id, record, 60)
+      const ended = endOf({ by: HOSTILE, unarchived: true })
+      equal((await store.end(record.id, ended, 60)).status, 'ended', 'status')
+      const tombstone = await must(store, record.id)
+      sameResult(tombstone.ended, ended)
+      same(tombstone, applyEnd(record, ended))
+      equal(tombstone.fields.size, 3, 'the number of fields')
+      equal(await store.exists(record.id), false, 'exists')
+      equal((await store.end(record.id, endOf(), 60)).status, 'over', 'status of a second end')
+      const { unarchived: _, ...archived } = ended
+      await store.set(record.id, applyEnd(tombstone, archived), 60)
+      const bare = await must(store, record.id)
+      sameResult(bare.ended, archived)
+      same(bare, applyEnd(record, archived))
+      equal(bare.fields.size, 0, 'the number of fields that are left')
+    }
+  },
   'every reason of an end comes back, with nothing that was not said': async (store) => {
     for (const reason of END_REASONS) {
       const record = sample()
