@@ -200,6 +200,54 @@ export interface SessionEventMap {
 /** The name of an event, as `events.on()` takes it. */
 export type SessionEventName = keyof SessionEventMap
 
+/** Once each: the compiler asks for new ones. */
+const NAMES: Readonly<Record<SessionEventName, true>> = {
+  created: true,
+  loaded: true,
+  committed: true,
+  renewed: true,
+  regenerated: true,
+  login: true,
+  reauthenticated: true,
+  logout: true,
+  destroyed: true,
+  revoked: true,
+  allRevoked: true,
+  limit: true,
+  expired: true,
+  forgotten: true,
+  usedAfterEnd: true,
+  badCookie: true,
+  unknownSession: true,
+  tokenMismatch: true,
+  cookieConflict: true,
+  csrfRefused: true,
+  deviceOffered: true,
+  deviceBound: true,
+  deviceProved: true,
+  deviceRefused: true,
+  clientChanged: true,
+  recovered: true,
+  recoveryRefused: true,
+  secretsChanged: true,
+  secretsRefused: true,
+  corruptRecord: true,
+  corruptKey: true,
+  clockSkew: true,
+  conflict: true,
+  lateWrite: true,
+  lateChange: true,
+  storeError: true,
+  archiveFailed: true,
+  cleaned: true,
+  boundary: true,
+  ended: true,
+  storeCall: true,
+}
+
+/** The names of all events. */
+export const ALL_EVENT_NAMES = Object.keys(NAMES) as readonly SessionEventName[]
+
 /** An event as a listener gets it: `at` is its time, in milliseconds since the epoch. */
 export type SessionEvent<Name extends SessionEventName = SessionEventName> = Readonly<SessionEventMap[Name]> & {
   readonly at: number
@@ -296,6 +344,9 @@ function channelOf(name: SessionEventName): Channel {
   }
   return found
 }
+
+// From the beginning: in Bun it is collected although it has subscribers, and they may come long before the first event.
+for (const name of ALL_EVENT_NAMES) channelOf(name)
 
 function describe(name: SessionEventName, event: object): string {
   if (name === 'corruptKey' && 'cause' in event) return `${name}: ${(event.cause as Error).message}`

@@ -10,6 +10,7 @@
 // sees while it waits is what it would see without us (seal.ts): the head has left, an answer that has ended has ended.
 import { type OutgoingHttpHeader, OutgoingMessage, ServerResponse } from 'node:http'
 import { Http2ServerResponse } from 'node:http2'
+import type { Socket } from 'node:net'
 import { getDefaultHighWaterMark, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
 import { keepInDictionaries } from './dictionaries.js'
@@ -461,9 +462,9 @@ function cut(res: Target): void {
     return
   }
   // Under HTTP/1.0 a closed connection is how a response ends; only a reset says otherwise. TLS has its own end mark, and
-  // a Unix socket cannot be reset.
-  const { socket } = res
-  if (socket?.remoteAddress !== undefined && !('encrypted' in socket)) socket.resetAndDestroy()
+  // a Unix socket cannot be reset. In Bun each socket has `encrypted`.
+  const socket = res.socket as (Socket & { readonly encrypted?: boolean }) | null
+  if (socket?.remoteAddress !== undefined && !socket.encrypted) socket.resetAndDestroy()
   else res.destroy()
 }
 

@@ -10,14 +10,17 @@ export function sealHead(res: Target): () => void {
 
 /**
  * Node decides by `_header`, the rendered head, whether the head has left: with a stand-in there, `headersSent` is true,
- * and changing a header is an error. A status that is set now is without effect, as it would be.
+ * and changing a header is an error. A status that is set now is without effect, as it would be. In Bun the stand-in makes changing
+ * a header an error, but `headersSent` goes by something else.
  */
 function sealHeadHttp1(res: OutgoingMessage): () => void {
   const sealed = res as unknown as Target & { _header: string | null }
   const { statusCode, statusMessage } = sealed
   sealed._header = ' '
+  const reveal = sealed.headersSent ? undefined : feign(res, 'headersSent')
   return () => {
     sealed._header = null
+    reveal?.()
     if (sealed.statusCode !== statusCode) sealed.statusCode = statusCode
     if (sealed.statusMessage !== statusMessage) sealed.statusMessage = statusMessage
   }

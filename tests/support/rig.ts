@@ -16,8 +16,8 @@ import {
 } from 'sojourn'
 import { RedisSessionStore } from 'sojourn/redis'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
+import { ALL_EVENT_NAMES } from '../../src/events/events.js'
 import { runWithoutSession } from '../../src/request-scope.js'
-import { ALL_EVENT_NAMES } from './event-names.js'
 import { type Answer, Client, listen, SECRET } from './http.js'
 import { RedisServer } from './redis.js'
 
