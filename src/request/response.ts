@@ -64,7 +64,7 @@ export class HeldResponse {
   readonly #res: Held
   readonly #hooks: ResponseHooks
   /** The headers when this was made: what is gone back to when a hook fails. */
-  readonly #entryHeaders: Record<string, OutgoingHttpHeader | undefined>
+  readonly #entryHeaders: readonly (readonly [name: string, value: OutgoingHttpHeader])[]
   /** What is below the gate: the methods that others had put on this one response before. */
   #below: Wrappers = NOTHING_BELOW
   /** The same of the first gate. */
@@ -91,21 +91,25 @@ export class HeldResponse {
     this.#res = response as unknown as Held
     keepInDictionaries(response)
     this.#hooks = hooks
-    this.#entryHeaders = this.#res.getHeaders()
-    // Node appends to a list in its place.
-    for (const name in this.#entryHeaders) {
-      const value = this.#entryHeaders[name]
-      if (Array.isArray(value)) this.#entryHeaders[name] = [...value]
-    }
+    this.#entryHeaders = headersOf(this.#res)
     this.#isHeadOut = this.#res.headersSent
     this.#phase = this.#isHeadOut ? 'streaming' : 'open'
     // How much has been written is not known then: any write may be the one that completes the response.
     if (this.#isHeadOut && Number.isFinite(contentLength(this.#res))) this.#bytesLeft = 0
     this.#install()
-    this.#res.on('pipe', (source) => {
-      this.#sources ??= new Set()
-      this.#sources.add(source)
-    })
+    if (this.#gate === HeldResponse.firstGate) this.#res.on('pipe', HeldResponse.firstListener)
+    else this.#res.on('pipe', (source) => this.#noteSource(source))
+  }
+
+  /** The listener for what is piped into it, likewise shared: see `firstGate`. */
+  static readonly firstListener = function (this: Held, source: NodeJS.ReadableStream): void {
+    const held = this[FIRST]
+    if (held !== undefined) held.#noteSource(source)
+  }
+
+  #noteSource(source: NodeJS.ReadableStream): void {
+    this.#sources ??= new Set()
+    this.#sources.add(source)
   }
 
   /** Whether calls wait for a hook now. */
@@ -404,7 +408,7 @@ export class HeldResponse {
   #reset(): void {
     const res = this.#res
     for (const name of res.getHeaderNames()) res.removeHeader(name)
-    for (const [name, value] of Object.entries(this.#entryHeaders)) if (value !== undefined) res.setHeader(name, value)
+    for (const [name, value] of this.#entryHeaders) res.setHeader(name, value)
     if (res.statusMessage) res.statusMessage = ''
     // Whoever wanted the connection closed after the answer gets that after the other one.
     if (this.#destroyLater !== null) res.shouldKeepAlive = false
@@ -446,6 +450,16 @@ export class HeldResponse {
     this.#revealEnd?.()
     this.#revealEnd = null
   }
+}
+
+function headersOf(res: Target): (readonly [name: string, value: OutgoingHttpHeader])[] {
+  const headers: (readonly [string, OutgoingHttpHeader])[] = []
+  for (const name of res.getHeaderNames()) {
+    const value = res.getHeader(name) as OutgoingHttpHeader
+    // Node appends to a list in its place.
+    headers.push([name, Array.isArray(value) ? [...value] : value])
+  }
+  return headers
 }
 
 const HAS_WRITE_HEADER = 'writeHeader' in ServerResponse.prototype
