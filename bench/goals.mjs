@@ -1,7 +1,7 @@
 // The goals, and whether a run met them. A goal that was not measured is left out.
 import { cacheGoals } from './cache-report.mjs'
 import { CONTENDERS } from './contenders.mjs'
-import { sqlGoals } from './sql-report.mjs'
+import { purgeGoals, sqlGoals } from './sql-report.mjs'
 import { median } from './statistics.mjs'
 
 /**
@@ -21,6 +21,7 @@ export function checkGoals(results) {
     ...cacheGoals(results.cache),
     ...sqlGoals(results.sql),
     ...usersGoals(results.sql?.users),
+    ...purgeGoals(results['sql-purge']),
   ]
 }
 

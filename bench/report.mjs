@@ -2,7 +2,7 @@
 import { cacheReport } from './cache-report.mjs'
 import { CONTENDERS } from './contenders.mjs'
 import { aboveBare } from './profile.mjs'
-import { sqlReport } from './sql-report.mjs'
+import { purgeReport, sqlReport } from './sql-report.mjs'
 
 /** @param {object} results what run.mjs collected @param {object[]} goals from checkGoals() */
 export function report(results, goals) {
@@ -19,6 +19,7 @@ export function report(results, goals) {
   if (results.users) parts.push('## The sessions of one user, among many', usersTable(results.users))
   if (results.cache) parts.push('## Caches', cacheReport(results.cache, table))
   if (results.sql) parts.push('## SQL', sqlReport(results.sql, table), usersTable(results.sql.users))
+  if (results['sql-purge']) parts.push("## SQL, in nobody's way", purgeReport(results['sql-purge'], table))
   if (goals.length > 0) parts.push('## Goals', goalTable(goals))
   return `${parts.join('\n\n')}\n`
 }

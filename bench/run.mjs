@@ -25,7 +25,7 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
 Everything runs on each version of Node, one after another, and the goals met and missed are told for each.
 
   --quick              a first look in about a minute, with more noise
-  --only a,b           parts: matrix, trips, micro, protection, space, growth, users, context, features, cache, sql (default: all)
+  --only a,b           parts: matrix, trips, micro, protection, space, growth, users, context, features, cache, sql, sql-purge (default: all)
   --profile            nothing but where the µs of a request go, for each contender, by file and by function
   --contenders a,b     of the matrix and of profiles: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix and of profiles, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
@@ -80,7 +80,20 @@ const QUICK_TASKS = ['none:0.2', 'read:0.2', 'write:0.2', 'read:20', 'read:200']
 const PROFILED = ['bare', 'sojourn-memory', 'express-session', 'sojourn-redis', 'connect-redis', 'raw']
 const PROFILED_TASKS = ['read:0.2', 'write:0.2']
 const PROFILE_MS = quick ? 1_000 : 3_000
-const PARTS = { matrix, trips, micro, protection, space, growth, users, context, features, cache, sql }
+const PARTS = {
+  matrix,
+  trips,
+  micro,
+  protection,
+  space,
+  growth,
+  users,
+  context,
+  features,
+  cache,
+  sql,
+  'sql-purge': sqlPurge,
+}
 
 const started = Date.now()
 if (flags.profile) PARTS.profiles = profiles
@@ -365,6 +378,17 @@ async function sql() {
       requests.push(...measured)
     }
     return { inProcess, requests, users: await usersOfSql(own.databases) }
+  } finally {
+    await own.stop()
+  }
+}
+
+/** Whether the SQL store is in anybody's way: writers of one file, clean-ups, and what touches make of a table. */
+async function sqlPurge() {
+  const own = await startDatabases()
+  try {
+    const databases = JSON.stringify(own.databases)
+    return JSON.parse(await node('sql-purge.mjs', [packageDirectory, quick ? 'quick' : 'full', databases]))
   } finally {
     await own.stop()
   }

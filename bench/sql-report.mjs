@@ -125,6 +125,48 @@ export function* sqlGoals(found) {
   }
 }
 
+/** @param {object} found what sql-purge.mjs printed @param {(head: string[], lines: string[][]) => string} table */
+export function purgeReport({ client, writers, sqlite, postgres, touches }, table) {
+  const ms = (value) => value.toFixed(2)
+  const { before, during } = sqlite
+  return [
+    `Four processes made ${writers.writes} writes to one file of SQLite through ${client}. One call into the client took ${ms(writers.p99Ms)} ms (p99), at most ${ms(writers.longestMs)}.`,
+    `A clean-up of ${sqlite.removed.toLocaleString('en')} sessions in SQLite took ${(sqlite.tookMs / 1000).toFixed(1)} s; calls beside it, on the main thread:`,
+    table(
+      ['p99, ms', 'without it', 'beside it'],
+      [
+        ['read', ms(before.readP99Ms), ms(during.readP99Ms)],
+        ['write', ms(before.writeP99Ms), ms(during.writeP99Ms)],
+        ['one call into the client, commits included', ms(before.heldP99Ms), ms(during.heldP99Ms)],
+      ],
+    ),
+    `One of ${postgres.removed.toLocaleString('en')} in PostgreSQL took ${(postgres.tookMs / 1000).toFixed(1)} s, in ${postgres.steps} steps of ${ms(postgres.stepP99Ms)} ms (p99).`,
+    `${touches.count.toLocaleString('en')} touches made ${touches.before} bytes of a table ${touches.after}; ${(100 * touches.hotShare).toFixed(1)} % of them moved no index.`,
+  ].join('\n\n')
+}
+
+const MAX_HELD_MS = 25
+const MAX_READ_MS = 2
+const MAX_STEP_MS = 5
+const MAX_GROWTH = 1.05
+
+/** @param {object | undefined} found what sql-purge.mjs printed */
+export function* purgeGoals(found) {
+  if (found === undefined) return
+  const { writers, sqlite, postgres, touches } = found
+  const most = (what, bound, value, unit = ' ms') =>
+    goal(what, `≤ ${bound}${unit}`, `${value.toFixed(2)}${unit}`, value <= bound)
+  yield most('SQLite, four processes that write: the longest hold of the event loop', MAX_HELD_MS, writers.longestMs)
+  yield most('SQLite, clean-up: reads on the main thread, p99', MAX_READ_MS, sqlite.during.readP99Ms)
+  yield most(
+    'SQLite, clean-up: how long calls hold the main thread, commits included, p99',
+    MAX_READ_MS,
+    sqlite.during.heldP99Ms,
+  )
+  yield most('PostgreSQL, clean-up: its steps, p99', MAX_STEP_MS, postgres.stepP99Ms)
+  yield most('PostgreSQL, touches: size of the table after / before', MAX_GROWTH, touches.after / touches.before, '')
+}
+
 function goal(what, bound, found, isMet) {
   return { what, goal: bound, found, isMet }
 }

@@ -147,6 +147,7 @@ export class SqlSessionStore extends SessionStore {
   #opening: Promise<Calls> | null = null
   #calls: Calls | null = null
   #isClosed = false
+  readonly #closing = new AbortController()
   #timer: NodeJS.Timeout | undefined
   #cleaning: Promise<number> | null = null
 
@@ -411,6 +412,7 @@ export class SqlSessionStore extends SessionStore {
   override async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
+    this.#closing.abort()
     clearInterval(this.#timer)
     await this.#cleaning?.catch(() => {})
     await this.#opening?.catch(() => {})
@@ -419,7 +421,7 @@ export class SqlSessionStore extends SessionStore {
   }
 
   async #clean(): Promise<number> {
-    return purge(this.#calls ?? (await this.#ready()), this.#tables, () => this.#isClosed)
+    return purge(this.#calls ?? (await this.#ready()), this.#tables, this.#closing.signal)
   }
 
   #startCleanup(intervalMs: number): void {
@@ -470,6 +472,7 @@ export class SqlSessionStore extends SessionStore {
       statements: statementsFor(driver.dialect, this.#tables),
       query: (sql, values) => (this.#isClosed ? Promise.reject(closed()) : driver.query(sql, values).catch(raise)),
       transaction: (steps) => again(() => driver.transaction(steps)).catch(raise),
+      removeAside: async (removals, signal) => (await driver.removeAside?.(removals, signal).catch(raise)) ?? null,
     }
     return this.#calls
   }

@@ -11,11 +11,41 @@ const store = sqlStore(url, { cleanupInterval: 0, timeout: 5_000 })
 await store.migrate()
 
 if (task === 'write') await Promise.all(Array.from({ length: 4 }, () => write(store)))
+else if (task === 'purge') await purge()
 else await login(JSON.parse(task) as LoginTask)
 
 function say(...words: readonly string[]): void {
   // At once, whatever becomes of this process.
   writeSync(1, `${words.join(' ')}\n`)
+}
+
+/** Clean-ups of a few sessions and of many, and one that the end of the store stops. Tells in how many threads of their own. */
+async function purge(): Promise<void> {
+  const relaxed = sqlStore(url, { cleanupInterval: 0, timeout: 20_000, durability: 'relaxed' })
+  let threads = 0
+  process.on('worker', () => {
+    threads++
+  })
+  for (const count of [10, 2_500]) {
+    const staying = recordOf()
+    await relaxed.create(staying.id, staying, 3_600)
+    await forget(relaxed, count)
+    say('removed', String(await relaxed.clearExpired()), 'in', String(threads))
+    if ((await relaxed.get(staying.id)) === null) say('lost', staying.id)
+  }
+  await forget(relaxed, 2_500)
+  const stopped = relaxed.clearExpired()
+  await relaxed.close()
+  say('stopped', String((await stopped) <= 2_500), 'in', String(threads))
+  await store.close()
+  // What still ran would keep the process.
+}
+
+async function forget(on: SqlSessionStore, count: number): Promise<void> {
+  for (let n = 0; n < count; n++) {
+    const record = recordOf()
+    await on.create(record.id, record, 0)
+  }
 }
 
 /** Sessions that are made, changed and replaced for ever. Both fields of one always say the same. */

@@ -29,6 +29,16 @@ export interface SqlResult {
  */
 export type SqlSteps<T> = Generator<SqlQuery, T, SqlResult>
 
+/** Rows of one table of SQLite that are to be removed a few at a time. */
+export interface Removal {
+  /** Where a step ends that begins behind a row: `rowid` as `last`. */
+  readonly end: string
+  /** Whether there are any behind a row, up to another. */
+  readonly some: string
+  /** Removes those. */
+  readonly all: string
+}
+
 /** A database, as the store uses it. Write one for a client that is not known: `new SqlSessionStore({ database: driver })`. */
 export interface SqlDriver {
   readonly dialect: SqlDialect
@@ -41,6 +51,11 @@ export interface SqlDriver {
    * comes back by itself. Without it the store has no signals.
    */
   listen?(channel: string, listener: (payload: string) => void): Promise<() => Promise<void>>
+  /**
+   * SQLite: removes rows beside this thread. Resolves to how many of each, or to `null` where that cannot be; then the store does it
+   * here.
+   */
+  removeAside?(removals: readonly Removal[], signal: AbortSignal): Promise<readonly number[] | null>
   /** Closes the connections. Called only for a database that the store opened itself. */
   close?(): Promise<void>
 }

@@ -1,7 +1,7 @@
 // What the SQL store keeps under a name: the epoch, leases, notes. One row each.
 import { SessionError } from '../../errors.js'
 import type { SessionNotes } from '../../record/notes.js'
-import type { SqlDialect, SqlResult, SqlSteps, SqlValue } from './driver.js'
+import type { SqlDialect, SqlDriver, SqlResult, SqlSteps, SqlValue } from './driver.js'
 import { isDuplicate } from './faults.js'
 import { numberOf } from './rows.js'
 import type { Statements } from './statements.js'
@@ -12,6 +12,7 @@ export interface Calls {
   readonly statements: Statements
   query(sql: string, values: readonly SqlValue[]): Promise<SqlResult>
   transaction<T>(steps: () => SqlSteps<T>): Promise<T>
+  removeAside: Exclude<SqlDriver['removeAside'], undefined>
 }
 
 const EPOCH = 'epoch'

@@ -9,16 +9,37 @@ const PAGES_PER_STEP = 64
 /** Rows that one step looks at in the others. */
 const ROWS_PER_STEP = 250
 
+/** What is not worth a thread of its own, in rows. */
+const FEW_ROWS = 2_000
+
 /** Goes through all tables once. Resolves to the number of sessions that were removed. */
-export async function purge(
-  calls: Calls,
-  { sessions, users, names }: SqlTables,
-  isStopped: () => boolean,
-): Promise<number> {
-  const removed = await purgeTable(calls, { table: sessions, key: 'id', when: 'forget_at' }, isStopped)
-  await purgeTable(calls, { table: users, key: 'id', when: 'forget_at' }, isStopped)
-  await purgeTable(calls, { table: names, key: 'name', when: 'until' }, isStopped)
-  return removed
+export async function purge(calls: Calls, tables: SqlTables, signal: AbortSignal): Promise<number> {
+  const all: readonly Forgetting[] = [
+    { table: tables.sessions, key: 'id', when: 'forget_at' },
+    { table: tables.users, key: 'id', when: 'forget_at' },
+    { table: tables.names, key: 'name', when: 'until' },
+  ]
+  const removed = (await purgeAside(calls, all, signal)) ?? []
+  for (const of of removed.length > 0 ? [] : all) removed.push(await purgeTable(calls, of, () => signal.aborted))
+  return removed[0] ?? 0
+}
+
+/** In a thread of its own, where there is one: what SQLite does here holds the event loop. */
+async function purgeAside(
+  { query, statements, removeAside, dialect }: Calls,
+  all: readonly Forgetting[],
+  signal: AbortSignal,
+): Promise<number[] | null> {
+  if (dialect !== 'sqlite' || all[0] === undefined) return null
+  const { rows } = await query(statements.size(all[0]), [FEW_ROWS + 1])
+  if (rows[0] === undefined || numberOf(rows[0], 'size') <= FEW_ROWS) return null
+  const removals = all.map((of) => ({
+    end: statements.purgeEnd(of),
+    some: statements.purgeSome(of),
+    all: statements.purge(of),
+  }))
+  const removed = await removeAside(removals, signal)
+  return removed && [...removed]
 }
 
 function purgeTable(calls: Calls, of: Forgetting, isStopped: () => boolean): Promise<number> {

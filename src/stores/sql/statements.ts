@@ -190,12 +190,18 @@ function purgeStatements(dialect: SqlDialect, now: string) {
       purge: (of: Forgetting) =>
         sql(`delete from ${of.table} where ctid >= ?::text::tid and ctid < ?::text::tid and ${over(of)}`),
       purgeEnd: () => '',
+      purgeSome: () => '',
+      size: () => '',
     }
   }
   const key = (of: Forgetting): string => (dialect === 'sqlite' ? 'rowid' : of.key)
+  const range = (of: Forgetting): string => `${key(of)} > ? and ${key(of)} <= ? and ${over(of)}`
   return {
     pages: () => '',
-    purge: (of: Forgetting) => `delete from ${of.table} where ${key(of)} > ? and ${key(of)} <= ? and ${over(of)}`,
+    /** Whether a step has anything to remove, and how many rows there are, up to so many. */
+    purgeSome: (of: Forgetting) => `select 1 as found from ${of.table} where ${range(of)} limit 1`,
+    size: (of: Forgetting) => `select count(*) as size from (select 1 from ${of.table} limit ?)`,
+    purge: (of: Forgetting) => `delete from ${of.table} where ${range(of)}`,
     /** Where a step ends that begins behind a key. */
     purgeEnd: (of: Forgetting) =>
       `select ${key(of)} as last from ${of.table} where ${key(of)} > ? order by ${key(of)} limit 1 offset ?`,

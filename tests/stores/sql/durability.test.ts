@@ -1,5 +1,5 @@
 // What the SQL store has acknowledged is there after `kill -9` of the process and of the server, whole; and what several
-// processes do at once holds. SQL_KILLS=1000 kills as often as that; the usual number keeps the suite short.
+// processes do at once holds. A thread of its own cleans up. SQL_KILLS=1000 kills as often as that; the usual number keeps the suite short.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -123,3 +123,11 @@ describe.each(DATABASES)('on %s', (_name, { url, server }) => {
     expect(await last.line()).toBe('left 3')
   }, 60_000)
 })
+
+test('a clean-up of SQLite that is long has a thread of its own, which ends with the store', async () => {
+  const cleaning = program.start(`sqlite:${join(DIRECTORY, 'purge.db')}`, 'purge')
+  expect(await cleaning.line()).toBe('removed 10 in 0')
+  expect(await cleaning.line()).toBe('removed 2500 in 1')
+  expect(await cleaning.line()).toBe('stopped true in 2')
+  expect(await cleaning.line()).toBeNull()
+}, 60_000)

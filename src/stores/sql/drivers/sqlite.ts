@@ -11,6 +11,7 @@ import {
   type SqlValue,
 } from '../driver.js'
 import { isBusy } from '../faults.js'
+import { fileOf, removeInWorker } from './sqlite-aside.js'
 
 /** The members that are called. */
 export interface SqliteDatabase {
@@ -90,6 +91,10 @@ export function sqliteDriver(database: SqliteDatabase, { durability, timeoutMs }
       return patiently(() => now(steps), timeoutMs)
     },
     transaction: (steps) => patiently(() => now(steps), timeoutMs),
+    async removeAside(removals, signal) {
+      const file = fileOf(database)
+      return file === null ? null : removeInWorker(file, removals, signal)
+    },
     async close() {
       statements.clear()
       database.close()
