@@ -1,6 +1,7 @@
 // The goals, and whether a run met them. A goal that was not measured is left out.
 import { cacheGoals } from './cache-report.mjs'
 import { CONTENDERS } from './contenders.mjs'
+import { liveGoals } from './live-report.mjs'
 import { purgeGoals, sqlGoals } from './sql-report.mjs'
 import { median } from './statistics.mjs'
 
@@ -18,6 +19,7 @@ export function checkGoals(results) {
     ...growthGoals(results.growth),
     ...usersGoals(results.users),
     ...featureGoals(results.features),
+    ...liveGoals(results.live),
     ...cacheGoals(results.cache),
     ...sqlGoals(results.sql),
     ...usersGoals(results.sql?.users),

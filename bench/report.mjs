@@ -1,6 +1,7 @@
 // The results as Markdown.
 import { cacheReport } from './cache-report.mjs'
 import { CONTENDERS } from './contenders.mjs'
+import { liveReport } from './live-report.mjs'
 import { aboveBare } from './profile.mjs'
 import { purgeReport, sqlReport } from './sql-report.mjs'
 
@@ -17,6 +18,7 @@ export function report(results, goals) {
   if (results.space) parts.push('## Space', spaceTable(results.space))
   if (results.growth) parts.push('## Growth', growthTable(results.growth))
   if (results.users) parts.push('## The sessions of one user, among many', usersTable(results.users))
+  if (results.live) parts.push('## Endings that are heard elsewhere', liveReport(results.live, table))
   if (results.cache) parts.push('## Caches', cacheReport(results.cache, table))
   if (results.sql) parts.push('## SQL', sqlReport(results.sql, table), usersTable(results.sql.users))
   if (results['sql-purge']) parts.push("## SQL, in nobody's way", purgeReport(results['sql-purge'], table))

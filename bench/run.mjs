@@ -25,7 +25,7 @@ npm run bench -- [options]       (needs a built package: npm run bench builds it
 Everything runs on each version of Node, one after another, and the goals met and missed are told for each.
 
   --quick              a first look in about a minute, with more noise
-  --only a,b           parts: matrix, trips, micro, protection, space, growth, users, context, features, cache, sql, sql-purge (default: all)
+  --only a,b           parts: matrix, trips, micro, protection, space, growth, users, context, features, live, cache, sql, sql-purge (default: all)
   --profile            nothing but where the µs of a request go, for each contender, by file and by function
   --contenders a,b     of the matrix and of profiles: ${Object.keys(CONTENDERS).join(', ')}
   --tasks a,b          of the matrix and of profiles, as work:KB: ${'none:0.2, read:20, write:200, all:20'} …
@@ -90,6 +90,7 @@ const PARTS = {
   users,
   context,
   features,
+  live,
   cache,
   sql,
   'sql-purge': sqlPurge,
@@ -345,6 +346,17 @@ function features() {
     tasks: ['read', 'write'].map((work) => ({ work, size: '0.2' })),
     start: () => startAll(['bare', 'sojourn-memory', ...names], ['0.2']),
   })
+}
+
+/** How soon endings are heard elsewhere, and how soon sockets are closed. */
+async function live() {
+  const own = await startRedis()
+  const [sockets, endings] = quick ? [1_000, 200] : [10_000, 1_000]
+  try {
+    return JSON.parse(await node('live.mjs', [packageDirectory, own.url, sockets, endings]))
+  } finally {
+    await own.stop()
+  }
 }
 
 /** The caches of `sojourn/cache`, beside others. */
