@@ -125,6 +125,7 @@ const PROTECTION = {
   'csrf(), by Fetch Metadata: added': 5,
   'csrf(), by a token: added': 5,
   'clientBinding(): added': 3,
+  'deviceBound(), a bound cookie: added': 5,
   'encrypted(), to seal 200 bytes': 6,
   'encrypted(), to open 200 bytes': 6,
 }

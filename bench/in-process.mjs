@@ -7,12 +7,12 @@ const socket = new Socket()
 /**
  * Runs one request through a middleware and a handler. Resolves, when the response ends, to its Set-Cookie pairs.
  * @param {Function} middleware
- * @param {{ cookie?: string, method?: string, headers?: object, ip?: string, handler: (req: object) => void }} request; `ip` as Express has it
+ * @param {{ url?: string, cookie?: string, method?: string, headers?: object, ip?: string, handler: (req: object) => void }} request; `ip` as Express has it
  */
-export function exchange(middleware, { cookie, method = 'GET', headers, ip, handler }) {
+export function exchange(middleware, { url = '/', cookie, method = 'GET', headers, ip, handler }) {
   return new Promise((resolve, reject) => {
     const req = new IncomingMessage(socket)
-    req.url = '/'
+    req.url = url
     req.method = method
     if (cookie !== undefined) req.headers = { cookie, ...headers }
     else if (headers !== undefined) req.headers = { ...headers }

@@ -1,18 +1,20 @@
 // What protection costs, inside one process: the same request with it and without it, in turns. Prints JSON: microseconds of CPU
 // by what is protected, the least of many batches, since others use the processor as well.
 //   argv: directory of the package, milliseconds for each step
-import { createCipheriv, createSecretKey, randomBytes } from 'node:crypto'
+import { createCipheriv, createSecretKey, generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 import { load } from './contenders.mjs'
 import { exchange } from './in-process.mjs'
 
 const [, , packageDirectory, ms] = process.argv
-const { session } = await load(packageDirectory)
+const { MemorySessionStore, session } = await load(packageDirectory)
 const { csrf } = await load(packageDirectory, './csrf')
 const { clientBinding } = await load(packageDirectory, './client-binding')
+const { deviceBound } = await load(packageDirectory, './device-bound')
 const { encrypted } = await load(packageDirectory, './encryption')
 const options = { secret: 'Jb2mV6xq9tRz4nKc7wLp3yHd8sFg5aQe', cookie: { secure: false } }
 
-console.log(JSON.stringify({ ...(await csrfCost()), ...(await clientCost()), ...(await encryptionCost()) }))
+const costs = [await csrfCost(), await clientCost(), await deviceCost(), await encryptionCost()]
+console.log(JSON.stringify(Object.assign({}, ...costs)))
 
 /** A POST of a session that reads one field. */
 async function csrfCost() {
@@ -62,6 +64,39 @@ async function clientCost() {
     bound: () => exchange(bound, { headers, ip, cookie: boundCookie, handler }),
   })
   return { 'clientBinding(): added': best.bound - best.without }
+}
+
+/** A request of a bound session that reads one field. */
+async function deviceCost() {
+  const store = new MemorySessionStore()
+  const plain = session({ ...options, store, trustProxy: true })
+  const bound = deviceBound(session({ ...options, store, trustProxy: true }))
+  const headers = { 'x-forwarded-proto': 'https' }
+  let offer
+  const login = (req, res, next) => {
+    offer = res
+    bound(req, res, () => req.session.login(1, { fields: { views: 1 } }).then(() => next(), next))
+  }
+  const first = await exchange(login, { cookie: '', headers, handler() {} })
+  const [, challenge] = /challenge="([^"]+)"/.exec(offer.getHeader('secure-session-registration'))
+  const proof = { ...headers, 'secure-session-response': registration(challenge) }
+  const path = '/device-bound/registration'
+  const second = await exchange(bound, { url: path, method: 'POST', cookie: first, headers: proof, handler() {} })
+  const cookie = `${first}; ${second}`
+  const request = { headers, cookie, handler: (req) => req.session.views }
+  const best = await leastOf({
+    without: () => exchange(plain, request),
+    bound: () => exchange(bound, request),
+  })
+  return { 'deviceBound(), a bound cookie: added': best.bound - best.without }
+}
+
+/** What a browser sends to register a key. */
+function registration(challenge) {
+  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const parts = [{ alg: 'ES256', typ: 'dbsc+jwt', jwk: publicKey.export({ format: 'jwk' }) }, { jti: challenge }]
+  const text = parts.map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
+  return `${text}.${sign('sha256', Buffer.from(text), { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`
 }
 
 /** A field of 200 bytes. */

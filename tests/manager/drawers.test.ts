@@ -34,6 +34,36 @@ describe.each(GROUNDS)('drawers without a request, on %s', (_name, makeGround) =
     expect(await collect(rig.manager.drawers.scan(NAME))).toContainEqual({ id: idOf(rig.client), value: [1] })
   })
 
+  test('are changed without a request as one atomic step, also of a session that goes on under another ID', async () => {
+    const rigs = [await Rig.start(ground), await Rig.start(ground)] as const
+    const [rig] = rigs
+    await rig.ask((s) => s.login('ann'))
+    const id = idOf(rig.client)
+    const end = await rig.ask((s) => s.expiresAt.getTime())
+    rig.clock.advance(60_000)
+    const add = (n = 0): number => n + 1
+    await Promise.all(
+      Array.from({ length: 20 }, async (_, n) => rigs[n % 2]?.manager.drawers.update<number>(id, NAME, add)),
+    )
+    expect(await rig.manager.drawers.find(id, NAME)).toEqual({ status: 'live', id, value: 20 })
+    expect((await rig.manager.get(id))?.expiresAt.getTime()).toBe(end)
+    expect(await rig.ask((s) => inside(s).drawer(NAME).get())).toBe(20)
+    await rig.ask((s) => s.regenerate({ keep: true }))
+    const now = idOf(rig.client)
+    const changed = { status: 'live', id: now, value: 21, hasChanged: true }
+    expect(await rig.manager.drawers.update<number>(id, NAME, add)).toEqual(changed)
+    for (const nothing of [(n?: number) => n, () => undefined]) {
+      expect(await rig.manager.drawers.update<number>(id, NAME, nothing)).toEqual({ ...changed, hasChanged: false })
+    }
+    await rig.ask((s) => s.logout())
+    expect(await rig.manager.drawers.update<number>(id, NAME, add)).toMatchObject({
+      status: 'ended',
+      hasChanged: false,
+    })
+    const unknown = '00000000-0000-4000-8000-000000000000'
+    expect(await rig.manager.drawers.update(unknown, NAME, () => 1)).toEqual({ status: 'absent', hasChanged: false })
+  })
+
   test('are over with their session, and absent where there never was one', async () => {
     const rig = await Rig.start(ground)
     await rig.ask((s) => put(s, [1]))

@@ -25,6 +25,7 @@ import { flash, takeFlash } from 'sojourn/flash'
 import { perRequest } from 'sojourn/cache'
 import { clientBinding } from 'sojourn/client-binding'
 import { csrf, csrfField, csrfToken } from 'sojourn/csrf'
+import { deviceBound, deviceOf, requireDevice } from 'sojourn/device-bound'
 import { encrypted } from 'sojourn/encryption'
 import { inside } from 'sojourn/inside'
 import { otelMetrics, prometheusMetrics } from 'sojourn/metrics'
@@ -62,6 +63,9 @@ express().use(middleware, csrf({ trustedOrigins: ['https://a.example'] })).use(c
   passportUsers({ serializeUser: () => {} }, { userId: (user: { id: number }) => user.id })
   res.end()
 })
+const bound = deviceBound(middleware, { except: (req) => req.url === '/login', onRefused: (_req, _res, next) => next() })
+express().use(bound, requireDevice({ unbound: 'pass' })).get('/', (req, res) => void res.send(deviceOf(req).status))
+createServer((req, res) => bound(req, res, () => res.end(deviceOf(req).provedAt?.toISOString())))
 createServer((req, res) => middleware(req, res, () => res.end(req.session.cart?.join())))
 http.createServer((req, res) => middleware(req, res, () => res.end(req.session.id)))
 http.createServer().on('upgrade', (req) => middleware(req, {}, () => req.session.touch()))

@@ -25,6 +25,14 @@ export function deviceIn(within: Inside): Device | undefined {
   return deviceFrom(drawerIn(within).get())
 }
 
+/** As much of it as every request needs. */
+export function registrationIn(within: Inside): Pick<Device, 'id' | 'boundAt'> | undefined {
+  const text = drawerIn(within).get()
+  if (text === undefined) return undefined
+  const [id = '', boundAt] = text.split(' ', 2)
+  return { id, boundAt: Number(boundAt) }
+}
+
 /**
  * Binds a session to a device, across processes: `false` when it is bound already. Stored when the promise resolves.
  * @throws {SessionError} as `session.update()`

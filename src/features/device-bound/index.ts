@@ -9,11 +9,11 @@ import { Recent } from '../../recent.js'
 import { getSession } from '../../request/current-session.js'
 import { type Inside, inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
-import { type Device, deviceIn } from './device.js'
+import { type Device, deviceIn, registrationIn } from './device.js'
 import { type DeviceBoundOptions, type DeviceRequest, type DeviceRules, pathnameOf, resolveRules } from './options.js'
 import type { DeviceAlgorithm } from './proof.js'
 import { GRACE_MS, type RouteAnswer, refresh, register, registrationOffer, UNKNOWN, UNPROVEN } from './routes.js'
-import { isBoundCookie, PURPOSE } from './sealed.js'
+import { BoundCookies, PURPOSE } from './sealed.js'
 
 export type { DeviceBoundOptions, DeviceRequest } from './options.js'
 export type { DeviceAlgorithm } from './proof.js'
@@ -54,7 +54,11 @@ export interface RequireDeviceOptions {
 export type DeviceGuard = (req: DeviceRequest, res: object, next: (error?: unknown) => void) => void
 
 /** The rules of the sessions that tell these events. */
-const rulesOf = new WeakMap<object, DeviceRules>()
+const rulesOf = new WeakMap<object, Rules>()
+
+interface Rules extends DeviceRules {
+  readonly cookies: BoundCookies
+}
 
 /**
  * Sessions that a copy of the cookies does not take over, in browsers that can do that (Chromium). Mount it in the place of
@@ -79,7 +83,7 @@ export function deviceBound(
   if (typeof manager?.middleware !== 'function') {
     throw invalidOption('deviceBound() needs what session() returned, or a SessionManager.')
   }
-  const rules = resolveRules(options, manager)
+  const rules: Rules = { ...resolveRules(options, manager), cookies: new BoundCookies() }
   const { events, store } = manager
   if (rulesOf.has(events)) throw invalidOption('deviceBound() has been called for these sessions already.')
   rulesOf.set(events, rules)
@@ -208,18 +212,18 @@ function answerWith(res: Response, { status, headers, body }: RouteAnswer): void
   res.end(body)
 }
 
-function statusOf(req: DeviceRequest, session: Session, within: Inside, { cookieName }: DeviceRules): DeviceStatus {
+function statusOf(req: DeviceRequest, session: Session, within: Inside, { cookieName, cookies }: Rules): DeviceStatus {
   if (session.isNew) return 'unbound'
-  const device = deviceIn(within)
+  const device = registrationIn(within)
   if (device === undefined) return 'unbound'
   const now = within.now()
   const value = cookieIn(req.headers.cookie, cookieName)
-  if (value !== undefined && isBoundCookie(within.sharedKeys(PURPOSE), device.id, value, now)) return 'bound'
+  if (value !== undefined && cookies.isGood(within.sharedKeys(PURPOSE), device.id, value, now)) return 'bound'
   return isUnderWay(device, now) ? 'unbound' : 'unproven'
 }
 
 /** Requests race ahead of a registration, and come when it is done. */
-function isUnderWay({ boundAt }: Device, now: number): boolean {
+function isUnderWay({ boundAt }: Pick<Device, 'boundAt'>, now: number): boolean {
   return now - boundAt < GRACE_MS
 }
 

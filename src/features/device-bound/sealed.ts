@@ -1,6 +1,7 @@
 // What the server gives a browser and takes back: challenges to sign, and the bound cookie. Both are a time and an HMAC-SHA256 over
 // it and what they are for, so that none of them is kept anywhere.
 import { createHmac, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto'
+import { Recent } from '../../recent.js'
 
 /** The purpose of the keys, see `inside(session).sharedKeys()`. */
 export const PURPOSE = 'device-bound'
@@ -34,10 +35,28 @@ export function boundCookieValue(keys: Keys, id: string, until: number): string 
   return `${text}.${mac(keys[0] as KeyObject, 'cookie', id, text)}`
 }
 
-/** Whether a value is that of the bound cookie of a registration, and good at `now`. */
-export function isBoundCookie(keys: Keys, id: string, value: string, now: number): boolean {
-  const [, until] = COOKIE.exec(value) ?? []
-  return until !== undefined && now < Number.parseInt(until, 36) && isOurs(keys, 'cookie', id, value)
+/**
+ * Tells whether values are those of bound cookies. A browser sends the same one for minutes: of the last ones it is remembered whose
+ * they are and until when, so that they are not computed anew for each request.
+ */
+export class BoundCookies {
+  readonly #known = new Recent<{ readonly id: string; readonly until: number }>()
+  #keys: Keys | undefined
+
+  /** Whether a value is that of the bound cookie of a registration, and good at `now`. */
+  isGood(keys: Keys, id: string, value: string, now: number): boolean {
+    // What was seen under other secrets is forgotten.
+    if (this.#keys !== keys) this.#known.clear()
+    this.#keys = keys
+    const known = this.#known.get(value)
+    if (known !== undefined) return known.id === id && now < known.until
+    const [, end] = COOKIE.exec(value) ?? []
+    if (end === undefined || !isOurs(keys, 'cookie', id, value)) return false
+    const until = Number.parseInt(end, 36)
+    // A copy: the text itself is a part of the request's header, and would keep all of it.
+    this.#known.set(Buffer.from(value).toString(), { id, until })
+    return now < until
+  }
 }
 
 function isOurs(keys: Keys, use: Use, about: string, text: string): boolean {

@@ -1,5 +1,5 @@
 // Sessions that are bound to a device, with a device that does what Chromium was seen to do; the browser itself is in browser.test.ts.
-import { generateKeyPairSync, sign } from 'node:crypto'
+import { createSecretKey, generateKeyPairSync, sign } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
 import type { Express, Response } from 'express'
 import { MemorySessionStore, type SessionEvent, type SessionEventName, SessionManager, session } from 'sojourn'
@@ -7,6 +7,7 @@ import { type DeviceBoundOptions, deviceBound, deviceOf, requireDevice } from 's
 import { FakeClock } from 'sojourn/testing'
 import { resolveRules } from '../../../src/features/device-bound/options.js'
 import { isSignedBy, readProof } from '../../../src/features/device-bound/proof.js'
+import { BoundCookies, boundCookieValue } from '../../../src/features/device-bound/sealed.js'
 import {
   type Algorithm,
   BOUND,
@@ -360,6 +361,23 @@ describe('a request of a bound session', () => {
     const beside = browser.client.clone()
     beside.cookies.set(`x${BOUND}`, 'x')
     expect((await beside.get('/status', HTTPS)).json()['status']).toBe('bound')
+  })
+
+  test('is judged anew when its cookie is over, or the secrets are others, though it was good before', () => {
+    const keysOf = (secret: string) => [createSecretKey(Buffer.from(secret))]
+    const [old, newer] = [keysOf(SECRET), keysOf(OTHER_SECRET)]
+    const cookies = new BoundCookies()
+    const value = boundCookieValue(old, 'a', 2_000)
+    const isGood = (keys = old, id = 'a', now = 1_999): boolean => cookies.isGood(keys, id, value, now)
+    for (const _time of ['first', 'again']) {
+      expect([isGood(), isGood([...newer, ...old]), isGood(newer), isGood(old, 'b'), isGood(old, 'a', 2_000)]).toEqual([
+        true,
+        true,
+        false,
+        false,
+        false,
+      ])
+    }
   })
 
   test('that raced ahead of the registration goes on as one of an unbound session', async () => {
