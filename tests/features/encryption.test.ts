@@ -44,7 +44,7 @@ describe.each(GROUNDS)('in %s', (_name, make) => {
     return inspect([dump, (await recordOf(rig)).toJSON()], { depth: null, maxStringLength: null })
   }
 
-  test('a dump shows no value, of a field, a drawer or the client, nor that two values are equal', async () => {
+  test('a dump shows no value, of a field, a drawer or the client, nor that two values are equal (ASVS 11.3.2)', async () => {
     const rig = await start({ codec: encrypted({ keys: KEY, clientContext: true }) })
     const headers = { 'user-agent': `Browser ${MARKER}`, referer: `https://example.org/${MARKER}` }
     await rig.ask(
@@ -150,7 +150,7 @@ describe.each(GROUNDS)('in %s', (_name, make) => {
     expect(rig.heard('corruptRecord')).toEqual([])
   })
 
-  test('a text that is moved, altered, cut, or not encrypted reads as absent, and is told', async () => {
+  test('a text that is moved, altered, cut, or not encrypted reads as absent, and is told (ASVS 11.3.3, 11.2.5)', async () => {
     const rig = await start()
     await rig.ask((session) => {
       session.set('a', 1)
@@ -232,7 +232,7 @@ describe.each(GROUNDS)('in %s', (_name, make) => {
       return next
     }
 
-    test('the newest encrypts, all decrypt; a field is encrypted anew when it is written, and not before', async () => {
+    test('the newest encrypts, all decrypt; a field is encrypted anew when it is written, and not before (ASVS 11.2.2)', async () => {
       const rig = await start()
       await rig.ask((session) => {
         session.set('a', 1)
@@ -368,7 +368,7 @@ test('a key may be base64, base64url or hex text, bytes or a KeyObject, and a te
   }
 })
 
-test('100,000 texts have as many nonces', () => {
+test('100,000 texts have as many nonces (ASVS 11.3.4)', () => {
   const codec = encrypted({ keys: KEY })
   const nonces = new Set<string>()
   for (let index = 0; index < 100_000; index++) nonces.add(codec.seal?.('', 'a').slice(10, 26) as string)

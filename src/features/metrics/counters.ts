@@ -40,6 +40,7 @@ export type CounterName =
   | 'devicesBound'
   | 'refusedDevices'
   | 'changedClients'
+  | 'secretChanges'
   | 'storeErrors'
 
 /** The table. */
@@ -105,6 +106,12 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
         values: ['fetch-metadata', 'origin', 'referer', 'token-missing', 'token-wrong'],
       },
     ],
+  },
+  secretChanges: {
+    name: 'secrets.changes',
+    unit: '{change}',
+    help: 'Times that the secrets were changed at run time.',
+    labels: [],
   },
   changedClients: {
     name: 'session.changed_clients',
@@ -192,6 +199,7 @@ export function listen(manager: SessionManager, { count, storeCall }: Instrument
     events.on('deviceOffered', () => count('devicesOffered')),
     events.on('deviceBound', () => count('devicesBound')),
     events.on('deviceRefused', ({ reason }) => count('refusedDevices', reason)),
+    events.on('secretsChanged', () => count('secretChanges')),
     events.on('clientChanged', ({ outcome }) => count('changedClients', outcome)),
     // Not `storeError`: nobody would be warned of store errors any more, because of somebody who only counts them.
     events.on('storeCall', ({ operation, durationMs, error }) => {

@@ -98,7 +98,7 @@ describe('where the browser says who sent a request', () => {
   const SITES = { 'same-origin': 200, none: 200, 'same-site': 403, 'cross-site': 403, 'something-new': 403 } as const
   const ORIGINS = ['same', 'other', 'null', undefined] as const
 
-  test('Sec-Fetch-Site decides, whatever Origin and Referer are', async () => {
+  test('Sec-Fetch-Site decides, whatever Origin and Referer are (ASVS 3.5.1)', async () => {
     const { client, host, acts, refused } = await visited()
     const originOf = { same: `http://${host}`, other: 'https://evil.example', null: 'null' }
     let passed = 0
@@ -120,7 +120,7 @@ describe('where the browser says who sent a request', () => {
     expect(refused.every(({ reason }) => reason === 'fetch-metadata')).toBe(true)
   })
 
-  test('else Origin does, else Referer: scheme, host and port, exactly; without both a token is needed', async () => {
+  test('else Origin does, else Referer: scheme, host and port, exactly; without both a token is needed (CVE-2025-24358)', async () => {
     const { client, host } = await visited()
     const own = `http://${host}`
     const wrong = ['https://evil.example', `https://${host}`, `http://${host}.evil.example`, `http://${host}0`]
@@ -229,7 +229,7 @@ describe('what changes nothing passes', () => {
     }
   })
 
-  test('a method that is overridden counts as it was sent, and as what it became', async () => {
+  test('a method that is overridden counts as it was sent, and as what it became (ASVS 3.5.3)', async () => {
     const { client } = await visited({}, {}, (app) => {
       app.use((req, _res, next) => {
         const method = req.headers['x-http-method-override']
@@ -287,6 +287,28 @@ describe('a token', () => {
     expect(acts()).toBe(before)
   })
 
+  test('that is a planted cookie, and a field that equals it, is none (CVE-2021-29624)', async () => {
+    const { client, acts } = await visited()
+    const before = acts()
+    for (const planted of ['x', 'A'.repeat(65), await tokenOf((await visited()).client)]) {
+      const cookie = `_csrf=${planted}; csrf=${planted}; ${client.cookieHeader}`
+      expect((await client.post('/act', { _csrf: planted }, { cookie })).status).toBe(403)
+      expect((await client.post('/act', undefined, { cookie, ...withToken(planted) })).status).toBe(403)
+    }
+    expect(acts()).toBe(before)
+  })
+
+  test('or another proof is needed whatever type the body says it is of (ASVS 3.5.2)', async () => {
+    const { client, server, acts } = await visited()
+    const before = acts()
+    const types = ['Text/Plain', 'application/x-www-form-urlencoded; x', 'multipart/form-data', 'application/json', '']
+    for (const type of types) {
+      const headers = { cookie: client.cookieHeader, ...(type !== '' && { 'content-type': type }) }
+      expect((await send(`${server.url}/act`, { method: 'POST', headers, payload: '{}' })).status).toBe(403)
+    }
+    expect(acts()).toBe(before)
+  })
+
   test('that is wrong is refused also where the browser names this site; one that is not sent is not missed there', async () => {
     const { client, stranger } = await visited()
     const other = stranger()
@@ -305,7 +327,7 @@ describe('a token', () => {
     expect((await client.post('/act', undefined, own)).status).toBe(200)
   })
 
-  test('is dead after login(), logout() and regenerate(), and survives renew()', async () => {
+  test('is dead after login(), logout() and regenerate(), and survives renew() (CVE-2022-24895)', async () => {
     for (const [path, status] of [
       ['/renew', 200],
       ['/regenerate', 403],

@@ -210,6 +210,12 @@ const ROWS: readonly Row[] = [
     },
   },
   {
+    what: 'secrets that are changed',
+    prometheus: 'sojourn_secrets_changes_total',
+    otel: 'sojourn.secrets.changes',
+    act: async ({ middleware }) => middleware.events.emit('secretsChanged', { count: 2, isNewest: true }),
+  },
+  {
     what: 'a client that uses the session of another one',
     prometheus: 'sojourn_session_changed_clients_total{outcome="challenged"}',
     otel: 'sojourn.session.changed_clients{sojourn.client.outcome="challenged"}',
