@@ -16,6 +16,8 @@ import type { Times } from './times.js'
 export interface FoundSession {
   readonly record: SessionData
   readonly claim: CookieClaim
+  /** Whether the record may be a copy, and another one be stored by now. */
+  readonly isCopy: boolean
   /** `false` when the cookie holds the token before the last renewal. */
   readonly isCurrentToken: boolean
   /** The present token, when the cookie holds the one before it and the client has not shown yet that it has this one. */
@@ -116,12 +118,14 @@ class Search {
       this.#ended = null
       return true
     }
-    if (!times.isAhead(record, now)) return this.#take(claim, record, match)
-    return settleClock(this.#parts, record).then((settled) => this.#take(claim, settled, match))
+    if (!times.isAhead(record, now)) return this.#take(claim, { record, match, isCopy })
+    return settleClock(this.#parts, record).then((settled) =>
+      this.#take(claim, { record: settled, match, isCopy: false }),
+    )
   }
 
-  #take(claim: CookieClaim, record: SessionData, match: 'current' | 'previous'): boolean {
-    if (this.#found === null || match === 'current') this.#found = foundSession(record, claim, match)
+  #take(claim: CookieClaim, loaded: Loaded): boolean {
+    if (this.#found === null || loaded.match === 'current') this.#found = foundSession(claim, loaded)
     return this.#claimant.believesFirst
   }
 
@@ -160,11 +164,18 @@ export async function settleClock(
   return applyChange(record, change).record ?? record
 }
 
-function foundSession(record: SessionData, claim: CookieClaim, match: 'current' | 'previous'): FoundSession {
-  if (match === 'current') return { record, claim, isCurrentToken: true }
+/** A record behind a claim, and which of its tokens the claim has. */
+interface Loaded {
+  readonly record: SessionData
+  readonly match: 'current' | 'previous'
+  readonly isCopy: boolean
+}
+
+function foundSession(claim: CookieClaim, { record, match, isCopy }: Loaded): FoundSession {
+  if (match === 'current') return { record, claim, isCopy, isCurrentToken: true }
   const sealed = record.previousToken?.sealed
   const nextToken = sealed === undefined ? undefined : openToken(sealed, claim.token, record.tokenHash)
-  return { record, claim, isCurrentToken: false, nextToken }
+  return { record, claim, isCopy, isCurrentToken: false, nextToken }
 }
 
 /** Compares in constant time; the previous token counts until the client has the present one, and during its grace. */

@@ -378,7 +378,7 @@ export class SessionManager {
 
   /** The settings in force, times in milliseconds: for a page or a log at start. No secret is among them. */
   describe(): Readonly<Record<string, unknown>> {
-    const { store, cookie, isPassive, archive, ...others } = this.#engine.options
+    const { store, cookie, isPassive, isFresh, archive, ...others } = this.#engine.options
     const { codec: _codec, clock: _clock, initialFields: _fields, onEnded: _onEnded, ...settings } = others
     const { keys, ...attributes } = cookie
     return Object.freeze({
@@ -387,6 +387,7 @@ export class SessionManager {
       abilities: abilitiesOf(store),
       cookie: { ...attributes, secrets: keys.length },
       hasPassivePaths: isPassive !== undefined,
+      hasFreshPaths: isFresh !== undefined,
       archives: archive !== undefined,
     })
   }

@@ -85,6 +85,12 @@ export interface SessionOptions {
    */
   passivePaths?: readonly string[] | ((req: IncomingMessage | Http2ServerRequest) => boolean) | undefined
   /**
+   * Requests whose session is read from where it is kept, also when the store could answer from a copy, as with `nearCache` of
+   * Redis: their paths, matched by whole segments, or a function that says so. What it throws becomes a warning, and counts as yes.
+   * @default none
+   */
+  fresh?: readonly string[] | ((req: IncomingMessage | Http2ServerRequest) => boolean) | undefined
+  /**
    * How many sessions one user may have at once, in all processes together: `login()` and `manager.create()` keep to it.
    * Needs a store with an index of users, as memory and Redis have.
    * @default none: any number
@@ -226,6 +232,7 @@ export interface ResolvedSessionOptions {
   readonly logicalIdTimeoutMs: number
   readonly activity: ActivityRecorder | undefined
   readonly isPassive: ((req: IncomingMessage | Http2ServerRequest) => boolean) | undefined
+  readonly isFresh: ((req: IncomingMessage | Http2ServerRequest) => boolean) | undefined
   readonly maxSessionsPerUser: number | undefined
   readonly onSessionLimit: 'end-oldest' | 'refuse'
   readonly clientContext: Readonly<Record<keyof SessionContext, boolean>>

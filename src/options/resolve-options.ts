@@ -9,6 +9,7 @@ import { jsonCodec } from '../record/codec.js'
 import type { SessionLimits } from '../record/limits.js'
 import type { SessionContext } from '../record/session-data.js'
 import type { SessionStore } from '../record/store.js'
+import { warnOfFailure } from '../warn.js'
 import type { ResolvedSessionOptions, SessionOptions } from './options.js'
 
 const DEFAULTS = {
@@ -50,6 +51,7 @@ const KNOWN = new Set<string>([
   'logicalIdTimeout',
   'activity',
   'passivePaths',
+  'fresh',
   'maxSessionsPerUser',
   'onSessionLimit',
   'clientContext',
@@ -135,7 +137,8 @@ export function resolveOptions(
         ? Number.POSITIVE_INFINITY
         : milliseconds(options.logicalIdTimeout, 'logicalIdTimeout'),
     activity: resolveActivity(options.activity),
-    isPassive: resolvePassive(options.passivePaths),
+    isPassive: resolvePaths(options.passivePaths, 'passivePaths'),
+    isFresh: resolveFresh(options.fresh),
     maxSessionsPerUser: resolveMaximum(options.maxSessionsPerUser),
     onSessionLimit: oneOf(
       options.onSessionLimit ?? DEFAULTS.onSessionLimit,
@@ -233,14 +236,28 @@ function resolveStoreTimeout(timeout: Duration): number {
   )
 }
 
-function resolvePassive(paths: SessionOptions['passivePaths']): ResolvedSessionOptions['isPassive'] {
+function resolvePaths(paths: SessionOptions['passivePaths'], name: string): ResolvedSessionOptions['isPassive'] {
   if (paths === undefined || typeof paths === 'function') return paths
   if (!Array.isArray(paths) || !paths.every((path) => typeof path === 'string' && path.startsWith('/'))) {
-    throw invalidOption('passivePaths is not a list of paths that begin with "/", nor a function.')
+    throw invalidOption(`${name} is not a list of paths that begin with "/", nor a function.`)
   }
   return (req) => {
     const url = (req as { originalUrl?: string }).originalUrl ?? req.url
     return paths.some((path: string) => isUnder(path, url))
+  }
+}
+
+/** Where it cannot be told, nothing but the truth will do. */
+function resolveFresh(paths: SessionOptions['fresh']): ResolvedSessionOptions['isFresh'] {
+  const isFresh = resolvePaths(paths, 'fresh')
+  if (isFresh === undefined) return undefined
+  return (req) => {
+    try {
+      return isFresh(req)
+    } catch (error) {
+      warnOfFailure('fresh', error)
+      return true
+    }
   }
 }
 

@@ -40,7 +40,7 @@ type RequestHandler = (req: HttpRequest, res: HttpResponse | object, next: Next)
 
 /** The request path of sessions on `engine`. `session()` in manager.ts says what a response does. */
 export function requestPath(engine: Lifecycle, face?: Face): RequestHandler {
-  const { cookie, trustProxy, onStoreError, clientContext } = engine.options
+  const { cookie, trustProxy, onStoreError, clientContext, isFresh } = engine.options
   const isProduction = process.env['NODE_ENV'] === 'production'
   const verified = new VerifiedCookies()
   const needsHttps = cookie.secure === true || (cookie.secure === 'auto' && isProduction)
@@ -93,10 +93,9 @@ export function requestPath(engine: Lifecycle, face?: Face): RequestHandler {
     }
     let finding: Soon<Finding>
     try {
-      finding = engine.find(claims, {
-        ip: () => ipOf(request, clientContext),
-        believesFirst: claims.length === 1 || believesFirst(cookie, cookieName),
-      })
+      const ip = (): string | undefined => ipOf(request, clientContext)
+      const isFirst = claims.length === 1 || believesFirst(cookie, cookieName)
+      finding = engine.find(claims, { ip, believesFirst: isFirst, isFresh: isFresh?.(request) })
     } catch (error) {
       goWithout(error)
       return

@@ -1,9 +1,9 @@
 // Middleware that lets a request through only when its session allows it.
 
 import { type Duration, milliseconds } from '../duration.js'
-import { SessionError } from '../errors.js'
+import { isSessionError, SessionError } from '../errors.js'
 import { checkLevel } from '../record/authentication.js'
-import { isSession, type Session, secondsSinceAuthentication } from '../session/session.js'
+import { isSession, refreshed, type Session, secondsSinceAuthentication } from '../session/session.js'
 import type { HttpRequest } from './http-request.js'
 
 /** What `requireRecentAuth()` does instead of an error. */
@@ -35,10 +35,12 @@ export function requireRecentAuth(maxAge: Duration, { onRequired }: RecentAuthOp
   return function recentAuthGuard(req, res, next) {
     const session = sessionFor(req, next, 'requireRecentAuth()')
     if (session === undefined) return
-    const found = judgeAge(session, maxAgeSeconds)
-    if (found === null) next()
-    else if (onRequired !== undefined) onRequired(req, res, next)
-    else refuse(res, next, found, `max_age="${Math.floor(maxAgeSeconds)}"`)
+    whenKnown(session, next, (isOver) => {
+      const found = isOver ? OVER : judgeAge(session, maxAgeSeconds)
+      if (found === null) next()
+      else if (onRequired !== undefined) onRequired(req, res, next)
+      else refuse(res, next, found, `max_age="${Math.floor(maxAgeSeconds)}"`)
+    })
   }
 }
 
@@ -80,10 +82,13 @@ export function requireLevel(level: number, { onRequired, maxAge, acr }: LevelOp
   return function levelGuard(req, res, next) {
     const session = sessionFor(req, next, 'requireLevel()')
     if (session === undefined) return
-    const found = judgeLevel(session, level) ?? (maxAgeSeconds === undefined ? null : judgeAge(session, maxAgeSeconds))
-    if (found === null) next()
-    else if (onRequired !== undefined) onRequired(req, res, next)
-    else refuse(res, next, found, challenge)
+    whenKnown(session, next, (isOver) => {
+      const tooOld = (): string | null => (maxAgeSeconds === undefined ? null : judgeAge(session, maxAgeSeconds))
+      const found = isOver ? OVER : (judgeLevel(session, level) ?? tooOld())
+      if (found === null) next()
+      else if (onRequired !== undefined) onRequired(req, res, next)
+      else refuse(res, next, found, challenge)
+    })
   }
 }
 
@@ -102,6 +107,21 @@ function sessionFor(req: HttpRequest, next: (error?: unknown) => void, who: stri
   next(new SessionError('INVALID_OPTION', `${who} runs behind session(); req.session is not there.`))
   return undefined
 }
+
+/** A session that the store has answered from a copy is read again first: where proof is asked for, no old answer will do. */
+function whenKnown(session: Session, next: (error?: unknown) => void, judge: (isOver: boolean) => void): void {
+  const waiting = refreshed(session)
+  if (waiting === undefined) {
+    judge(false)
+    return
+  }
+  waiting.then(
+    () => judge(false),
+    (error) => (isSessionError(error, 'SESSION_ENDED') ? judge(true) : next(error)),
+  )
+}
+
+const OVER = 'Nobody is logged in: the session has ended.'
 
 /** What is wrong with how long ago the user proved who they are; `null` when nothing is. */
 function judgeAge(session: Session, maxAgeSeconds: number): string | null {

@@ -41,15 +41,35 @@ export function reload(state: SessionState): Promise<void> {
     const before = state.record
     const record = before && (await state.lifecycle.reload(before.id))
     if (before !== null && record === null) throw state.ended()
-    if (record?.tokenHash !== before?.tokenHash) state.setToken(undefined)
-    state.record = record
+    takeStored(state, record)
     state.metadata = NO_METADATA
-    const stored = record?.logicalId
-    const { logical } = state
-    // What this request was about to do, another one has done.
-    if (logical !== null && stored !== undefined && stored !== logical.boundaries[0]?.from) logical.boundaries = []
     state.fields.reset(record?.fields ?? new Map())
   })
+}
+
+/**
+ * Reads a session again whose record may be a copy, and keeps what was changed since. `undefined`: there is nothing to wait for.
+ * @throws {SessionError} `SESSION_ENDED`
+ */
+export function refresh(state: SessionState): Promise<void> | undefined {
+  if (!state.isCopy) return undefined
+  return state.inTurn(async () => {
+    state.requireWritable()
+    const record = state.record && (await state.lifecycle.reload(state.record.id))
+    if (record === null) throw state.ended()
+    takeStored(state, record)
+    state.fields.rebase(record.fields)
+  })
+}
+
+function takeStored(state: SessionState, record: SessionData | null): void {
+  if (record?.tokenHash !== state.record?.tokenHash) state.setToken(undefined)
+  state.record = record
+  state.isCopy = false
+  const stored = record?.logicalId
+  const { logical } = state
+  // What this request was about to do, another one has done.
+  if (logical !== null && stored !== undefined && stored !== logical.boundaries[0]?.from) logical.boundaries = []
 }
 
 /** Records activity, when that is due or is to be done in any case. */

@@ -407,6 +407,12 @@ export function belongsTo(session: Session, lifecycle: object): boolean {
   return !(session instanceof Session) || session[STATE].lifecycle === lifecycle
 }
 
+/** Makes sure that a session is as it is stored: what to wait for, if anything. As `life.refresh()`. */
+export function refreshed(session: Session): Promise<void> | undefined {
+  // A session of another copy of this package has no state that this one could read.
+  return session instanceof Session ? life.refresh(session[STATE]) : undefined
+}
+
 /** How long ago the user of a session proved who they are; `null` when nobody is logged in, or that is not known. */
 export function secondsSinceAuthentication(session: Session): number | null {
   const at = session.metadata.authenticatedAt

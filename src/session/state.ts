@@ -87,6 +87,8 @@ export class SessionState {
   id: string
   /** What is stored, as far as this request knows; `null` while nothing is. */
   record: SessionData | null = null
+  /** Whether that may be a copy, and another one be stored by now: see `FoundSession`. */
+  isCopy = false
   /** Metadata to be stored with the next write. */
   metadata: MetadataChange = NO_METADATA
   standing: 'live' | 'unavailable' | 'ended' | 'replaced' = 'live'
@@ -143,6 +145,7 @@ export class SessionState {
     } else {
       this.id = origin.record.id
       this.record = origin.record
+      this.isCopy = origin.isCopy
       if (origin.isCurrentToken) {
         this.#token = origin.claim.token
         this.confirmsToken = origin.record.previousToken?.sealed !== undefined

@@ -84,7 +84,7 @@ class Bench {
     const fields = new Map([['kept', '1']])
     const { record, token } = await this.lifecycle.create({ id: this.lifecycle.newId(), fields })
     const claim = { id: record.id, token, tokenHash: record.tokenHash, isCurrent: !isOldSecret }
-    return this.begin({ record, claim, isCurrentToken: true })
+    return this.begin({ record, claim, isCopy: false, isCurrentToken: true })
   }
 
   /** Runs the commit to its end: its steps, the store calls that it makes, and what becomes of the cookie. */
@@ -185,7 +185,7 @@ const SCENARIOS: Record<string, readonly ((moves: boolean) => Promise<Bench>)[]>
           if (record === null || token === undefined) throw new Error('nothing was renewed')
           bench.clock.advance(MINUTE)
           const claim = { id: record.id, token, tokenHash: record.tokenHash, isCurrent: true }
-          bench.begin({ record, claim, isCurrentToken: true })
+          bench.begin({ record, claim, isCopy: false, isCurrentToken: true })
         },
         { cookie: { persistent: moves } },
       ),

@@ -29,7 +29,7 @@ export const VARIABLES: readonly Variable[] = [
   ].map((name) => variable(name, duration)),
   variable('maxSessionsPerUser', number),
   ...['trustProxy', 'context', 'clientContext', 'clearSiteData'].map((name) => variable(name, flag)),
-  variable('passivePaths', list),
+  ...['passivePaths', 'fresh'].map((name) => variable(name, list)),
   ...['maxBytes', 'maxFields'].map((name) => ({ ...variable(name, number), path: ['limits', name] })),
   ...['name', 'domain', 'path'].map((name) => ofCookie(name, text)),
   ...['secure', 'sameSite'].map((name) => ofCookie(name, flagOrText)),

@@ -1,10 +1,20 @@
 // The near cache on a real Redis: what a read and a write cost, how soon another process's changes are heard, and what becomes of it
 // when connections are cut, fall silent or are refused. A second store stands for another process.
 import { createHash, randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
+import type { ErrorRequestHandler, RequestHandler } from 'express'
 import { Redis } from 'ioredis'
 import { Redis as Valkey } from 'iovalkey'
-import { type SessionChange, SessionData, type SessionOptions } from 'sojourn'
+import {
+  requireLevel,
+  requireRecentAuth,
+  type SessionChange,
+  SessionData,
+  type SessionError,
+  type SessionOptions,
+} from 'sojourn'
 import { RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
 import { conformanceChecks } from 'sojourn/testing'
 import { twinOf } from '../../../../src/record/at-once.js'
@@ -392,7 +402,22 @@ describe('a client of the user', () => {
 
 describe('requests', () => {
   async function app(options: Partial<SessionOptions>): Promise<TestServer> {
-    const listening = await listen(testApp(options).app)
+    const { app } = testApp(options)
+    // Something before the guard has looked at the session, and changed it.
+    const before: RequestHandler = (req, _res, next) => {
+      req.session.get('a')
+      req.session.set('before', req.query['b'])
+      next()
+    }
+    const answer: RequestHandler = (req, res) => {
+      req.session.set('b', req.query['b'])
+      res.json(req.session)
+    }
+    app.post('/recent', before, requireRecentAuth('10m'), requireRecentAuth('10m'), answer)
+    app.post('/level', before, requireLevel(1), answer)
+    const refuse: ErrorRequestHandler = (error: SessionError, _req, res, _next) => void res.status(error.status).end()
+    app.use(refuse)
+    const listening = await listen(app)
     closing.push(() => listening.close())
     return listening
   }
@@ -413,6 +438,39 @@ describe('requests', () => {
     expect(atOnce(store, id)?.fields.get('a')).toBe('"1"')
     return { here, there: new Client(second, here.cookies), id }
   }
+
+  test('on paths that are to be fresh read Redis, and no others do', async () => {
+    const { here, there } = await begin({ fresh: ['/plain', '/peek'] })
+    expect(await sentWhile(() => here.get('/plain'))).toEqual(['getrange'])
+    expect(await sentWhile(() => here.post('/nothing'))).toEqual([])
+    await there.post('/logout')
+    expect(await userOf(here)).toBeNull()
+  })
+
+  test.each<[string, (req: IncomingMessage | Http2ServerRequest) => boolean]>([
+    ['says so', () => true],
+    [
+      'fails',
+      () => {
+        throw new Error('no')
+      },
+    ],
+  ])('that a function takes for fresh read Redis: it %s', async (_what, fresh) => {
+    jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const { here, there } = await begin({ fresh })
+    await there.post('/logout')
+    expect(await userOf(here)).toBeNull()
+  })
+
+  test.each(['/recent', '/level'])('before which proof is asked for, at %s, read Redis', async (path) => {
+    const { here, there } = await begin()
+    expect(await sentWhile(() => here.post(`${path}?b=1`))).toEqual(['getrange', 'evalsha'])
+    // Once in a request; and what was changed before it stays, on top of what is stored.
+    await there.post('/set?a=2&c=3')
+    expect((await here.post(`${path}?b=2`)).json()).toMatchObject({ a: '2', b: '2', c: '3', before: '2' })
+    await there.post('/logout')
+    expect((await here.post(`${path}?b=3`)).status).toBe(401)
+  })
 
   async function userOf(client: Client): Promise<string | null> {
     return (await client.get('/peek')).json<{ userId: string | null }>().userId
