@@ -291,13 +291,6 @@ export class Fields {
     for (const [name, text] of changes.set) this.#rebase(name, text)
   }
 
-  /** Goes on from other stored fields; what was changed stays changed. */
-  rebase(stored: ReadonlyMap<string, string>): void {
-    for (const name of [...this.#touched.keys()]) if (!this.isChanged(name)) this.#touched.delete(name)
-    this.#takeStored(stored)
-    for (const name of this.#touched.keys()) this.#rebase(name, stored.get(name))
-  }
-
   /** Starts over from other stored fields, forgetting every local change. */
   reset(stored: ReadonlyMap<string, string>): void {
     this.#takeStored(stored)

@@ -58,7 +58,9 @@ export function refresh(state: SessionState): Promise<void> | undefined {
     const record = state.record && (await state.lifecycle.reload(state.record.id))
     if (record === null) throw state.ended()
     takeStored(state, record)
-    state.fields.rebase(record.fields)
+    const { fields } = state
+    for (const name of fields.allNames()) if (!fields.isChanged(name)) fields.refresh(name, record.fields)
+    fields.committed(NO_CHANGES, record.fields)
   })
 }
 

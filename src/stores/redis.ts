@@ -37,8 +37,9 @@ import {
 import { ScriptsInTime } from './redis/in-time.js'
 import { ioredisLine, LINE_OPTIONS, type TrackingClient } from './redis/near-cache/ioredis-line.js'
 import { NearCache } from './redis/near-cache/near-cache.js'
+import { oneServer } from './redis/near-cache/one-server.js'
 import { type RedisNearCacheOptions, resolveNearCache } from './redis/near-cache/options.js'
-import { oneServer, serversOf } from './redis/near-cache/servers.js'
+import { serversOf } from './redis/near-cache/servers.js'
 import type { NodeRedisClient } from './redis/node-redis.js'
 import { redisNotes } from './redis/notes.js'
 import {

@@ -34,8 +34,8 @@ export interface RedisClient {
   publish?(channel: string, text: string): Promise<unknown>
   /** Called for signals, where a duplicate is not what listens: opens what does, which the store closes. */
   openSubscriber?(): RedisSubscriber
-  /** Called for `nearCache`, where a duplicate is not what tells of changes. */
-  servers?(prefix: string): Servers
+  /** Called for `nearCache`, where a duplicate is not what tells of changes: a text says why nothing does. */
+  servers?(prefix: string): Servers | string
   /** Called for signals and for the options `wait` and `nearCache`: opens a second connection like this one, which the store closes. */
   duplicate?(): RedisReplicationClient
 }

@@ -1,5 +1,6 @@
 // A client of node-redis 5 or 6 in the form that the store calls. One server, a cluster and Sentinel differ in how a command
 // is sent; each is known by its shape. Every command goes to a primary, whatever the client does with reads.
+
 import {
   READY_WAIT_MS,
   type RedisClient,
@@ -7,6 +8,11 @@ import {
   type RedisScanner,
   type RedisSubscriber,
 } from './connection.js'
+import { type NodeRedisDuplicable, nodeRedisLine } from './near-cache/node-redis-line.js'
+import { oneServer } from './near-cache/one-server.js'
+import type { MakeLine } from './near-cache/tracker.js'
+import type { Servers } from './near-cache/trackers.js'
+import { slotOfKey } from './slots.js'
 
 type Arguments = readonly (string | number)[]
 type ScanArguments = Parameters<RedisScanner['scan']>
@@ -48,8 +54,16 @@ interface One extends Emitter {
 
 interface Cluster extends Emitter, Subscribing {
   sendCommand(key: string, isReadonly: boolean, args: string[], options: CommandOptions): Promise<unknown>
-  readonly masters: readonly unknown[]
+  readonly masters: readonly ClusterNode[]
+  readonly replicas: readonly ClusterNode[]
+  readonly slots: readonly ({ readonly master: ClusterNode; readonly replicas?: readonly ClusterNode[] } | undefined)[]
   nodeClient(node: unknown): One | Promise<One>
+}
+
+interface ClusterNode {
+  readonly address: string
+  readonly host: string
+  readonly port: number
 }
 
 interface Sentinel extends Emitter, Subscribing {
@@ -136,6 +150,10 @@ abstract class AnyClient<Client extends Emitter> implements RedisClient {
 }
 
 class SentinelClient extends AnyClient<Sentinel> {
+  servers(): string {
+    return 'createSentinel() of node-redis, which opens no further connections: take ioredis.'
+  }
+
   protected send(_key: string, args: Arguments): Promise<unknown> {
     return this.client.sendCommand(false, args.map(String), OPTIONS)
   }
@@ -158,6 +176,28 @@ class ClusterClient extends AnyClient<Cluster> {
     return new Subscriber(this.client)
   }
 
+  servers(prefix: string): Servers {
+    return {
+      all: () => {
+        const { masters, replicas } = this.client
+        const beside = (node: unknown) => async (): Promise<NodeRedisDuplicable> =>
+          (await this.client.nodeClient(node)) as unknown as NodeRedisDuplicable
+        return new Map([
+          ...masters.map((node): [string, MakeLine] => [node.address, nodeRedisLine(beside(node), prefix)]),
+          // The client need not be connected to these.
+          ...replicas.map((node): [string, MakeLine] => [
+            node.address,
+            nodeRedisLine(beside(masters[0]), prefix, { host: node.host, port: node.port }),
+          ]),
+        ])
+      },
+      holdersOf: (key) => {
+        const shard = this.client.slots[slotOfKey(key)]
+        return shard === undefined ? key : [shard.master, ...(shard.replicas ?? [])].map((node) => node.address).join()
+      },
+    }
+  }
+
   nodes(): readonly RedisScanner[] {
     return this.client.masters.map((node) => ({
       scan: async (...args) => scan(await this.client.nodeClient(node), args),
@@ -166,6 +206,14 @@ class ClusterClient extends AnyClient<Cluster> {
 }
 
 class OneClient extends AnyClient<One> {
+  servers(prefix: string): Servers | string {
+    // A pool has none.
+    if (typeof this.client.duplicate !== 'function') {
+      return 'createClientPool() of node-redis, which opens no further connections: take createClient().'
+    }
+    return oneServer(nodeRedisLine(() => this.client as unknown as NodeRedisDuplicable, prefix))
+  }
+
   protected send(_key: string, args: Arguments): Promise<unknown> {
     return this.client.sendCommand(args.map(String), OPTIONS)
   }

@@ -6,6 +6,7 @@
 // that replicas that are away hold up an ending for twice the timeout at most, however many there are.
 import { isSessionError, SessionError } from '../../errors.js'
 import type { RedisConnection, RedisReplicationClient } from './connection.js'
+import { slotOfKey } from './slots.js'
 
 /** How long to wait for how many replicas. */
 export interface RedisWaitOptions {
@@ -161,15 +162,4 @@ export function nodeOf({ slots, options }: Pick<RedisReplicationClient, 'slots' 
 function nodeAt(client: RedisReplicationClient, address: string | undefined): Pick<RedisReplicationClient, 'pipeline'> {
   if (address === undefined) return client
   return client.nodes?.('master').find(({ options }) => `${options.host}:${options.port}` === address) ?? client
-}
-
-/** The slot of a key in a cluster: CRC-16 (XMODEM) of its hash tag, or of all of it when it has none. */
-function slotOfKey(key: string): number {
-  const tag = /^\{([^}]+)\}/.exec(key.slice(key.indexOf('{')))?.[1] ?? key
-  let crc = 0
-  for (const byte of Buffer.from(tag)) {
-    crc ^= byte << 8
-    for (let bit = 0; bit < 8; bit++) crc = (crc & 0x8000 ? (crc << 1) ^ 0x1021 : crc << 1) & 0xffff
-  }
-  return crc % 16384
 }

@@ -3,7 +3,7 @@ import { invalidOption } from '../../../errors.js'
 import type { RedisClient } from '../connection.js'
 import { nodeOf } from '../replication.js'
 import { ioredisLine, LINE_OPTIONS, type TrackingClient } from './ioredis-line.js'
-import type { MakeLine } from './tracker.js'
+import { oneServer } from './one-server.js'
 import type { Servers } from './trackers.js'
 
 /** A `Redis` of ioredis or iovalkey, or one node of a `Cluster`. */
@@ -16,18 +16,13 @@ interface NodesOfCluster extends Pick<RedisClient, 'slots' | 'options'> {
   nodes(role: 'all'): readonly (Duplicable & { readonly options: { readonly host?: string; readonly port?: number } })[]
 }
 
-/** One server, whose address does not matter. */
-export function oneServer(makeLine: MakeLine): Servers {
-  const all = new Map([['', makeLine]])
-  return { all: () => all, holdersOf: () => '' }
-}
-
 /**
  * @param prefix what the keys begin with that are to be told
  * @throws {SessionError} `INVALID_OPTION` for a client that has no way to be told of changes.
  */
 export function serversOf(client: RedisClient, prefix: string): Servers {
   const own = client.servers?.(prefix)
+  if (typeof own === 'string') throw invalidOption(`RedisSessionStore: nearCache cannot be had with ${own}`)
   if (own !== undefined) return own
   const known: unknown = client
   if (client.nodes !== undefined && client.slots !== undefined) return nodesOf(known as NodesOfCluster, prefix)

@@ -1,30 +1,24 @@
 // The near cache on a real Redis: what a read and a write cost, how soon another process's changes are heard, and what becomes of it
 // when connections are cut, fall silent or are refused. A second store stands for another process.
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
 import type { ErrorRequestHandler, RequestHandler } from 'express'
 import { Redis } from 'ioredis'
 import { Redis as Valkey } from 'iovalkey'
-import {
-  requireLevel,
-  requireRecentAuth,
-  type SessionChange,
-  SessionData,
-  type SessionError,
-  type SessionOptions,
-} from 'sojourn'
-import { RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
+import { createClient, createClientPool, createSentinel } from 'redis'
+import * as redis5 from 'redis5'
+import { requireLevel, requireRecentAuth, type SessionData, type SessionError, type SessionOptions } from 'sojourn'
+import { type NodeRedisClient, RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
 import { conformanceChecks } from 'sojourn/testing'
-import { twinOf } from '../../../../src/record/at-once.js'
 import { testApp } from '../../../support/app.js'
 import { Client, listen, type TestServer, until } from '../../../support/http.js'
 import { commandsWhile } from '../../../support/monitor.js'
+import { atOnce, keep, pause, Race, sampleRecord, settingOf } from '../../../support/near-cache.js'
 import { TcpProxy } from '../../../support/proxy.js'
 import { RedisServer } from '../../../support/redis.js'
 
-const HOUR_MS = 3_600_000
 const LOGOUT = { reason: 'logout', at: 1_700_000_000_000 } as const
 
 let server: RedisServer
@@ -55,45 +49,12 @@ function nearStore(options: Partial<RedisSessionStoreOptions> = {}): RedisSessio
   return store
 }
 
-function sample(): SessionData {
-  const now = Date.now()
-  return new SessionData({
-    id: randomUUID(),
-    tokenHash: createHash('sha256').update(randomUUID()).digest('base64url'),
-    generation: 1,
-    createdAt: now,
-    updatedAt: now,
-    lastAccessedAt: now,
-    expiresAt: now + HOUR_MS,
-    absoluteExpiresAt: now + 12 * HOUR_MS,
-    fields: [['n', '0']],
-  })
-}
-
-function settingOf(madeOn: SessionData, text: string): SessionChange {
-  const at = Date.now()
-  const { generation } = madeOn
-  return { generation, at, expiresAt: at + HOUR_MS, set: new Map([['n', text]]), madeOn }
-}
-
-/** What memory answers, without a promise. */
-function atOnce(store: RedisSessionStore, id: string): SessionData | null | undefined {
-  return twinOf(store.get)?.call(store, id)
-}
-
 /** A session that the store has in memory. */
 async function keptIn(store: RedisSessionStore): Promise<SessionData> {
-  const record = sample()
+  const record = sampleRecord()
   await other.create(record.id, record, 3_600)
   await keep(store, record.id)
   return record
-}
-
-async function keep(store: RedisSessionStore, id: string): Promise<void> {
-  await until(async () => {
-    await store.get(id)
-    return atOnce(store, id) !== undefined
-  }, 20_000)
 }
 
 /** Commands that clients send meanwhile, but for heartbeats. */
@@ -106,8 +67,8 @@ async function sentWhile(action: () => Promise<unknown>): Promise<string[]> {
 }
 
 /** Time stands still, so that a busy machine makes nothing old. */
-function stopClock(): void {
-  jest.spyOn(performance, 'now').mockReturnValue(performance.now())
+function stopClock(): { spy: { mockRestore(): void } } {
+  return { spy: jest.spyOn(performance, 'now').mockReturnValue(performance.now()) }
 }
 
 describe('a session in memory', () => {
@@ -169,7 +130,7 @@ describe('a session in memory', () => {
     const client = new Redis(full.url)
     closing.push(() => client.disconnect())
     const store = nearStore({ url: full.url })
-    const record = sample()
+    const record = sampleRecord()
     await store.create(record.id, record, 3_600)
     await keep(store, record.id)
     stopClock()
@@ -190,7 +151,7 @@ describe('a session in memory', () => {
       (store, record) =>
         store.regenerate(
           record.id,
-          { generation: 1, at: Date.now(), next: sample(), keep: 'all', tombstoneSeconds: 60 },
+          { generation: 1, at: Date.now(), next: sampleRecord(), keep: 'all', tombstoneSeconds: 60 },
           3_600,
         ),
     ],
@@ -264,7 +225,7 @@ describe('trackers', () => {
     const own = await RedisServer.start()
     closing.push(() => own.stop())
     const store = nearStore({ url: own.url })
-    const record = sample()
+    const record = sampleRecord()
     await store.create(record.id, record, 60)
     await keep(store, record.id)
     own.freeze()
@@ -282,7 +243,7 @@ describe('trackers', () => {
     await redis.acl('SETUSER', 'deaf', 'on', '>secret', '~soj:*', '+@all', '-client|tracking', '&*')
     closing.push(() => redis.acl('DELUSER', 'deaf'))
     const store = nearStore({ url: server.url.replace('//', '//deaf:secret@') })
-    const record = sample()
+    const record = sampleRecord()
     await other.create(record.id, record, 3_600)
     await until(async () => {
       expect(await store.get(record.id)).toEqual(record)
@@ -311,11 +272,11 @@ describe('trackers', () => {
 })
 
 test('no answer is older than maxAge, whatever the network does', async () => {
-  const MAX_AGE_MS = 200
+  const maxAgeMs = 200
   const proxy = await TcpProxy.start(server.port)
   closing.push(() => proxy.stop())
-  const store = nearStore({ url: `redis://127.0.0.1:${proxy.port}`, nearCache: { maxAge: `${MAX_AGE_MS}ms` } })
-  const { id } = await keptIn(store)
+  const near = nearStore({ url: `redis://127.0.0.1:${proxy.port}`, nearCache: { maxAge: `${maxAgeMs}ms` } })
+  const { id } = await keptIn(near)
   const swallow = (): void => proxy.swallowReplies()
   const faults = [
     () => proxy.delayReplies(30),
@@ -324,57 +285,79 @@ test('no answer is older than maxAge, whatever the network does', async () => {
     () => proxy.refuse(),
     () => proxy.delayReplies(300),
   ]
-  /** When another process was told that it had stored each version. */
-  const storedAt = [0]
-  let isDone = false
-  const write = async (): Promise<void> => {
-    while (!isDone) {
-      const record = (await other.get(id)) as SessionData
-      await other.update(id, settingOf(record, String(storedAt.length)), 3_600)
-      storedAt.push(performance.now())
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
+  const race = new Race({ near, other, id, maxAgeMs })
+  race.start()
+  for (const fault of [...faults, ...faults]) {
+    fault()
+    await pause(60)
+    proxy.repair()
+    // Or the connection that was swallowed is replaced only after seconds.
+    if (fault === swallow) proxy.cut()
+    await race.goesOn()
   }
-  const late: number[] = []
-  let hits = 0
-  let isAsking = false
-  const forget = (): void => {
-    isAsking = false
-  }
-  const read = async (): Promise<void> => {
-    while (!isDone) {
-      const at = performance.now()
-      const found = atOnce(store, id)
-      if (found) {
-        hits++
-        const next = storedAt[Number(found.fields.get('n')) + 1]
-        if (next !== undefined && at - next > MAX_AGE_MS) late.push(at - next)
-      } else if (!isAsking) {
-        isAsking = true
-        store.get(id).then(forget, forget)
-      }
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-  }
-  const running = [write(), read()]
-  for (let round = 0; round < 2; round++) {
-    for (const fault of faults) {
-      const before = hits
-      fault()
-      await new Promise((resolve) => setTimeout(resolve, 60))
-      proxy.repair()
-      // Or the connection that was swallowed is replaced only after seconds.
-      if (fault === swallow) proxy.cut()
-      await until(() => hits > before, 20_000)
-    }
-  }
-  isDone = true
-  await Promise.all(running)
-  expect(late).toEqual([])
-  expect(storedAt.length).toBeGreaterThan(10)
+  await race.stop()
+  expect(race.late).toEqual([])
 }, 60_000)
 
 describe('a client of the user', () => {
+  /** Opened as its documentation says. */
+  async function opened<
+    T extends { on(event: 'error', listener: () => void): unknown; connect(): Promise<unknown>; destroy(): void },
+  >(client: T): Promise<T> {
+    client.on('error', () => {})
+    await client.connect()
+    closing.push(() => client.destroy())
+    return client
+  }
+
+  test.each<[string, () => Promise<NodeRedisClient>]>([
+    ['of node-redis 6', () => opened(createClient({ url: server.url }))],
+    ['of node-redis 6 that speaks the second protocol', () => opened(createClient({ url: server.url, RESP: 2 }))],
+    [
+      'of node-redis 6 with a cache of its own',
+      () => opened(createClient({ url: server.url, clientSideCache: { ttl: 0, maxEntries: 0, evictPolicy: 'LRU' } })),
+    ],
+    ['of node-redis 5', () => opened(redis5.createClient({ url: server.url }))],
+  ])('%s is told of changes, and of being cut off', async (_what, connect) => {
+    const store = nearStore({ client: await connect() })
+    const record = await keptIn(store)
+    const { spy } = stopClock()
+    await other.end(record.id, LOGOUT, 60)
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+    expect((await store.get(record.id))?.ended).toBeDefined()
+    await keep(store, record.id)
+    await redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+    spy.mockRestore()
+    await keep(store, record.id)
+    await redis.flushall()
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
+  })
+
+  test.each<[string, () => NodeRedisClient, RegExp]>([
+    [
+      'createSentinel()',
+      () => createSentinel({ name: 'sessions', sentinelRootNodes: [{ host: '127.0.0.1', port: 1 }] }),
+      /createSentinel\(\).*take ioredis/,
+    ],
+    ['createClientPool()', () => createClientPool({ url: server.url }), /createClientPool\(\).*take createClient\(\)/],
+  ])('%s of node-redis is refused with a word why', (_what, create, message) => {
+    const client = create()
+    expect(() => new RedisSessionStore({ client, nearCache: {} })).toThrow(message)
+  })
+
+  test.each<[object | boolean, RegExp]>([
+    [true, /nearCache is not an object: write nearCache: \{\}/],
+    [{ maxage: 1 }, /no option "maxage", only maxAge and maxBytes/],
+    [{ maxAge: '10ms' }, /maxAge is 10ms; use 50ms to 1m/],
+    [{ maxAge: '2m' }, /maxAge is 2m; use 50ms to 1m/],
+    [{ maxAge: 'soon' }, /maxAge is "soon"/],
+    [{ maxBytes: 0 }, /maxBytes is 0; use a whole number/],
+  ])('with %j is refused with what to write', (nearCache, message) => {
+    const make = (): RedisSessionStore => new RedisSessionStore({ url: server.url, nearCache: nearCache as object })
+    expect(make).toThrow(message)
+  })
+
   test.each<[string, () => Redis | Valkey]>([
     ['of ioredis', () => new Redis(server.url)],
     ['of ioredis with a keyPrefix', () => new Redis(server.url, { keyPrefix: 'app:' })],
@@ -390,7 +373,7 @@ describe('a client of the user', () => {
     closing.push(() => client.disconnect())
     const store = nearStore({ client: client as Redis })
     const writer = new RedisSessionStore({ client: far as Redis })
-    const record = sample()
+    const record = sampleRecord()
     await writer.create(record.id, record, 3_600)
     await keep(store, record.id)
     stopClock()

@@ -1,0 +1,94 @@
+// A line by node-redis 5 or 6: a second connection on the second version of the protocol, in which the server sends what it tells to
+// this connection itself, as messages.
+import type { Line, LineListener, MakeLine } from './tracker.js'
+
+/** The members of a client of node-redis that are called on a connection that is told of changes. */
+export interface NodeRedisTrackingClient {
+  connect(): Promise<unknown>
+  sendCommand(args: string[]): Promise<unknown>
+  subscribe(channel: string, listener: (keys: unknown) => void): Promise<unknown>
+  on(event: 'error' | 'end', listener: (error?: unknown) => void): unknown
+  unref?(): void
+  destroy(): void
+  readonly isOpen: boolean
+}
+
+/** What opens such a connection beside a client. */
+export interface NodeRedisDuplicable {
+  readonly options?: { readonly socket?: object | undefined } | undefined
+  duplicate(options: object): NodeRedisTrackingClient
+}
+
+const CHANNEL = '__redis__:invalidate'
+
+/**
+ * @param open the client beside which it is opened
+ * @param prefix what the keys begin with that are told
+ * @param address of the server, when it is another one than that of the client
+ */
+export function nodeRedisLine(
+  open: () => NodeRedisDuplicable | Promise<NodeRedisDuplicable>,
+  prefix: string,
+  address: { readonly host?: string; readonly port?: number } = {},
+): MakeLine {
+  return (listener) => new NodeRedisLine(open, prefix, address, listener)
+}
+
+class NodeRedisLine implements Line {
+  readonly #beside: () => NodeRedisDuplicable | Promise<NodeRedisDuplicable>
+  readonly #prefix: string
+  readonly #address: object
+  readonly #listener: LineListener
+  #client: NodeRedisTrackingClient | null = null
+  #isClosed = false
+
+  constructor(
+    beside: () => NodeRedisDuplicable | Promise<NodeRedisDuplicable>,
+    prefix: string,
+    address: object,
+    listener: LineListener,
+  ) {
+    this.#beside = beside
+    this.#prefix = prefix
+    this.#address = address
+    this.#listener = listener
+  }
+
+  async open(): Promise<void> {
+    const beside = await this.#beside()
+    if (this.#isClosed) return
+    const socket = { ...beside.options?.socket, ...this.#address, connectTimeout: 5_000, reconnectStrategy: false }
+    const client = beside.duplicate({ ...LINE_OPTIONS, socket })
+    this.#client = client
+    client.on('error', (error) => this.#listener.lost(error))
+    client.on('end', () => this.#listener.lost(undefined))
+    await client.connect()
+    // It is there for others, and keeps no process alive.
+    client.unref?.()
+    const id = await client.sendCommand(['CLIENT', 'ID'])
+    const prefix = ['PREFIX', this.#prefix]
+    await client.sendCommand(['CLIENT', 'TRACKING', 'ON', 'REDIRECT', String(id), 'BCAST', ...prefix])
+    await client.subscribe(CHANNEL, (keys) => this.#listener.changed(Array.isArray(keys) ? keys.map(String) : null))
+  }
+
+  heartbeat(): Promise<unknown> {
+    return this.#client?.sendCommand(['PING']) ?? Promise.reject(new Error('The connection is closed.'))
+  }
+
+  close(): void {
+    this.#isClosed = true
+    if (this.#client?.isOpen) this.#client.destroy()
+  }
+}
+
+const LINE_OPTIONS = {
+  RESP: 2,
+  url: undefined,
+  clientSideCache: undefined,
+  emitInvalidate: false,
+  maintNotifications: 'disabled',
+  disableOfflineQueue: true,
+  readonly: false,
+  pingInterval: undefined,
+  commandOptions: {},
+} as const
