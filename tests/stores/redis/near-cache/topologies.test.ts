@@ -79,7 +79,7 @@ async function trackersAt(server: RedisServer): Promise<number> {
 }
 
 describe('a cluster of six nodes', () => {
-  const connect = (): Promise<RedisClient> => Promise.resolve(cluster.connect())
+  const connect = (): Promise<RedisClient> => cluster.connect()
 
   test('is listened to at every node, replicas included, and no more once the store is closed', async () => {
     const { near } = await begin(connect)
@@ -150,7 +150,7 @@ describe('a cluster by node-redis', () => {
 })
 
 describe('a primary behind Sentinel', () => {
-  const connect = (): Promise<RedisClient> => Promise.resolve(sentinel.connect())
+  const connect = (): Promise<RedisClient> => sentinel.connect()
 
   test('tells of a session that has ended elsewhere', async () => {
     const { near, other, id } = await begin(connect)
