@@ -110,15 +110,27 @@ function sessionFor(req: HttpRequest, next: (error?: unknown) => void, who: stri
 
 /** A session that the store has answered from a copy is read again first: where proof is asked for, no old answer will do. */
 function whenKnown(session: Session, next: (error?: unknown) => void, judge: (isOver: boolean) => void): void {
-  const waiting = refreshed(session)
-  if (waiting === undefined) {
-    judge(false)
-    return
+  const reading = refreshed(session)
+  if (reading === undefined) judge(false)
+  else void judgeAfter(reading, next, judge)
+}
+
+async function judgeAfter(
+  reading: Promise<void>,
+  next: (error?: unknown) => void,
+  judge: (isOver: boolean) => void,
+): Promise<void> {
+  let isOver = false
+  try {
+    await reading
+  } catch (error) {
+    isOver = isSessionError(error, 'SESSION_ENDED')
+    if (!isOver) {
+      next(error)
+      return
+    }
   }
-  waiting.then(
-    () => judge(false),
-    (error) => (isSessionError(error, 'SESSION_ENDED') ? judge(true) : next(error)),
-  )
+  judge(isOver)
 }
 
 const OVER = 'Nobody is logged in: the session has ended.'

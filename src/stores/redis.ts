@@ -205,6 +205,9 @@ export class RedisSessionStore extends SessionStore {
     }
     this.#prefix = prefix
     this.#maxPending = maxPending
+    const near = nearCache === undefined ? null : this.#nearCache(nearCache, url, client)
+    this.#near = near
+    this.getFresh = near === null ? undefined : (id, bounds) => near.load(id, () => this.#load(id, bounds))
     const open = url === undefined ? undefined : () => openClient(url)
     const warns = warnInProduction && process.env['NODE_ENV'] === 'production'
     if (warns && url !== undefined) warnOfPlainText(url)
@@ -217,9 +220,6 @@ export class RedisSessionStore extends SessionStore {
       wait === undefined
         ? null
         : new RedisReplication(new RedisConnection<RedisReplicationClient>({ open: openSecond, maxPending }), wait)
-    const near = nearCache === undefined ? null : this.#nearCache(nearCache, url, client)
-    this.#near = near
-    this.getFresh = near === null ? undefined : (id, bounds) => near.load(id, () => this.#load(id, bounds))
   }
 
   // A session that is near is not waited for.
