@@ -90,7 +90,7 @@ function prepare() {
   const missing = []
   // Also with a REDIS_URL: some tests freeze, kill and fill servers, and start their own for that.
   if (needs('redis') && !works('redis-server')) missing.push('redis-server')
-  // Also with a POSTGRES_URL or MYSQL_URL, for the same reason.
+  // Also with a POSTGRES_URL, MYSQL_URL or DATABASE_URL, for the same reason.
   if (needs('postgres') && !hasPostgres()) missing.push('postgresql')
   if (needs('mariadb') && !hasMariadb()) missing.push('mariadb-server')
   if (needs('browser') && !browser()) {

@@ -37,7 +37,7 @@ import {
 } from 'sojourn/activity'
 import { sinkChecks } from 'sojourn/testing'
 import { collectGarbage } from '../../../support/garbage.js'
-import { sharedPostgres } from '../../../support/postgres.js'
+import { namedPostgres, sharedPostgres } from '../../../support/postgres.js'
 
 /** Tables of the application's, of which the sink knows nothing. */
 interface AppTables {
@@ -60,7 +60,7 @@ beforeAll(async () => {
 })
 
 afterAll(async () => {
-  if (process.env['POSTGRES_URL']) await dropTables()
+  if (namedPostgres() !== undefined) await dropTables()
   await closeFrom(0)
   await postgres.stop()
   rmSync(DIRECTORY, { recursive: true, force: true })
