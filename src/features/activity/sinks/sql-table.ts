@@ -80,6 +80,9 @@ const INDEXES = {
   by_time: ['at', 'id', 'type'],
 } as const
 
+/** In SQLite, whose rows of an index may be of any length, totals need nothing but the index as well. */
+const SUMMED = ['session_id', 'user_id', 'user_id_type'] as const
+
 const DEFAULT_TABLE = 'session_activities'
 /** PostgreSQL cuts names at 63 characters; those of the indexes are longer than the table's. */
 const TABLE_NAME = /^(?:[a-z_][a-z0-9_]{0,39}\.)?[a-z_][a-z0-9_]{0,39}$/i
@@ -215,7 +218,7 @@ async function create({ db, dialect, name }: ActivityTable): Promise<void> {
       .createIndex(indexName(name, index))
       .ifNotExists()
       .on(name)
-      .columns([...columns])
+      .columns(dialect === 'sqlite' && index === 'by_time' ? [...columns, ...SUMMED] : [...columns])
       .execute()
   }
 }
