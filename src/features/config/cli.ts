@@ -104,7 +104,9 @@ async function check({ manager, env, print }: Call): Promise<number> {
 async function tried(manager: SessionManager, env: Call['env']): Promise<string[]> {
   const warnings: string[] = []
   const hear = (warning: Error): void => {
-    if (warning.name === 'SojournWarning') warnings.push(warning.message)
+    const { code } = warning as { code?: unknown }
+    // Of memory, more is told below.
+    if (warning.name === 'SojournWarning' && code !== 'SOJOURN_MEMORY_STORE') warnings.push(warning.message)
   }
   process.on('warning', hear)
   try {

@@ -5,9 +5,11 @@ import { didYouMean } from '../../did-you-mean.js'
 import { invalidOption, isSessionError, type SessionError } from '../../errors.js'
 import { SessionManager } from '../../manager/manager.js'
 import type { SessionOptions } from '../../options/options.js'
+import type { SessionCodec } from '../../record/codec.js'
 import { MemorySessionStore } from '../../stores/memory.js'
 import { RedisSessionStore } from '../../stores/redis.js'
 import { sqlStore } from '../../stores/sql.js'
+import { type EncryptionOptions, encrypted } from '../encryption/index.js'
 import { VARIABLES } from './variables.js'
 
 /** All that a session service is configured by: the options of `session()`, and where it keeps its sessions. */
@@ -27,6 +29,11 @@ export interface SessionManagerConfig extends Omit<SessionOptions, 'store'> {
    * @default 'soj:'
    */
   prefix?: string | undefined
+  /**
+   * Encrypts each field: `keys`, newest first, and what else `encrypted()` of `sojourn/encryption` takes. Not beside a `codec`.
+   * @default fields are stored as JSON
+   */
+  encryption?: Omit<EncryptionOptions, 'codec'> | undefined
 }
 
 /** One thing that is wrong with a configuration. */
@@ -82,7 +89,20 @@ function resolved(
   const note = (option: string, message: string): void => {
     if (!unread.has(nameOf(option))) mistakes.push({ name: nameOf(option), message })
   }
-  const { storage: _storage, redisUrl: _redis, databaseUrl: _database, prefix: _prefix, ...options } = config
+  const {
+    storage: _storage,
+    redisUrl: _redis,
+    databaseUrl: _database,
+    prefix: _prefix,
+    encryption,
+    ...options
+  } = config
+  if (encryption !== undefined) {
+    const codec =
+      config.codec === undefined ? codecOf(encryption) : 'codec is set, too: hand it to encrypted() instead.'
+    if (typeof codec === 'string') note('encryption', codec)
+    else options.codec = codec
+  }
   if (config.secret === undefined) note('secret', 'it is missing: make one with openssl rand -base64 32.')
   for (const [option, value] of Object.entries(options)) {
     if (value === undefined) continue
@@ -107,6 +127,16 @@ function resolved(
     // A message of a database's client may quote a URL.
     const why = isSessionError(cause, 'INVALID_OPTION') ? withoutUrl(cause.message, config) : 'it cannot be used.'
     throw refused([{ name: nameOf(storage === 'redis' ? 'redisUrl' : 'databaseUrl'), message: why }])
+  }
+}
+
+/** A codec that encrypts, or why there is none. */
+function codecOf(encryption: Omit<EncryptionOptions, 'codec'>): SessionCodec | string {
+  try {
+    return encrypted(encryption)
+  } catch (error) {
+    if (!isSessionError(error)) throw error
+    return error.message
   }
 }
 

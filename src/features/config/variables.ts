@@ -31,6 +31,9 @@ export const VARIABLES: readonly Variable[] = [
   ...['trustProxy', 'context', 'clientContext', 'clearSiteData'].map((name) => variable(name, flag)),
   ...['passivePaths', 'fresh'].map((name) => variable(name, list)),
   ...['maxBytes', 'maxFields'].map((name) => ({ ...variable(name, number), path: ['limits', name] })),
+  { names: ['SOJOURN_ENCRYPTION_KEYS'], path: ['encryption', 'keys'], parse: list },
+  { names: ['SOJOURN_ENCRYPTION_CLIENT_CONTEXT'], path: ['encryption', 'clientContext'], parse: flag },
+  { names: ['SOJOURN_ENCRYPTION_READ_PLAIN_UNTIL'], path: ['encryption', 'readPlainUntil'], parse: date },
   ...['name', 'domain', 'path'].map((name) => ofCookie(name, text)),
   ...['secure', 'sameSite'].map((name) => ofCookie(name, flagOrText)),
   ...['persistent', 'partitioned'].map((name) => ofCookie(name, flag)),
@@ -65,6 +68,12 @@ function flag(value: string): boolean | Error {
   if (/^(?:true|1|yes|on)$/i.test(value)) return true
   if (/^(?:false|0|no|off)$/i.test(value)) return false
   return new Error('it is neither true nor false.')
+}
+
+/** An ISO 8601 date, or a date and time. */
+function date(value: string): Date | Error {
+  const read = /^\d{4}-\d{2}-\d{2}/.test(value) ? new Date(value) : new Date(Number.NaN)
+  return Number.isNaN(read.getTime()) ? new Error('it is no date, such as 2026-12-31.') : read
 }
 
 function flagOrText(value: string): boolean | string {

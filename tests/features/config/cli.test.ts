@@ -97,6 +97,7 @@ describe('check', () => {
     expect(code).toBe(0)
     for (const warning of [/storage is memory/, /cookie.secure is false/, /trustProxy is off/])
       expect(printed).toMatch(warning)
+    expect(printed.match(/memory:/g)).toHaveLength(1)
   })
 
   test('fails on mistakes, and on a store that does not answer, and prints no secret', async () => {

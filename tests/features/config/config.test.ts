@@ -1,6 +1,7 @@
 // Configuration from the environment and from one object: what each variable sets, all mistakes at once, and no secret in any.
+import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from '@jest/globals'
-import { MemorySessionStore, SessionManager } from 'sojourn'
+import { jsonCodec, MemorySessionStore, SessionManager } from 'sojourn'
 import { sessionOptions, sessionOptionsFromEnv } from 'sojourn/config'
 import { RedisSessionStore } from 'sojourn/redis'
 import { VARIABLES } from '../../../src/features/config/variables.js'
@@ -27,6 +28,38 @@ function refusal(env: Env): string {
 }
 
 describe('from the environment', () => {
+  test('keys encrypt fields, a key of before reads them, and nothing prints a key', async () => {
+    const [newer, older] = [randomBytes(32).toString('base64'), randomBytes(32).toString('base64')]
+    const store = new MemorySessionStore({ cleanupInterval: 0 })
+    const managerWith = (keys: string): SessionManager =>
+      new SessionManager({ ...sessionOptionsFromEnv({ SESSION_SECRET: SECRET, SOJOURN_ENCRYPTION_KEYS: keys }), store })
+    const before = managerWith(older)
+    const { id } = await before.create({ fields: { note: 'a secret' } })
+    expect(JSON.stringify((await store.get(id))?.toJSON())).not.toContain('a secret')
+    const after = managerWith(`${newer}, ${older}`)
+    expect((await after.get(id))?.fields).toEqual({ note: 'a secret' })
+    expect(JSON.stringify(after.describe())).not.toContain(newer)
+    await store.close()
+  })
+
+  test('what is wrong with keys is said by their variable, and without them', () => {
+    const short = randomBytes(16).toString('base64')
+    const message = refusal({ SESSION_SECRET: SECRET, SOJOURN_ENCRYPTION_KEYS: short })
+    expect(message).toMatch(/SOJOURN_ENCRYPTION_KEYS: /)
+    expect(message).not.toContain(short)
+    const key = randomBytes(32).toString('base64')
+    const wrong = { SESSION_SECRET: SECRET, SOJOURN_ENCRYPTION_KEYS: key, SOJOURN_ENCRYPTION_READ_PLAIN_UNTIL: 'soon' }
+    expect(refusal(wrong)).toMatch(/SOJOURN_ENCRYPTION_READ_PLAIN_UNTIL: it is no date/)
+    const both = { secret: SECRET, encryption: { keys: key }, codec: jsonCodec() }
+    expect(() => sessionOptions(both)).toThrow(/encryption: codec is set, too/)
+  })
+
+  test('archiveEnded goes with archive, and not without', () => {
+    const archive = (): void => {}
+    expect(sessionOptions({ secret: SECRET, archive, archiveEnded: true })).toMatchObject({ archiveEnded: true })
+    expect(() => sessionOptions({ secret: SECRET, archiveEnded: true })).toThrow(/archiveEnded needs archive/)
+  })
+
   test('a secret is enough, and its list may replace it', async () => {
     expect(await inForce({ SESSION_SECRET: SECRET })).toMatchObject({
       store: 'MemorySessionStore',
