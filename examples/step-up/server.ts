@@ -5,7 +5,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
 import express, { type ErrorRequestHandler, type Request, type Response } from 'express'
-import { requireLevel, requireRecentAuth, session } from 'sojourn'
+import { privatePages, requireLevel, requireRecentAuth, session } from 'sojourn'
 import { clientBinding } from 'sojourn/client-binding'
 import { csrf, csrfField } from 'sojourn/csrf'
 
@@ -26,6 +26,8 @@ app.use(sessions)
 app.use(express.urlencoded({ extended: false }))
 app.use(csrf())
 app.use(clientBinding({ policy: 'challenge' }))
+// Nobody sees the statement by the browser's Back after the logout.
+app.use(privatePages())
 
 app.get('/', (req, res) => {
   const { userId, authentication } = req.session.metadata

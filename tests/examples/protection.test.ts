@@ -50,7 +50,11 @@ test('step-up: a payment asks for a code, once, and another browser for everythi
   expect((await submit('/login', { password: 'wrong' })).status).toBe(401)
   await submit('/login', { password: 'correct horse' })
   expect((await get('/')).body).toContain('Level 1: pwd.')
-  expect((await get('/statement')).body).toContain('90 coins')
+  const statement = await get('/statement')
+  expect([statement.body, statement.headers['cache-control']]).toEqual([
+    expect.stringContaining('90 coins'),
+    'no-store',
+  ])
   expect((await submit('/transfer')).headers.location).toBe('/prove')
   expect((await submit('/prove', { password: 'correct horse', code: 'no' })).status).toBe(401)
   // The code of this half minute may be that of the last one by now.
@@ -64,7 +68,7 @@ test('step-up: a payment asks for a code, once, and another browser for everythi
   await until(() => /of ann: another browser \(challenged\)/.test(stepUp.output()), 30_000)
   await until(async () => (await prove(elsewhere)).status === 303, 60_000)
   expect((await get('/statement', elsewhere)).body).toContain('90 coins')
-  await submit('/logout', {}, elsewhere)
+  expect((await submit('/logout', {}, elsewhere)).headers['clear-site-data']).toBe('"cache"')
   expect((await get('/')).body).toContain('Log in')
 })
 
