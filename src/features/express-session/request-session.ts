@@ -269,14 +269,16 @@ const HANDLER: ProxyHandler<Target> = {
   ownKeys(target) {
     const { state, passing } = partsOf(target)
     state.use()
-    return ['cookie', ...state.fields.names().filter((name) => !NAMES.has(name)), ...(passing?.keys() ?? [])]
+    const fields = state.fields.names().filter((name) => !NAMES.has(name))
+    // Last, members that somebody has put others in the place of.
+    return [...new Set(['cookie', ...fields, ...(passing?.keys() ?? []), ...Reflect.ownKeys(target)])]
   },
   getOwnPropertyDescriptor(target, name) {
     const { state, passing, cookie } = partsOf(target)
     state.use()
     const shown = { writable: true, enumerable: true, configurable: true }
     if (name === 'cookie') return { value: cookie, ...shown }
-    if (typeof name !== 'string' || NAMES.has(name)) return undefined
+    if (typeof name !== 'string' || NAMES.has(name)) return Reflect.getOwnPropertyDescriptor(target, name)
     if (state.has(name)) return { value: state.get(name), ...shown }
     return passing?.has(name) ? { value: passing.get(name), ...shown } : undefined
   },

@@ -54,6 +54,18 @@ describe('fields', () => {
     }
   })
 
+  test('may stand beside members that are defined anew for good', async () => {
+    await using app = await dropIn({}, (req, res) => {
+      Object.defineProperty(req.session, 'id', { value: '1' })
+      req.session.save = () => req.session
+      req.session.cart = ['1']
+      const kept: Record<string, unknown> = {}
+      for (const name in req.session) kept[name] = req.session[name]
+      res.end(JSON.stringify([req.session.id, Object.keys(req.session), kept['cart'], { ...req.session }.cart]))
+    })
+    expect((await app.client.get('/')).json()).toEqual(['1', ['cookie', 'cart'], ['1'], ['1']])
+  })
+
   test('a change inside of one is noticed, `in` and delete work, and methods may be replaced', async () => {
     await using app = await dropIn({}, (req, res) => {
       if (req.url === '/begin') req.session.cart = { items: [] }
