@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import {
   DatabaseServer,
@@ -37,6 +38,33 @@ export class PostgresServer extends DatabaseServer {
     const options = { stdio: 'pipe', ...home.owner, cwd: home.directory } as const
     execFileSync(program('initdb'), [...make, '-E', 'UTF8'], options)
     return started((port) => new PostgresServer({ ...home, port }, settings))
+  }
+
+  /** Starts a standby of another one, which is asked for each commit of it from when this resolves. */
+  static async standbyOf(primary: PostgresServer): Promise<PostgresServer> {
+    const home = newHome('postgres')
+    const copy = ['-D', join(home.directory, 'data'), '-R', '-X', 'stream', '-c', 'fast', '-d', primary.url]
+    execFileSync(program('pg_basebackup'), copy, { stdio: 'pipe', ...home.owner, cwd: home.directory })
+    const standby = await started((port) => new PostgresServer({ ...home, port }, []))
+    const client = new pg.Client({ connectionString: primary.url })
+    await client.connect()
+    try {
+      await client.query("alter system set synchronous_standby_names = '*'")
+      await client.query('select pg_reload_conf()')
+      const isAsked = "select 1 from pg_stat_replication where sync_state = 'sync'"
+      while ((await client.query(isAsked)).rowCount === 0) await sleep(20)
+    } finally {
+      await client.end()
+    }
+    return standby
+  }
+
+  /** Makes a standby the primary. */
+  async promote(): Promise<void> {
+    const client = new pg.Client({ connectionString: this.url })
+    await client.connect()
+    await client.query('select pg_promote()')
+    await client.end()
   }
 
   async restart(): Promise<void> {
