@@ -66,6 +66,7 @@ const REASONS: readonly (readonly [sign: RegExp, reason: string])[] = [
   [/^53300$|ER_CON_COUNT|ER_TOO_MANY_USER/, 'the server has no room for another connection'],
   [/^25006$|ER_OPTION_PREVENTS|ER_READ_ONLY/, 'the server only reads: it is a replica. Connect to the primary'],
   [/^(57P0[123]|57014)$/, 'the server shut down, or cancelled the statement'],
+  [/^(42P05|26000)$/, 'a pooler gives statements another connection than they were prepared on. Set prepare to false'],
   [/^53100$|SQLITE_FULL/, 'the disk is full'],
   [/^SQLITE_(BUSY|LOCKED)/, 'the file was locked by others all the time'],
   [/^SQLITE_CANTOPEN/, 'the file cannot be opened. Is the directory there, and may this process write to it?'],
