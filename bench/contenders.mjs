@@ -36,7 +36,12 @@ export const CONTENDERS = {
     isAgainst: true,
     create: (setting) => sojournMemory({ ...setting, packageDirectory: setting.againstDirectory }),
   },
-  'sojourn-redis': { label: 'Sojourn, Redis', kind: 'redis', create: sojournRedis },
+  'sojourn-redis': { label: 'Sojourn, Redis', kind: 'redis', create: (setting) => sojournRedis(setting) },
+  'sojourn-near': {
+    label: 'Sojourn, Redis with a near cache',
+    kind: 'redis',
+    create: (setting) => sojournRedis(setting, { nearCache: {} }),
+  },
   'against-redis': {
     label: 'Sojourn before, Redis',
     kind: 'redis',
@@ -180,10 +185,10 @@ async function withMetrics(setting) {
   return contender
 }
 
-async function sojournRedis({ packageDirectory, redisUrl }) {
+async function sojournRedis({ packageDirectory, redisUrl }, options = {}) {
   const { session } = await load(packageDirectory)
   const { RedisSessionStore } = await load(packageDirectory, './redis')
-  const store = new RedisSessionStore({ url: redisUrl })
+  const store = new RedisSessionStore({ url: redisUrl, ...options })
   return {
     // The deadline is not what is measured, and a machine may be busy.
     middleware: session({ secret: SECRET, store, cookie: { secure: false }, storeTimeout: '10s' }),

@@ -13,6 +13,7 @@ export function checkGoals(results) {
   return [
     ...costGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
     ...beforeGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
+    ...nearGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
     ...tripGoals(results.trips),
     ...protectionGoals(results.protection),
     ...spaceGoals(results.space),
@@ -108,7 +109,36 @@ function throughputRatio(ours, theirs) {
   return median(ours.map(({ perSecond }, round) => perSecond / theirs[round].perSecond))
 }
 
+/** With a near cache, our added CPU and our throughput as shares of those of the bare calls of Redis, up to Node 22 and after. */
+const NEAR = {
+  read: { cpu: { old: 0.25, current: 1 }, throughput: { old: 1.35, current: 1 } },
+  write: { cpu: { old: 0.75, current: 0.9 }, throughput: { old: 1.15, current: 1.05 } },
+}
+const MAX_OF_RAW_LARGE = 0.1
+
+function* nearGoals(matrix, node) {
+  const era = node <= 22 ? 'old' : 'current'
+  for (const { work, size, rows, samples } of matrix) {
+    const ours = rows['sojourn-near']
+    if (!ours || !rows.raw) continue
+    const share = ours.addedUs / rows.raw.addedUs
+    const found = `${ratio(share)} (${us(ours.addedUs)} / ${us(rows.raw.addedUs)})`
+    const name = `near cache, ${work}, ${size} KB`
+    if (work === 'read' && size === '200') {
+      yield goal(`${name}: added CPU, ours / raw`, `≤ ${MAX_OF_RAW_LARGE}`, found, share <= MAX_OF_RAW_LARGE)
+    }
+    if (size !== '0.2' || !NEAR[work]) continue
+    const { cpu, throughput } = NEAR[work]
+    yield goal(`${name}: added CPU, ours / raw`, `≤ ${cpu[era]}`, found, share <= cpu[era])
+    const perSecond = throughputRatio(samples['sojourn-near'], samples.raw)
+    yield goal(`${name}: throughput beside raw`, `≥ ${throughput[era]}`, ratio(perSecond), perSecond >= throughput[era])
+  }
+}
+
 const TRIPS = { none: 0, read: 1, write: 2 }
+/** As a rule: a session is asked for anew when it is too old. */
+const NEAR_TRIPS = { none: 0, read: 0, write: 1 }
+const NEAR_TOLERANCE = 0.1
 
 function* tripGoals(trips) {
   for (const name of Object.values(OURS)) {
@@ -117,6 +147,11 @@ function* tripGoals(trips) {
       const found = trips[name][work]
       yield goal(`${name}, ${work}: store round trips`, `${count}`, `${found}`, found === count)
     }
+  }
+  for (const [work, count] of Object.entries(trips?.['sojourn-near'] ? NEAR_TRIPS : {})) {
+    const found = trips['sojourn-near'][work]
+    const isMet = Math.abs(found - count) <= NEAR_TOLERANCE
+    yield goal(`sojourn-near, ${work}: store round trips`, `about ${count}`, `${found}`, isMet)
   }
 }
 
