@@ -1,6 +1,7 @@
 // The near cache on a real Redis: what a read and a write cost, how soon another process's changes are heard, and what becomes of it
 // when connections are cut, fall silent or are refused. A second store stands for another process.
 import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
@@ -254,6 +255,23 @@ describe('trackers', () => {
     expect(warnings.mock.calls.map(([text]) => String(text))).toEqual([
       expect.stringMatching(/nearCache has no effect, every read asks Redis: NOPERM/),
     ])
+  })
+
+  test('need no more rights than the page on Redis says', async () => {
+    const page = readFileSync('docs/operations/redis.md', 'utf8')
+    const rightsFor = (what: string): string[] => {
+      const row = page.split('\n').findLast((line) => line.startsWith(`| ${what} |`)) ?? ''
+      return row.replaceAll('\\|', '|').match(/[+&][\w|&:*]+/g) ?? []
+    }
+    const rights = [...rightsFor('all'), ...rightsFor('`nearCache`')]
+    expect(rights).toEqual(expect.arrayContaining(['+getrange', '+client|tracking', '&__redis__:invalidate']))
+    await redis.acl('SETUSER', 'least', 'on', '>secret', '~soj:*', '-@all', ...rights)
+    closing.push(() => redis.acl('DELUSER', 'least'))
+    const store = nearStore({ url: server.url.replace('//', '//least:secret@') })
+    const record = await keptIn(store)
+    stopClock()
+    await other.end(record.id, LOGOUT, 60)
+    await until(() => atOnce(store, record.id) === undefined, 20_000)
   })
 
   test('are gone when the store is closed', async () => {
