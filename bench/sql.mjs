@@ -131,7 +131,7 @@ async function inTurns(steps, atOnce) {
   const names = Object.keys(steps)
   const counts = {}
   for (const name of names) {
-    await cpuOf(steps[name], 300, atOnce)
+    await cpuOf(steps[name], isQuick ? 1_000 : 4_000, atOnce)
     const us = await cpuOf(steps[name], 300, atOnce)
     counts[name] = Math.max(50, Math.round((300 * BATCH_MS * 1000) / us))
   }

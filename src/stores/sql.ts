@@ -217,8 +217,9 @@ export class SqlSessionStore extends SessionStore {
   async get(id: string, bounds?: SessionLimits): Promise<SessionData | null> {
     const known = this.#recent.get(id)
     const version = StoredRow.of(known)?.version ?? 0
-    const { query, statements } = this.#calls ?? (await this.#ready())
-    const { rows } = await query(statements.get, [version, version, version, id])
+    const { query, statements, dialect } = this.#calls ?? (await this.#ready())
+    const values = dialect === 'postgres' ? [version, id] : [version, version, version, id]
+    const { rows } = await query(statements.get, values)
     if (rows[0] === undefined) return null
     const record = decodeRow(id, rows[0], { known, bounds })
     if (record !== known) this.#keepRecent(record)

@@ -89,12 +89,13 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
   const isFree = `${held('owner')} = ${given('owner')} or ${held('until')} <= ${now}`
 
   return {
-    /** version that is known, twice, ID: what is known does not come again */
-    get: sql(
-      `select version, last_accessed_at, expires_at, ended, ${['meta', 'fields', 'large']
-        .map((column) => `case when version = ? then null else ${column} end as ${column}`)
-        .join(', ')} from ${sessions} where id = ?`,
-    ),
+    /** Version that is known, in PostgreSQL once, else three times; ID: what is known does not come again. */
+    get: `select version, last_accessed_at, expires_at, ended, ${['meta', 'fields', 'large']
+      .map(
+        (column) =>
+          `case when version = ${dialect === 'postgres' ? '$1' : '?'} then null else ${column} end as ${column}`,
+      )
+      .join(', ')} from ${sessions} where id = ${dialect === 'postgres' ? '$2' : '?'}`,
     read: sql(`select ${RECORD} from ${sessions} where id = ?`),
     lock: sql(`select ${RECORD} from ${sessions} where id = ?${forUpdate}`),
     exists: sql(`select 1 as found from ${sessions} where id = ? and ${alive}`),

@@ -65,15 +65,15 @@ export function isPgClient(database: object): database is PgClient {
 export function pgDriver(database: PgPool | PgClient, { prepare, timeoutMs }: PgSettings): SqlDriver {
   const names = new Map<string, string>()
   const nameOf = (sql: string): string => {
-    const name = names.get(sql) ?? `sojourn_${names.size}_${sql.length}`
-    names.set(sql, name)
+    let name = names.get(sql)
+    if (name === undefined) {
+      name = `sojourn_${names.size}_${sql.length}`
+      names.set(sql, name)
+    }
     return name
   }
-  const run = async (client: PgClient, { sql, values }: SqlQuery): Promise<SqlResult> => {
-    const query = prepare ? { text: sql, values, name: nameOf(sql) } : { text: sql, values }
-    const { rows, rowCount } = await client.query(query)
-    return { rows: rows as SqlRow[], count: rowCount ?? 0 }
-  }
+  const run = (client: PgClient, { sql, values }: SqlQuery): Promise<SqlResult> =>
+    client.query(prepare ? { text: sql, values, name: nameOf(sql) } : { text: sql, values }).then(resultOf)
   const transaction = async <T>(client: PgClient, steps: () => SqlSteps<T>): Promise<T> => {
     await client.query({ text: 'begin', values: [] })
     try {
@@ -156,6 +156,10 @@ export function pgDriver(database: PgPool | PgClient, { prepare, timeoutMs }: Pg
 function cancel(pool: PgPool, pid: number, sql: string): void {
   const text = 'select pg_cancel_backend(pid) from pg_stat_activity where pid = $1 and query = $2'
   pool.query({ text, values: [pid, sql] }).catch(ignore)
+}
+
+function resultOf({ rows, rowCount }: { rows: unknown[]; rowCount: number | null }): SqlResult {
+  return { rows: rows as SqlRow[], count: rowCount ?? 0 }
 }
 
 /** Not an answer of the server, which has a class of SQLSTATE. */
