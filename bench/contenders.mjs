@@ -28,6 +28,7 @@ export const CONTENDERS = {
   // What our middleware does for Express besides the session, up to Node 22: see keepInDictionary() there.
   'bare-dictionary': { label: 'bare Express, objects kept as dictionaries', kind: 'bare', create: bareDictionary },
   'sojourn-memory': { label: 'Sojourn, memory', kind: 'memory', create: (setting) => sojournMemory(setting) },
+  'drop-in-memory': { label: 'sojourn/express-session, memory', kind: 'memory', create: dropInMemory },
   'express-session': { label: 'express-session, MemoryStore', kind: 'memory', create: expressSessionMemory },
   memorystore: { label: 'express-session, memorystore', kind: 'memory', create: memorystore },
   'against-memory': {
@@ -48,6 +49,7 @@ export const CONTENDERS = {
     isAgainst: true,
     create: (setting) => sojournRedis({ ...setting, packageDirectory: setting.againstDirectory }),
   },
+  'drop-in-redis': { label: 'sojourn/express-session, Redis', kind: 'redis', create: dropInRedis },
   'connect-redis': { label: 'express-session, connect-redis', kind: 'redis', create: connectRedis },
   raw: { label: 'raw ioredis GET / GET+SET', kind: 'raw', create: raw },
   'cookie-session': { label: 'cookie-session', kind: 'cookie', create: cookieSession },
@@ -195,6 +197,23 @@ async function sojournRedis({ packageDirectory, redisUrl }, options = {}) {
     store,
     handlers: withSession,
   }
+}
+
+async function dropInMemory({ packageDirectory }) {
+  const { MemorySessionStore } = await load(packageDirectory)
+  return dropIn(packageDirectory, new MemorySessionStore({ maxSessions: 2_000_000, warnInProduction: false }))
+}
+
+async function dropInRedis({ packageDirectory, redisUrl }) {
+  const { RedisSessionStore } = await load(packageDirectory, './redis')
+  return dropIn(packageDirectory, new RedisSessionStore({ url: redisUrl }))
+}
+
+/** With the options that express-session has here. */
+async function dropIn(packageDirectory, store) {
+  const { default: session } = await load(packageDirectory, './express-session')
+  const options = { secret: SECRET, resave: false, saveUninitialized: false, storeTimeout: '10s' }
+  return { middleware: session({ ...options, store }), store, handlers: withSession }
 }
 
 async function expressSession(store, cookie = {}) {

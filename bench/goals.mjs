@@ -14,6 +14,7 @@ export function checkGoals(results) {
     ...costGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
     ...beforeGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
     ...nearGoals(results.matrix ?? [], Number.parseInt(results.node, 10)),
+    ...dropInGoals(results.matrix ?? []),
     ...tripGoals(results.trips),
     ...protectionGoals(results.protection),
     ...spaceGoals(results.space),
@@ -51,6 +52,9 @@ const SHARES = [
   ['memory', 'none', '0.2', 0.3],
   ['redis', 'none', '0.2', 0.3],
 ]
+const DROP_IN = { memory: 'drop-in-memory', redis: 'drop-in-redis' }
+/** Added CPU of `sojourn/express-session` as a share of that of the core: the upper bound. */
+const DROP_IN_SHARE = 1.15
 const OURS = { memory: 'sojourn-memory', redis: 'sojourn-redis' }
 const THEIRS = { memory: 'express-session', redis: 'connect-redis' }
 /** Our throughput as a share of that of the bare calls of Redis: the lower bound. */
@@ -102,6 +106,21 @@ function* beforeGoals(matrix, node) {
       `${ratio(share)} (${us(ours.addedUs)} / ${us(before.addedUs)})`,
       share <= most,
     )
+  }
+}
+
+function* dropInGoals(matrix) {
+  for (const { work, size, rows } of matrix) {
+    for (const [kind, name] of Object.entries(DROP_IN)) {
+      const core = rows[OURS[kind]]
+      const ours = rows[name]
+      if (!core || !ours || (work !== 'read' && work !== 'write')) continue
+      const share = ours.addedUs / core.addedUs
+      // Up to Node 22 both may be below zero, and what they share says nothing then.
+      const isMet = share <= DROP_IN_SHARE || ours.addedUs <= core.addedUs
+      const found = `${ratio(share)} (${us(ours.addedUs)} / ${us(core.addedUs)})`
+      yield goal(`drop-in, ${kind}, ${work}, ${size} KB: added CPU, drop-in / core`, `≤ ${DROP_IN_SHARE}`, found, isMet)
+    }
   }
 }
 

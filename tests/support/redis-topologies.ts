@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
 import { until } from './http.js'
-import { freePort, RedisServer, withFreePorts } from './redis.js'
+import { freePort, REDIS_SERVER, RedisServer, withFreePorts } from './redis.js'
 
 /** After so long without an answer a node counts as lost. */
 const LOST_AFTER_MS = 500
@@ -265,7 +265,7 @@ sentinel down-after-milliseconds ${GROUP} ${LOST_AFTER_MS}
 sentinel failover-timeout ${GROUP} 3000
 `,
   )
-  return spawn('redis-server', [file, '--sentinel'], { stdio: 'ignore' })
+  return spawn(REDIS_SERVER, [file, '--sentinel'], { stdio: 'ignore' })
 }
 
 async function ready<C extends Redis | Cluster>(client: C): Promise<C> {

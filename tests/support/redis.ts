@@ -7,6 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 
+/** The binary of the servers that tests start: `REDIS_SERVER` names that of another version, or of Valkey. */
+export const REDIS_SERVER = process.env['REDIS_SERVER'] || 'redis-server'
+
 /** A redis-server process that a test may freeze, kill and start again. */
 export class RedisServer {
   readonly port: number
@@ -38,7 +41,7 @@ export class RedisServer {
   /** Starts the process, again if it was killed; empty, since nothing is kept on disk. */
   async restart(): Promise<void> {
     const fixed = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-    const child = spawn('redis-server', [...fixed, '--dir', this.#directory, ...this.#args], { stdio: 'ignore' })
+    const child = spawn(REDIS_SERVER, [...fixed, '--dir', this.#directory, ...this.#args], { stdio: 'ignore' })
     this.#process = child
     child.on('error', () => {})
     await this.#accepts()
