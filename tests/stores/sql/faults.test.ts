@@ -117,6 +117,15 @@ describe('on PostgreSQL', () => {
     await store.close()
   })
 
+  test('a connection that is lost as soon as it is there ends no process: somebody listens at every moment', async () => {
+    const pool = new pg.Pool({ connectionString: server.url })
+    new SqlSessionStore({ database: pool, cleanupInterval: 0 })
+    const client = await pool.connect()
+    expect(client.listenerCount('error')).toBeGreaterThan(0)
+    client.release()
+    await pool.end()
+  })
+
   test('no error holds a value', async () => {
     const pool = new pg.Pool({ connectionString: server.url })
     const store = new SqlSessionStore({ database: pool, prefix: 'faulty_', cleanupInterval: 0, timeout: 20_000 })

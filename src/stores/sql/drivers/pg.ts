@@ -36,6 +36,7 @@ interface PooledClient extends PgClient {
 export interface PgPool extends PgClient {
   connect(): Promise<PooledClient>
   readonly totalCount: number
+  on?(event: 'connect', listener: (client: PooledClient) => void): unknown
   /** What its connections are made of, and with which settings. */
   readonly Client?: new (
     options: object,
@@ -95,6 +96,7 @@ export function pgDriver(database: PgPool | PgClient, { prepare, timeoutMs }: Pg
       transaction: (steps) => turn.take(() => transaction(database, steps)),
     }
   }
+  guard(database)
   const overdue = new Overdue(timeoutMs)
   const { Client, options } = database
   // One that listens does nothing else: it is none of the pool's, which may be small.
@@ -147,6 +149,19 @@ export function pgDriver(database: PgPool | PgClient, { prepare, timeoutMs }: Pg
     ...(listener && { listen: (channel, heard) => listener.listen(channel, heard) }),
     close: async () => database.end?.(),
   }
+}
+
+/** Pools that have been seen to. */
+const guarded = new WeakSet<PgPool>()
+
+/**
+ * The end of a server may come with the answer that a new connection is ready. Its pool no longer listens to errors then, and who
+ * asked for it does not yet, which would end this process.
+ */
+function guard(pool: PgPool): void {
+  if (guarded.has(pool)) return
+  guarded.add(pool)
+  pool.on?.('connect', (client) => client.on?.('error', ignore))
 }
 
 /**
