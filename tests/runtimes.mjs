@@ -63,6 +63,8 @@ function install({ package: name, version, binary }) {
 
 async function checkAll([binary, ...args]) {
   const app = await start(binary, args)
+  // Until the store is connected.
+  while (!(await fetch(`${app.url}/login`, { method: 'POST' })).ok) if (app.hasEnded()) break
   for (const [what, check] of CHECKS) {
     try {
       await check(app.url)
