@@ -1,6 +1,7 @@
 // A real PostgreSQL for tests: one of our own on a free port, or the one that POSTGRES_URL or DATABASE_URL names.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
@@ -88,6 +89,9 @@ export class PostgresServer extends DatabaseServer {
     await super.kill()
     // Those that it has started notice, and let go of the shared memory.
     rmSync(join(this.directory, 'data/postmaster.pid'), { force: true })
+    // Until they have, they hold its port.
+    const end = Date.now() + 10_000
+    while (Date.now() < end && (await isOpen(this.port))) await sleep(20)
   }
 
   override async stop(): Promise<void> {
@@ -106,6 +110,15 @@ export function namedPostgres(): string | undefined {
 export async function sharedPostgres(): Promise<SharedServer> {
   const url = namedPostgres()
   return url === undefined ? PostgresServer.start() : sharedAt(url)
+}
+
+function isOpen(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1')
+    socket.on('connect', () => resolve(true))
+    socket.on('error', () => resolve(false))
+    socket.on('connect', () => socket.destroy())
+  })
 }
 
 /** A program of the newest version that is there. */
