@@ -67,7 +67,8 @@ export async function startCluster(): Promise<RedisCluster> {
     },
     async holdersOf(key) {
       for (const node of nodes) {
-        const found = await ask(node, (redis) => holders(redis, key)).catch(() => null)
+        // One that is frozen takes connections, and answers nothing.
+        const found = await ask(node, (redis) => holders(redis, key), { commandTimeout: 1_000 }).catch(() => null)
         if (found === null) continue
         const [primary, ...replicas] = found.map((port) => nodes.find((each) => each.port === port) as RedisServer)
         return { primary: primary as RedisServer, replicas }
@@ -281,9 +282,13 @@ async function stopProcess(child: ChildProcess): Promise<void> {
 }
 
 /** Asks one server something, on a connection for this question. Rejects or resolves to what `question` does. */
-export async function ask<T>(server: { readonly port: number }, question: (redis: Redis) => Promise<T>): Promise<T> {
-  const options = { lazyConnect: true, retryStrategy: () => 20, maxRetriesPerRequest: 5, connectTimeout: 1_000 }
-  const redis = new Redis(server.port, '127.0.0.1', options)
+export async function ask<T>(
+  server: { readonly port: number },
+  question: (redis: Redis) => Promise<T>,
+  options: { readonly commandTimeout?: number } = {},
+): Promise<T> {
+  const ours = { lazyConnect: true, retryStrategy: () => 20, maxRetriesPerRequest: 5, connectTimeout: 1_000 }
+  const redis = new Redis(server.port, '127.0.0.1', { ...ours, ...options })
   redis.on('error', () => {})
   try {
     return await question(redis)
