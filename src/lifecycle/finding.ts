@@ -6,7 +6,7 @@ import { openToken, sameHash } from '../ids.js'
 import { applyChange, type SessionChange } from '../record/changes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
 import type { EndedSession } from '../record/session-info.js'
-import { after, isPromise, type Soon } from '../soon.js'
+import { after, type Soon } from '../soon.js'
 import { nameOf } from './endings.js'
 import type { Epoch } from './epoch.js'
 import type { GuardedStore } from './guarded-store.js'
@@ -76,8 +76,9 @@ class Search {
     const claim = this.#claims[at]
     if (claim === undefined) return this.#outcome()
     const { store } = this.#parts
-    const answer = store.get(claim.id, this.#claimant.isFresh)
-    const isCopy = store.keepsCopies && !isPromise(answer)
+    const { isFresh } = this.#claimant
+    const answer = store.get(claim.id, isFresh)
+    const isCopy = !isFresh && store.isCopy(answer)
     return after(this.#withEpoch(answer), (record) =>
       after(this.#judge(claim, record, isCopy), (isLast) => (isLast ? this.#outcome() : this.goOn(at + 1))),
     )
@@ -119,9 +120,7 @@ class Search {
       return true
     }
     if (!times.isAhead(record, now)) return this.#take(claim, { record, match, isCopy })
-    return settleClock(this.#parts, record).then((settled) =>
-      this.#take(claim, { record: settled, match, isCopy: false }),
-    )
+    return settleClock(this.#parts, record).then((settled) => this.#take(claim, { record: settled, match, isCopy }))
   }
 
   #take(claim: CookieClaim, loaded: Loaded): boolean {

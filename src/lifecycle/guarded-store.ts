@@ -68,9 +68,10 @@ export class GuardedStore {
     )
   }
 
-  /** Whether the store may answer from copies. */
-  get keepsCopies(): boolean {
-    return this.#store.getFresh !== undefined
+  /** Whether what the store answers may be a copy. What is one comes at once, unless somebody has wrapped `get`. */
+  isCopy(answer: Soon<unknown>): boolean {
+    if (this.#store.getFresh === undefined) return false
+    return !isPromise(answer) || twinOf(this.#store.get) === undefined
   }
 
   #checked(id: string, record: SessionData | null | undefined): SessionData | 'corrupt' | null {

@@ -148,7 +148,7 @@ export class Users {
 
   /** Whether a session that is off its list has become another one, which has taken its place there as well. */
   async #wentOn(id: string): Promise<boolean> {
-    const record = await this.#store.get(id)
+    const record = await this.#store.get(id, true)
     return record !== null && record !== 'corrupt' && record.ended?.reason === 'regenerated'
   }
 
@@ -241,7 +241,7 @@ export class Users {
   async #loadAll(ids: readonly string[]): Promise<Map<string, SessionData>> {
     const found = new Map<string, SessionData>()
     await inParallel(ids, async (id) => {
-      const record = await this.#store.get(id)
+      const record = await this.#store.get(id, true)
       if (record !== null && record !== 'corrupt')
         found.set(id, record.with({ fields: [...record.fields].filter(([name]) => isForLists(name)) }))
     })

@@ -130,7 +130,12 @@ async function judgeAfter(
       return
     }
   }
-  judge(isOver)
+  // Nobody waits for this, and the answer to it may be the application's own.
+  try {
+    judge(isOver)
+  } catch (error) {
+    next(error)
+  }
 }
 
 const OVER = 'Nobody is logged in: the session has ended.'

@@ -152,7 +152,10 @@ function inheritedMethod(name: string): Method {
   let method = inheritedMethods.get(name)
   if (method === undefined) {
     method = function (this: object, ...args: unknown[]): unknown {
-      return (Object.getPrototypeOf(this) as Record<string, Method>)[name]?.apply(this, args)
+      let from = Object.getPrototypeOf(this) as Record<string, Method>
+      // `this` may be an object that was made of the one that has this method.
+      while (Object.hasOwn(from, name) && from[name] === method) from = Object.getPrototypeOf(from)
+      return from[name]?.apply(this, args)
     }
     inheritedMethods.set(name, method)
   }

@@ -55,11 +55,16 @@ export function refresh(state: SessionState): Promise<void> | undefined {
   if (!state.isCopy) return undefined
   return state.inTurn(async () => {
     state.requireWritable()
-    const record = state.record && (await state.lifecycle.reload(state.record.id))
+    const before = state.record
+    const record = before && (await state.lifecycle.reload(before.id))
     if (record === null) throw state.ended()
     takeStored(state, record)
     const { fields } = state
-    for (const name of fields.allNames()) if (!fields.isChanged(name)) fields.refresh(name, record.fields)
+    for (const name of fields.allNames()) {
+      // What is the same stays the same object: who has it may alter it yet.
+      const isSame = before?.fields.get(name) === record.fields.get(name)
+      if (!isSame && !fields.isChanged(name)) fields.refresh(name, record.fields)
+    }
     fields.committed(NO_CHANGES, record.fields)
   })
 }
@@ -240,7 +245,8 @@ export async function trySucceed(
   const left = [...(keep === 'all' ? fieldsLeftBehind() : []), ...alsoLeft]
   // What was proved before is worth nothing to another login.
   if (parts.isLogin && !parts.set?.has(PROOF)) left.push(PROOF)
-  const set = new Map([...keptOf(changes, keep).set, ...(parts.set ?? [])])
+  const own = [...keptOf(changes, keep).set].filter(([name]) => !alsoLeft.includes(name))
+  const set = new Map([...own, ...(parts.set ?? [])])
   const record = (state.record as SessionData).with(state.metadata)
   const logicalId = unkeptLogicalId(state, record)
   const settings = state.expiryChoice === null ? undefined : settingsOf(state.expiryChoice)

@@ -758,6 +758,18 @@ test.each([Number.POSITIVE_INFINITY, 8.64e15])(
     }),
 )
 
+test('the error of a record that cannot be read shows nothing of what was to be stored', () =>
+  withStore(async (store) => {
+    const record = sample()
+    await store.create(record.id, record, 60)
+    const madeOn = (await store.get(record.id)) as SessionData
+    await redis.set(keyOf(record.id), 'junk')
+    const change = changeOf(record, { set: new Map([['pin', '"0000 1111"']]), madeOn })
+    const error = await store.update(record.id, change, 60).catch((failure) => failure)
+    expect(error).toMatchObject({ code: 'CORRUPT_RECORD' })
+    expect(inspect(error, { depth: 9, showHidden: true })).not.toMatch(/0000 1111|evalsha/i)
+  }))
+
 test('a fraction of a second is rounded up', () =>
   withStore(async (store) => {
     const record = sample()

@@ -161,11 +161,11 @@ export class RedisConnection<Client extends RedisClient = RedisClient> {
       (client) => client.evalsha(sha, keys.length, ...keys, ...args),
       async (error, client) => {
         // The server has been restarted, or its scripts flushed.
-        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw explain(error)
+        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw explain(withoutArguments(error))
         try {
           return await client.eval(lua, keys.length, ...keys, ...args)
         } catch (failure) {
-          throw explain(failure)
+          throw explain(withoutArguments(failure))
         }
       },
     )

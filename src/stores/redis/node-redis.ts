@@ -182,14 +182,8 @@ class ClusterClient extends AnyClient<Cluster> {
         const { masters, replicas } = this.client
         const beside = (node: unknown) => async (): Promise<NodeRedisDuplicable> =>
           (await this.client.nodeClient(node)) as unknown as NodeRedisDuplicable
-        return new Map([
-          ...masters.map((node): [string, MakeLine] => [node.address, nodeRedisLine(beside(node), prefix)]),
-          // The client need not be connected to these.
-          ...replicas.map((node): [string, MakeLine] => [
-            node.address,
-            nodeRedisLine(beside(masters[0]), prefix, { host: node.host, port: node.port }),
-          ]),
-        ])
+        const nodes = [...masters, ...replicas]
+        return new Map(nodes.map((node): [string, MakeLine] => [node.address, nodeRedisLine(beside(node), prefix)]))
       },
       holdersOf: (key) => {
         const shard = this.client.slots[slotOfKey(key)]

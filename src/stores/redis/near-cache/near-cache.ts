@@ -114,7 +114,9 @@ export class NearCache {
     if (ticket === null) return ask()
     try {
       const record = await ask()
-      if (record !== null && ticket.isGood) {
+      // The key may have moved to another server meanwhile, which nobody listens to yet.
+      const isWatched = ticket.isGood && this.#trackers.watchOf(this.#keyOf(id)) === ticket.watch
+      if (record !== null && isWatched) {
         this.#keep(id, { record, watch: ticket.watch, until: askedAt + this.#maxAgeMs, isOwn: false })
       }
       return record

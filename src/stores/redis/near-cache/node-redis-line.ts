@@ -7,10 +7,9 @@ export interface NodeRedisTrackingClient {
   connect(): Promise<unknown>
   sendCommand(args: string[]): Promise<unknown>
   subscribe(channel: string, listener: (keys: unknown) => void): Promise<unknown>
-  on(event: 'error' | 'end', listener: (error?: unknown) => void): unknown
+  on(event: 'connect' | 'error' | 'end', listener: (error?: unknown) => void): unknown
   unref?(): void
   destroy(): void
-  readonly isOpen: boolean
 }
 
 /** What opens such a connection beside a client. */
@@ -24,43 +23,44 @@ const CHANNEL = '__redis__:invalidate'
 /**
  * @param open the client beside which it is opened
  * @param prefix what the keys begin with that are told
- * @param address of the server, when it is another one than that of the client
  */
 export function nodeRedisLine(
   open: () => NodeRedisDuplicable | Promise<NodeRedisDuplicable>,
   prefix: string,
-  address: { readonly host?: string; readonly port?: number } = {},
 ): MakeLine {
-  return (listener) => new NodeRedisLine(open, prefix, address, listener)
+  return (listener) => new NodeRedisLine(open, prefix, listener)
 }
 
 class NodeRedisLine implements Line {
   readonly #beside: () => NodeRedisDuplicable | Promise<NodeRedisDuplicable>
   readonly #prefix: string
-  readonly #address: object
   readonly #listener: LineListener
   #client: NodeRedisTrackingClient | null = null
+  /** Its socket is there, or will not come any more: `destroy()` does not reach one that is being made. */
+  #isSettled = false
   #isClosed = false
 
   constructor(
     beside: () => NodeRedisDuplicable | Promise<NodeRedisDuplicable>,
     prefix: string,
-    address: object,
     listener: LineListener,
   ) {
     this.#beside = beside
     this.#prefix = prefix
-    this.#address = address
     this.#listener = listener
   }
 
   async open(): Promise<void> {
     const beside = await this.#beside()
     if (this.#isClosed) return
-    const socket = { ...beside.options?.socket, ...this.#address, connectTimeout: 5_000, reconnectStrategy: false }
+    const socket = { ...beside.options?.socket, connectTimeout: 5_000, reconnectStrategy: false }
     const client = beside.duplicate({ ...LINE_OPTIONS, socket })
     this.#client = client
-    client.on('error', (error) => this.#listener.lost(error))
+    client.on('connect', () => this.#settle())
+    client.on('error', (error) => {
+      this.#settle()
+      this.#listener.lost(error)
+    })
     client.on('end', () => this.#listener.lost(undefined))
     await client.connect()
     // It is there for others, and keeps no process alive.
@@ -77,7 +77,20 @@ class NodeRedisLine implements Line {
 
   close(): void {
     this.#isClosed = true
-    if (this.#client?.isOpen) this.#client.destroy()
+    if (this.#isSettled) this.#destroy()
+  }
+
+  #settle(): void {
+    this.#isSettled = true
+    if (this.#isClosed) this.#destroy()
+  }
+
+  #destroy(): void {
+    try {
+      this.#client?.destroy()
+    } catch {
+      // Version 5 throws for one that has given up by itself.
+    }
   }
 }
 

@@ -10,7 +10,14 @@ import { Redis } from 'ioredis'
 import { Redis as Valkey } from 'iovalkey'
 import { createClient, createClientPool, createSentinel } from 'redis'
 import * as redis5 from 'redis5'
-import { requireLevel, requireRecentAuth, type SessionData, type SessionError, type SessionOptions } from 'sojourn'
+import {
+  requireLevel,
+  requireRecentAuth,
+  requireSession,
+  type SessionData,
+  type SessionError,
+  type SessionOptions,
+} from 'sojourn'
 import { type NodeRedisClient, RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
 import { conformanceChecks } from 'sojourn/testing'
 import { testApp } from '../../../support/app.js'
@@ -415,6 +422,18 @@ describe('requests', () => {
       res.json(req.session)
     }
     app.post('/recent', before, requireRecentAuth('10m'), requireRecentAuth('10m'), answer)
+    const guard = requireRecentAuth('10m')
+    app.post('/lists', (req, res, next) => {
+      if (!req.session.has('list')) req.session.set('list', [])
+      const list = req.session.get('list') as string[]
+      guard(req, res, (error) => {
+        list.push('later')
+        if (error === undefined) res.json(list)
+        else next(error)
+      })
+    })
+    const goBack = requireRecentAuth('10m', { onRequired: (req) => void requireSession(req).set('to', '/') })
+    app.post('/back', goBack, answer)
     app.post('/level', before, requireLevel(1), answer)
     const refuse: ErrorRequestHandler = (error: SessionError, _req, res, _next) => void res.status(error.status).end()
     app.use(refuse)
@@ -471,6 +490,20 @@ describe('requests', () => {
     expect((await here.post(`${path}?b=2`)).json()).toMatchObject({ a: '2', b: '2', c: '3', before: '2' })
     await there.post('/logout')
     expect((await here.post(`${path}?b=3`)).status).toBe(401)
+  })
+
+  test('that hold a value of a session which is read again alter what is stored', async () => {
+    const { here, there } = await begin()
+    expect((await here.post('/lists')).json()).toEqual(['later'])
+    expect((await there.post('/set?c=3')).status).toBe(200)
+    expect((await here.post('/lists')).json()).toEqual(['later', 'later'])
+    expect((await there.get('/peek')).json()).toMatchObject({ fields: { list: ['later', 'later'] } })
+  })
+
+  test('of a session that is found to be over get an error where the application writes to it', async () => {
+    const { here, there } = await begin()
+    await there.post('/logout')
+    expect((await here.post('/back')).status).toBe(409)
   })
 
   async function userOf(client: Client): Promise<string | null> {
