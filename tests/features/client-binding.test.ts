@@ -185,6 +185,20 @@ describe.each(GROUNDS)('in %s', (_name, make) => {
     expect(told.map(({ outcome }) => outcome)).toEqual(['told', 'told', 'ended'])
   })
 
+  test('two that look at different things each keep what the other one has bound', async () => {
+    const { rig, told, ask } = await visitors(ground, (app) => {
+      app.use(clientBinding({ on: ['browser'], policy: 'end' }))
+      app.use(clientBinding({ on: ['network'] }))
+    })
+    await ask(login)
+    await ask(look)
+    await ask(look, ELSEWHERE)
+    expect(told).toMatchObject([{ changed: ['network'], outcome: 'told' }])
+    const thief = rig.stranger(rig.client.cookies)
+    expect(await ask(isLoggedIn, THIEF, thief)).toBe(false)
+    expect(told).toMatchObject([{ changed: ['network'] }, { changed: ['browser'], outcome: 'ended' }])
+  })
+
   test('a client that was told of is told of again when it is challenged, and once', async () => {
     const { rig, told, ask } = await visitors(ground, (app) => {
       app.use(clientBinding())

@@ -8,7 +8,7 @@ import { getSession } from '../../request/current-session.js'
 import { type Drawer, type Inside, inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
 import { type ClientRequest, type ClientTrait, type RawClient, rawClient, TRAITS } from './client.js'
-import { boundTo, judge, type Outcome, toldOf, type Verdict } from './kept.js'
+import { boundTo, judge, type Outcome, toldOf, traitsIn, type Verdict } from './kept.js'
 
 export type { ClientRequest, ClientTrait } from './client.js'
 
@@ -205,7 +205,8 @@ function bind({ own, drawer, client, rules, res }: Visit): void {
   // Nothing is committed behind an upgrade.
   if (!hasHead(res)) return
   const [newest] = own.sharedKeys(NAME)
-  keepIfItMay(() => drawer.set(boundTo(client, rules.on, newest as KeyObject)))
+  // What another `clientBinding()` looks at stays bound, too.
+  keepIfItMay(() => drawer.set(boundTo(client, [...rules.on, ...traitsIn(drawer.get())], newest as KeyObject)))
 }
 
 /** A session that has ended meanwhile, or cannot be written now, is bound to nobody, and that is no fault of the request. */

@@ -31,6 +31,12 @@ export function boundTo(client: RawClient, on: readonly ClientTrait[], key: KeyO
   return [salt, nameOf(key), ...hashes, ''].join('.')
 }
 
+/** The traits that a text holds a hash of. */
+export function traitsIn(text: unknown): readonly ClientTrait[] {
+  const parts = typeof text === 'string' ? text.split('.') : []
+  return parts.length === TRAITS.length + 3 ? TRAITS.filter((_trait, index) => parts[index + 2] !== '') : []
+}
+
 /** `null` for what none of these keys has made: nothing is known of the client then. */
 export function judge(
   text: string,
@@ -44,17 +50,23 @@ export function judge(
   if (key === undefined || parts.length !== TRAITS.length + 3) return null
   const changed: ClientTrait[] = []
   let isComplete = key === keys[0]
+  let mayBindAnew = true
   let all = ''
   for (const [index, trait] of TRAITS.entries()) {
-    if (!on.includes(trait)) continue
     const value = traitOf(trait, client)
+    const kept = parts[index + 2]
+    const isSame = value !== undefined && kept === hashOf(key, salt, trait, value)
+    if (!on.includes(trait)) {
+      // Another `clientBinding()` looks at it, and is to see that it has changed.
+      if (kept !== '' && !isSame) mayBindAnew = false
+      continue
+    }
     if (value === undefined) continue
     all += `${trait} ${value}\n`
-    const kept = parts[index + 2]
     if (kept === '') isComplete = false
-    else if (kept !== hashOf(key, salt, trait, value)) changed.push(trait)
+    else if (!isSame) changed.push(trait)
   }
-  if (changed.length === 0) return { changed, isStale: !isComplete, stranger: '', toldAs: undefined }
+  if (changed.length === 0) return { changed, isStale: !isComplete && mayBindAnew, stranger: '', toldAs: undefined }
   const stranger = hashOf(key, salt, 'all', all)
   const toldAs = OUTCOMES.find((outcome) => parts.at(-1) === markOf(stranger, outcome))
   return { changed, isStale: false, stranger, toldAs }
