@@ -63,7 +63,7 @@ export interface Inside {
 
   /**
    * Puts another session in the place of this one, under a new ID and token, at once: `req.session` is that one afterwards. It
-   * holds what `carried()` gave, of whichever session, and `drawers`, and nothing of this one.
+   * holds what `carried()` gave, of whichever session, and `drawers`, and of this one only what belongs to the login of the same user.
    *
    * Of the user who is logged in here it is a session as this one is, with the same timeouts. Of another `userId` it is a new one, in which
    * that user has proved nothing: `metadata.authenticatedAt` is `undefined`, and `requireRecentAuth()` asks. Whether whoever

@@ -14,7 +14,7 @@ import type { Drawer, DrawerGroup, Inside } from './inside.js'
 import { replaceWith, revoke } from './life.js'
 import { askLogicalId, showLogicalId } from './logical-id.js'
 import { doubtProof } from './proof.js'
-import { endsWithLogin, fieldsLeftBehind, staysBehind } from './protection.js'
+import { endsWithLogin, fieldsLeftBehind, fieldsOfLogin, staysBehind } from './protection.js'
 import type { SessionState } from './state.js'
 
 const MAX_NAME_LENGTH = 100
@@ -106,6 +106,14 @@ export class Insider implements Inside {
     const own = new Fields({ codec, limits, onCorrupt: () => {} })
     for (const [name, value] of Object.entries(drawers)) own.set(hiddenField(name), value)
     this.#state.use()
+    const { record, fields } = this.#state
+    // Of the same user it is the same login: what belongs to that, such as the key of its device, goes on.
+    if (userId !== undefined && record?.userId === userId) {
+      for (const field of fieldsOfLogin()) {
+        const value = fields.get(field)
+        if (value !== undefined) own.set(field, value)
+      }
+    }
     await replaceWith(this.#state, {
       userId,
       logicalId,

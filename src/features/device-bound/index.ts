@@ -118,9 +118,18 @@ export function deviceBound(
         next(error)
         return
       }
-      const within = inside(session)
-      within.beforeHead(() => offer(req, res))
-      const isRefused = rules.refuses && statusOf(req, session, within, rules) === 'unproven' && !rules.isExcepted(req)
+      let isRefused: boolean
+      try {
+        const within = inside(session)
+        within.beforeHead(() => offer(req, res))
+        // Asked for in any case: it also makes known which drawer ends with a login.
+        const isUnproven = statusOf(req, session, within, rules) === 'unproven'
+        isRefused = isUnproven && rules.refuses && !rules.isExcepted(req)
+      } catch (failure) {
+        // A function of the application failed.
+        next(failure)
+        return
+      }
       if (isRefused) refuse({ req, res, next, onRefused: rules.onRefused }, session, 'no-proof')
       else next()
     })
@@ -252,7 +261,12 @@ function refuse({ req, res, next, onRefused }: Refused, session: Session, reason
   const id = session.isNew ? undefined : session.id
   within.events.emit('deviceRefused', { id, userId: session.metadata.userId, reason, ...within.request() })
   if (onRefused !== undefined) {
-    onRefused(req, res, next)
+    try {
+      const returned: unknown = onRefused(req, res, next)
+      if (returned instanceof Promise) returned.catch(next)
+    } catch (failure) {
+      next(failure)
+    }
     return
   }
   const response = res as Partial<Response>

@@ -110,9 +110,13 @@ function exceptionOf(except: NonNullable<DeviceBoundOptions['except']>): DeviceR
   const paths = except.map(withoutSlash)
   return (req) => {
     const asked = pathnameOf(req)
+    if (WALKS_UP.test(asked)) return false
     return paths.some((path) => asked === path || asked.startsWith(`${path}/`))
   }
 }
+
+/** What is behind may go elsewhere by it than where the path begins. */
+const WALKS_UP = /\.\.|%2e|\\|%5c/i
 
 function pathOf(path: string | undefined, cookiePath: string): string {
   const root = withoutSlash(cookiePath)

@@ -429,6 +429,31 @@ describe('a request of a bound session', () => {
     expect((await browser.get('/logoutx')).status).toBe(404)
   })
 
+  test('does not pass by a path that walks out of what is excepted', async () => {
+    const rig = await start(ground)
+    const browser = await bound(rig)
+    browser.registration = undefined
+    browser.loseCookie()
+    expect((await browser.get('/login/x')).status).toBe(404)
+    for (const path of ['/login/%2e%2e/strict', '/login/..%2fstrict', '/login/%5c..%5cstrict']) {
+      expect([path, (await browser.get(path)).status]).toEqual([path, 401])
+    }
+  })
+
+  test('is an error of the request when a function of the application fails', async () => {
+    const fail = (): never => {
+      throw new Error('failed')
+    }
+    const rejecting = async (): Promise<never> => fail()
+    for (const devices of [{ except: fail }, { onRefused: fail }, { onRefused: rejecting as () => void }]) {
+      const rig = await start(ground, { devices })
+      const browser = await bound(rig)
+      browser.registration = undefined
+      browser.loseCookie()
+      expect((await browser.get('/status')).status).toBe(500)
+    }
+  })
+
   test('is answered by onRefused, or passes everywhere but where a device is required', async () => {
     const rig = await start(ground, {
       devices: {
