@@ -172,7 +172,9 @@ class Watch implements EndingsWatch {
   #hear(text: string): void {
     const message = parsed(text)
     if (message === null || message[0] === this.#name) return
-    for (const told of message.slice(1) as Told[]) {
+    for (const told of message.slice(1) as (Told | null)[]) {
+      // Others may send to the channel what is none of ours.
+      if (typeof told !== 'object' || told === null) continue
       if ('all' in told) {
         this.#manager.events.emit('allRevoked', { by: told.by, detail: told.detail, isRemote: true })
       } else this.#manager.events.emit('ended', { ...told, successor: told.successor, isRemote: true })

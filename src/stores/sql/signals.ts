@@ -9,6 +9,8 @@ import type { Calls } from './names.js'
 const LONGEST_PART = 7_800
 /** Texts that wait for parts which may never come. */
 const MOST_INCOMPLETE = 100
+/** More of them no text of ours has. */
+const MOST_PARTS = 1_000
 
 /** What the signals are sent over. */
 export interface SignalSettings {
@@ -51,7 +53,8 @@ export class SqlSignals implements SessionSignals {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#stops].map((stop) => stop()))
+    // Of a connection that is lost nobody can take leave.
+    await Promise.allSettled([...this.#stops].map((stop) => stop()))
   }
 
   /** Channels are of the whole database, and have names of at most 63 bytes. */
@@ -94,6 +97,7 @@ function joined(listener: (text: string) => void): (payload: string) => void {
   return (payload) => {
     if (payload.startsWith('"')) return tell(listener, payload)
     const [, id = '', index = '', count = '', part = ''] = /^(\S+) (\d+) (\d+) ([\s\S]*)$/.exec(payload) ?? []
+    if (!(Number(index) < Number(count) && Number(count) <= MOST_PARTS)) return
     const parts = incomplete.get(id) ?? []
     parts[Number(index)] = part
     incomplete.set(id, parts)

@@ -16,6 +16,8 @@ type Listener = (payload: string) => void
 
 /** How often it is asked whether the connection is still one: a lost one may say nothing. */
 const CHECK_MS = 10_000
+/** How long a connection may take until it listens. */
+const CONNECT_MS = 5_000
 const SHORTEST_PAUSE_MS = 50
 const LONGEST_PAUSE_MS = 5_000
 
@@ -51,7 +53,8 @@ export class PgListener {
     const open = this.#client
     if (this.#listeners.size === 0) this.#client = undefined
     const client = await open?.catch(ignore)
-    if (!client) return
+    // Somebody listens again.
+    if (!client || this.#listeners.has(channel)) return
     if (this.#client === open) await client.query(`unlisten "${channel}"`).catch(ignore)
     else await client.end().catch(ignore)
   }
@@ -72,12 +75,29 @@ export class PgListener {
     client.on('notification', ({ channel, payload = '' }) => {
       for (const listener of this.#listeners.get(channel) ?? []) listener(payload)
     })
+    // Until it is there, who waits for it hears of its loss.
+    client.on('error', ignore)
+    let isLost = false
+    client.on('end', () => {
+      isLost = true
+    })
+    const deadline = setTimeout(() => client.connection?.stream?.destroy(), CONNECT_MS)
+    deadline.unref()
+    try {
+      await client.connect()
+      // Who only listens does not keep the process alive.
+      client.unref?.()
+      for (const channel of this.#listeners.keys()) await client.query(`listen "${channel}"`)
+      if (isLost) throw new Error('The connection has been lost.')
+    } catch (error) {
+      // Not waited for: a server that hangs lets go of nothing.
+      client.end().catch(ignore)
+      throw error
+    } finally {
+      clearTimeout(deadline)
+    }
     client.on('error', onLost)
     client.on('end', onLost)
-    await client.connect()
-    // Who only listens does not keep the process alive.
-    client.unref?.()
-    for (const channel of this.#listeners.keys()) await client.query(`listen "${channel}"`)
     watch(client, onLost)
     return client
   }

@@ -45,8 +45,13 @@ export function postgresJsDriver(
     ...(database.listen && {
       // Over a connection of its own, which comes back by itself.
       async listen(channel: string, heard: (payload: string) => void) {
-        const listening = await database.listen?.(channel, heard)
+        let isStopped = false
+        // One that was taken over to another connection cannot be taken back.
+        const listening = await database.listen?.(channel, (payload) => {
+          if (!isStopped) heard(payload)
+        })
         return async () => {
+          isStopped = true
           await listening?.unlisten()
         }
       },

@@ -48,7 +48,14 @@ export function removeInWorker(
     Atomics.notify(flag, 0)
   }
   return new Promise<readonly number[] | null>((settle, reject) => {
-    const worker = new Worker(SOURCE, { eval: true, workerData: { path, module, removals, flag, ...PACE } })
+    let worker: Worker
+    try {
+      worker = new Worker(SOURCE, { eval: true, workerData: { path, module, removals, flag, ...PACE } })
+    } catch {
+      // Threads are forbidden here.
+      settle(null)
+      return
+    }
     if (signal.aborted) stop()
     signal.addEventListener('abort', stop)
     let removed: readonly number[] | null = null
