@@ -95,7 +95,7 @@ export async function totalsOf(
     const nth = everyMs === undefined ? 0 : Math.floor(sums.at / everyMs) - Math.floor(since / everyMs)
     for (const tally of [whole, tallies[nth]]) tally?.add(sums)
     for (const one of sums.sessions) visits.add(one)
-    visits.turns.push(...sums.turns)
+    for (const turn of sums.turns) visits.turns.push(turn)
   }
 
   const all = visits.resolved()

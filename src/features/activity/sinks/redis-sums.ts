@@ -71,6 +71,7 @@ local function keepSums(retention)
   for name, quarter in pairs(quarters) do
     local counts, sessions = KEYS[1] .. ':n:' .. name, KEYS[1] .. ':s:' .. name
     redis.call('HINCRBY', counts, 'n', quarter.n)
+    redis.call('HINCRBY', sessions, 'n', quarter.n)
     for type, count in pairs(quarter.types) do redis.call('HINCRBY', counts, 't' .. type, count) end
     for who, s in pairs(quarter.sessions) do
       local before = redis.call('HGET', sessions, 's' .. who)
@@ -116,10 +117,11 @@ local after = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[3], '+', 'LIMIT', 0, 1)[1]
 return { isRight and redis.call('HGETALL', KEYS[2]) or {}, after }
 `)
 
-/** KEYS: counts, sessions. ARGV: where the last one ended. Replies how many the counts are of, where this ended, and fields. */
+/** KEYS: counts, sessions. ARGV: where the last one ended. Replies how many both are of, -1 when one of them is not whole, where this ended, and fields. */
 export const SCAN_SESSIONS: Script = script(`
 local found = redis.call('HSCAN', KEYS[2], ARGV[1], 'COUNT', ${SESSIONS_AT_ONCE})
-return { redis.call('HGET', KEYS[1], 'n') or '-1', found[1], found[2] }
+local n, own = redis.call('HGET', KEYS[1], 'n'), redis.call('HGET', KEYS[2], 'n')
+return { n and n == own and n or '-1', found[1], found[2] }
 `)
 
 /** What `READ_COUNTS` replied; `undefined`: the activities have to be read. */
@@ -140,6 +142,7 @@ export function sessionsFrom(fields: ReadonlyMap<string, string>): Pick<Activity
   const sessions: SessionSums[] = []
   const turns: SessionTurn[] = []
   for (const [field, text] of fields) {
+    if (field === 'n') continue
     if (field.startsWith('l')) {
       const { at, sessionId, previousSessionId, ended } = JSON.parse(text) as SessionTurn
       turns.push({ at, sessionId, previousSessionId, ended })
