@@ -263,7 +263,7 @@ function refuse({ req, res, next, onRefused }: Refused, session: Session, reason
   if (onRefused !== undefined) {
     try {
       const returned: unknown = onRefused(req, res, next)
-      if (returned instanceof Promise) returned.catch(next)
+      if (returned instanceof Promise) returned.catch((failure) => process.nextTick(next, failure))
     } catch (failure) {
       next(failure)
     }
