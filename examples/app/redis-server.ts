@@ -1,5 +1,5 @@
 // A redis-server of our own, which can be frozen: what a machine looks like that is stuck, and whose connections stay open.
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,13 +9,17 @@ import { setTimeout as delay } from 'node:timers/promises'
 /** Waiting so long for a server that has just been started is waiting for none. */
 const START_MS = 5_000
 
+/** However this process ends, by `kill -9` too, the pipe to the shell is closed then, and the server ends with it. */
+const WITH_US =
+  'command -v redis-server >/dev/null || exit 1; redis-server "$@" >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -9 $!'
+
 export class OwnRedis {
   readonly socket: string
-  readonly #process: ChildProcess
+  readonly #pid: number
 
-  private constructor(socket: string, child: ChildProcess) {
+  private constructor(socket: string, pid: number) {
     this.socket = socket
-    this.#process = child
+    this.#pid = pid
   }
 
   /** Resolves to `null` when this machine has no redis-server. */
@@ -24,23 +28,23 @@ export class OwnRedis {
     const socket = join(directory, 'redis.sock')
     // No port, nothing on disk: nobody else notices it.
     const args = ['--port', '0', '--unixsocket', socket, '--dir', directory, '--save', '', '--appendonly', 'no']
-    const child = spawn('redis-server', args, { stdio: 'ignore' })
-    // However this process ends, the server ends with it.
-    process.once('exit', () => {
-      child.kill('SIGKILL')
-      rmSync(directory, { recursive: true, force: true })
-    })
+    const child = spawn('sh', ['-c', WITH_US, 'sh', ...args], { stdio: ['pipe', 'pipe', 'ignore'] })
+    process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
     const ended = new AbortController()
     child.once('error', () => ended.abort())
     child.once('exit', () => ended.abort())
+    let pid = 0
+    child.stdout.once('data', (text) => {
+      pid = Number(text)
+    })
     const patience = AbortSignal.any([ended.signal, AbortSignal.timeout(START_MS)])
-    return (await accepts(socket, patience)) ? new OwnRedis(socket, child) : null
+    return (await accepts(socket, patience)) ? new OwnRedis(socket, pid) : null
   }
 
   /** No answer for `ms`; then it goes on as if nothing had been. */
   freeze(ms: number): void {
-    this.#process.kill('SIGSTOP')
-    setTimeout(() => this.#process.kill('SIGCONT'), ms)
+    process.kill(this.#pid, 'SIGSTOP')
+    setTimeout(() => process.kill(this.#pid, 'SIGCONT'), ms)
   }
 }
 

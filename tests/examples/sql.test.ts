@@ -1,10 +1,11 @@
 // The examples on SQL databases: each is killed as a crash would, started again, and goes on.
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from '@jest/globals'
-import { Client, SECRET } from '../support/http.js'
+import { Client, SECRET, until } from '../support/http.js'
 import { sharedPostgres } from '../support/postgres.js'
 import { type Program, startProgram } from '../support/processes.js'
 
@@ -24,6 +25,16 @@ async function start(name: string, env: Record<string, string>): Promise<Program
 async function kill({ process: child }: Program): Promise<void> {
   child.kill('SIGKILL')
   await once(child, 'exit')
+}
+
+function isRefused(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const attempt = connect(socket, () => {
+      attempt.destroy()
+      resolve(false)
+    })
+    attempt.once('error', () => resolve(true))
+  })
 }
 
 /** A form, as a browser sends it. */
@@ -78,11 +89,14 @@ test('postgres: two processes share the sessions, and one goes on when the other
 }, 60_000)
 
 test('app: without any set-up, a visit survives kill -9 of the program', async () => {
-  const env = { DATA_DIR: join(DIRECTORY, 'app') }
+  const env = { DATA_DIR: join(DIRECTORY, 'app'), TMPDIR: DIRECTORY }
   const first = await start('app', env)
   const client = new Client(first.url)
   expect((await client.get('/')).body).toContain('SQLite')
+  const [demo = ''] = readdirSync(DIRECTORY).filter((name) => name.startsWith('sojourn-demo-'))
   await kill(first)
+  // Its redis-server has ended with it.
+  await until(() => isRefused(join(DIRECTORY, demo, 'redis.sock')))
   const second = moved(client, await start('app', env))
   const cookies = second.cookieHeader
   expect((await second.get('/')).status).toBe(200)
