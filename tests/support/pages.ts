@@ -8,6 +8,7 @@ import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { build, transformSync } from 'esbuild'
 import { SECRET } from './http.js'
+import { sharedPostgres } from './postgres.js'
 import { freePort, sharedRedis } from './redis.js'
 
 export interface Block {
@@ -111,7 +112,9 @@ export function runsOf({ name: page, blocks }: Page): Run[] {
 /** Where the files of pages are compiled and run. */
 export class Workshop {
   readonly #ports = new Map<string, number>()
+  readonly #onPostgres = new Set<string>()
   #redis: Awaited<ReturnType<typeof sharedRedis>> | undefined
+  #postgres: ReturnType<typeof sharedPostgres> | undefined
 
   async open(pages: readonly Page[]): Promise<void> {
     rmSync(DIRECTORY, { recursive: true, force: true })
@@ -131,6 +134,7 @@ export class Workshop {
 
   async close(): Promise<void> {
     await this.#redis?.stop()
+    await (await this.#postgres)?.stop()
     rmSync(DIRECTORY, { recursive: true, force: true })
   }
 
@@ -186,7 +190,11 @@ export class Workshop {
         if (file !== undefined) {
           // What a reader's .env holds is in the environment.
           const args = flags.split(' ').filter((flag) => flag !== '' && !flag.startsWith('--env-file'))
-          const child = start(directoryOf(page, file, 'run'), [...args, file.replace(/ts$/, 'js')])
+          const child = start(
+            directoryOf(page, file, 'run'),
+            [...args, file.replace(/ts$/, 'js')],
+            await this.#settingsOf(page, file),
+          )
           started.push(child)
           if (isServer === undefined) await child.ended
           else await listening(port, child)
@@ -209,7 +217,15 @@ export class Workshop {
     }
   }
 
+  /** What the reader's .env names, beside the secret. The database is started for the first program that asks for it. */
+  async #settingsOf(page: string, file: string): Promise<NodeJS.ProcessEnv> {
+    if (!this.#onPostgres.has(`${page} ${file}`)) return {}
+    this.#postgres ??= sharedPostgres()
+    return { DATABASE_URL: (await this.#postgres).url }
+  }
+
   #write({ page, name, source }: PageFile): void {
+    if (source.includes('process.env.DATABASE_URL')) this.#onPostgres.add(`${page} ${name}`)
     const text = source
       .replaceAll('redis://localhost:6379', this.#redis?.url as string)
       .replace(/\b3000\b/g, String(this.#ports.get(page) ?? 0))
