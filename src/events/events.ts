@@ -31,6 +31,19 @@ export interface SessionEventMap {
   /** The user of a session proved again who they are; `previousId` is over. */
   reauthenticated: { id: string; previousId: string; userId: string | number; logicalId?: LogicalId } & Proof
   /**
+   * A guard asked the user of a session for proof, by `requireRecentAuth()` or `requireLevel()`: nobody is logged in (`'nobody'`), the
+   * proof is too old or its time unknown (`'age'`), or it was of a lower level (`'level'`). `id` is that of the session, if there is
+   * one. `path` is without its query.
+   */
+  reauthenticationRequired: {
+    id: string | undefined
+    userId: UserId
+    reason: 'nobody' | 'age' | 'level'
+    method: string
+    path: string
+    ip: string | undefined
+  }
+  /**
    * A session got another logical ID: its first (`'start'`; `from` is then that of the session that the client had before, if
    * it had one), by `logicalIdTimeout`, by `restart()` or by `completeWorkflow()`.
    */
@@ -209,6 +222,7 @@ const NAMES: Readonly<Record<SessionEventName, true>> = {
   regenerated: true,
   login: true,
   reauthenticated: true,
+  reauthenticationRequired: true,
   logout: true,
   destroyed: true,
   revoked: true,
@@ -281,6 +295,7 @@ export class SessionEvents {
   readonly #clock: () => number
   readonly #emitter = new EventEmitter()
   readonly #warned = new Set<SessionEventName>()
+  readonly #watchers = new WeakSet<object>()
 
   /** @param clock the time of events, in milliseconds since the epoch; default `Date.now` */
   constructor(clock: () => number = () => Date.now()) {
@@ -293,6 +308,15 @@ export class SessionEvents {
   on<Name extends SessionEventName>(name: Name, listener: Listener<Name>): () => void {
     this.#emitter.on(name, listener)
     return () => this.#emitter.off(name, listener)
+  }
+
+  /**
+   * As `on()`, for who only counts: an event that must not go unnoticed becomes a process warning all the same when nobody else
+   * listens.
+   */
+  watch<Name extends SessionEventName>(name: Name, listener: Listener<Name>): () => void {
+    this.#watchers.add(listener)
+    return this.on(name, listener)
   }
 
   /** Stops calling `listener`. */
@@ -309,10 +333,10 @@ export class SessionEvents {
   emit<Name extends SessionEventName>(name: Name, facts: SessionEventMap[Name]): void {
     const listeners = this.#emitter.listeners(name)
     const observers = channelOf(name)
-    if (listeners.length === 0) {
-      if (WARN_UNHEARD.has(name)) this.#warnUnheard(name, facts)
-      if (!observers.hasSubscribers) return
+    if (WARN_UNHEARD.has(name) && listeners.every((listener) => this.#watchers.has(listener))) {
+      this.#warnUnheard(name, facts)
     }
+    if (listeners.length === 0 && !observers.hasSubscribers) return
     const event = Object.freeze({ ...facts, at: this.#clock() })
     for (const listener of listeners) {
       try {

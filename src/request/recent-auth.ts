@@ -3,7 +3,13 @@
 import { type Duration, milliseconds } from '../duration.js'
 import { isSessionError, SessionError } from '../errors.js'
 import { checkLevel } from '../record/authentication.js'
-import { isSession, refreshed, type Session, secondsSinceAuthentication } from '../session/session.js'
+import {
+  isSession,
+  refreshed,
+  type Session,
+  secondsSinceAuthentication,
+  tellReauthenticationRequired,
+} from '../session/session.js'
 import type { HttpRequest } from './http-request.js'
 
 /** What `requireRecentAuth()` does instead of an error. */
@@ -37,9 +43,13 @@ export function requireRecentAuth(maxAge: Duration, { onRequired }: RecentAuthOp
     if (session === undefined) return
     whenKnown(session, next, (isOver) => {
       const found = isOver ? OVER : judgeAge(session, maxAgeSeconds)
-      if (found === null) next()
-      else if (onRequired !== undefined) onRequired(req, res, next)
-      else refuse(res, next, found, `max_age="${Math.floor(maxAgeSeconds)}"`)
+      if (found === null) {
+        next()
+        return
+      }
+      tellReauthenticationRequired(session, found.reason)
+      if (onRequired !== undefined) onRequired(req, res, next)
+      else refuse(res, next, found.message, `max_age="${Math.floor(maxAgeSeconds)}"`)
     })
   }
 }
@@ -83,11 +93,15 @@ export function requireLevel(level: number, { onRequired, maxAge, acr }: LevelOp
     const session = sessionFor(req, next, 'requireLevel()')
     if (session === undefined) return
     whenKnown(session, next, (isOver) => {
-      const tooOld = (): string | null => (maxAgeSeconds === undefined ? null : judgeAge(session, maxAgeSeconds))
+      const tooOld = (): Lack | null => (maxAgeSeconds === undefined ? null : judgeAge(session, maxAgeSeconds))
       const found = isOver ? OVER : (judgeLevel(session, level) ?? tooOld())
-      if (found === null) next()
-      else if (onRequired !== undefined) onRequired(req, res, next)
-      else refuse(res, next, found, challenge)
+      if (found === null) {
+        next()
+        return
+      }
+      tellReauthenticationRequired(session, found.reason)
+      if (onRequired !== undefined) onRequired(req, res, next)
+      else refuse(res, next, found.message, challenge)
     })
   }
 }
@@ -138,20 +152,31 @@ async function judgeAfter(
   }
 }
 
-const OVER = 'Nobody is logged in: the session has ended.'
-
-/** What is wrong with how long ago the user proved who they are; `null` when nothing is. */
-function judgeAge(session: Session, maxAgeSeconds: number): string | null {
-  const age = secondsSinceAuthentication(session)
-  if (age === null) return 'Nobody is logged in, or it is not known when they proved who they are.'
-  if (age < maxAgeSeconds) return null
-  return `The user proved who they are ${Math.floor(age)} seconds ago; ${maxAgeSeconds} are allowed here.`
+/** What is missing. */
+interface Lack {
+  readonly reason: 'nobody' | 'age' | 'level'
+  readonly message: string
 }
 
-function judgeLevel(session: Session, level: number): string | null {
+const OVER: Lack = { reason: 'nobody', message: 'Nobody is logged in: the session has ended.' }
+
+/** What is wrong with how long ago the user proved who they are; `null` when nothing is. */
+function judgeAge(session: Session, maxAgeSeconds: number): Lack | null {
+  const age = secondsSinceAuthentication(session)
+  if (age === null) {
+    const reason = session.metadata.userId === undefined ? 'nobody' : 'age'
+    return { reason, message: 'Nobody is logged in, or it is not known when they proved who they are.' }
+  }
+  if (age < maxAgeSeconds) return null
+  const message = `The user proved who they are ${Math.floor(age)} seconds ago; ${maxAgeSeconds} are allowed here.`
+  return { reason: 'age', message }
+}
+
+function judgeLevel(session: Session, level: number): Lack | null {
   const found = session.metadata.authentication
-  if (found === undefined) return 'Nobody is logged in.'
-  return found.level >= level ? null : `The user proved who they are at level ${found.level}; ${level} is needed here.`
+  if (found === undefined) return { reason: 'nobody', message: 'Nobody is logged in.' }
+  if (found.level >= level) return null
+  return { reason: 'level', message: `The user proved who they are at level ${found.level}; ${level} is needed here.` }
 }
 
 function refuse(res: object, next: (error?: unknown) => void, message: string, challenge: string): void {

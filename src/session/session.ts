@@ -3,6 +3,7 @@
 import { didYouMean } from '../did-you-mean.js'
 import { type Duration, milliseconds } from '../duration.js'
 import { invalidOption } from '../errors.js'
+import type { SessionEventMap } from '../events/events.js'
 import type { ExpiryOptions } from '../options/expiry-options.js'
 import type { Authentication, ProofOptions } from '../record/authentication.js'
 import { contextOf, NO_CONTEXT } from '../record/binding.js'
@@ -419,6 +420,19 @@ export function secondsSinceAuthentication(session: Session): number | null {
   // A session of another copy of this package has no state that this one could read.
   const now = session instanceof Session ? session[STATE].lifecycle.now() : Date.now()
   return at === undefined ? null : Math.max(0, now - at.getTime()) / 1000
+}
+
+/** Tells that the user of a session was asked for proof. */
+export function tellReauthenticationRequired(
+  session: Session,
+  reason: SessionEventMap['reauthenticationRequired']['reason'],
+): void {
+  // A session of another copy of this package has no state that this one could read.
+  if (!(session instanceof Session)) return
+  const { lifecycle, host } = session[STATE]
+  const id = session.isNew ? undefined : session.id
+  const { userId } = session.metadata
+  lifecycle.events.emit('reauthenticationRequired', { id, userId, reason, ...host.activityRequest() })
 }
 
 /** For who has ended sessions by ID or user: whether the session at hand is one of them is for `isOver` to say. */

@@ -2,7 +2,15 @@
 // listeners that misbehave.
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
-import { type SessionData, SessionError, type SessionEventName, SessionManager } from 'sojourn'
+import type { RequestHandler } from 'express'
+import {
+  requireLevel,
+  requireRecentAuth,
+  type SessionData,
+  SessionError,
+  type SessionEventName,
+  SessionManager,
+} from 'sojourn'
 import { FaultyStore } from 'sojourn/testing'
 import { cookieOf } from '../support/cookies.js'
 import { OTHER_SECRET, SECRET, until } from '../support/http.js'
@@ -178,6 +186,31 @@ const CASES: readonly Case[] = [
       return [
         ['loaded', { id: previousId, userId: 'ann' }],
         ['reauthenticated', { id: idOf(rig.client), previousId, userId: 'ann' }],
+      ]
+    },
+  },
+  {
+    of: 'reauthenticationRequired',
+    when: 'a guard does not let a request through, which says why',
+    before: login,
+    async act(rig) {
+      const id = idOf(rig.client)
+      rig.clock.advance(2 * MINUTE)
+      const meet = (guard: RequestHandler, client = rig.client): Promise<unknown> =>
+        rig.ask((_session, req, res) => new Promise<void>((resolve) => guard(req, res, () => resolve())), client)
+      await meet(requireRecentAuth('1m'))
+      await meet(requireLevel(2))
+      await meet(requireRecentAuth('5m'))
+      await meet(requireLevel(1), rig.stranger())
+      const request = { method: 'GET', path: expect.stringMatching(/^\/[^?]*$/), ip: IP }
+      const loaded = ['loaded', { id, userId: 'ann' }] as const
+      return [
+        loaded,
+        ['reauthenticationRequired', { id, userId: 'ann', reason: 'age', ...request }],
+        loaded,
+        ['reauthenticationRequired', { id, userId: 'ann', reason: 'level', ...request }],
+        loaded,
+        ['reauthenticationRequired', { id: undefined, userId: undefined, reason: 'nobody', ...request }],
       ]
     },
   },
@@ -770,6 +803,21 @@ describe('an event', () => {
     const codes = warned.mock.calls.map(([, options]) => (options as { code?: string } | undefined)?.code)
     expect(codes).toEqual(['SOJOURN_STOREERROR', 'SOJOURN_CORRUPTRECORD', 'SOJOURN_ARCHIVEFAILED'])
     for (const [message] of warned.mock.calls) expect(String(message)).not.toContain(id)
+  })
+
+  test('is a warning also where somebody watches it, and none where somebody listens', async () => {
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const watched: unknown[] = []
+    for (const isHeard of [false, true]) {
+      const manager = new SessionManager({ secret: SECRET, store: ground.store() })
+      const stop = manager.events.watch('corruptRecord', ({ id }) => watched.push(id))
+      if (isHeard) manager.events.on('corruptRecord', () => {})
+      manager.events.emit('corruptRecord', { id: 'x', cause: 'junk' })
+      stop()
+      manager.events.emit('corruptRecord', { id: 'y', cause: 'junk' })
+    }
+    expect(watched).toEqual(['x', 'x'])
+    expect(warned).toHaveBeenCalledTimes(1)
   })
 
   test('of a session is named by its public ID only', async () => {

@@ -30,6 +30,8 @@ export type CounterName =
   | 'started'
   | 'ended'
   | 'logins'
+  | 'reauthentications'
+  | 'requiredProofs'
   | 'renewals'
   | 'commits'
   | 'conflicts'
@@ -38,9 +40,12 @@ export type CounterName =
   | 'refusedRequests'
   | 'devicesOffered'
   | 'devicesBound'
+  | 'deviceProofs'
   | 'refusedDevices'
   | 'changedClients'
   | 'secretChanges'
+  | 'secretRefusals'
+  | 'unreadable'
   | 'storeErrors'
 
 /** The table. */
@@ -64,6 +69,24 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
     ],
   },
   logins: { name: 'session.logins', unit: '{login}', help: 'Logins of users.', labels: [] },
+  reauthentications: {
+    name: 'session.reauthentications',
+    unit: '{proof}',
+    help: 'Users who proved again who they are.',
+    labels: [],
+  },
+  requiredProofs: {
+    name: 'session.required_proofs',
+    unit: '{request}',
+    help: 'Requests that requireRecentAuth() and requireLevel() did not let through.',
+    labels: [
+      {
+        label: 'reason',
+        attribute: 'sojourn.proof.required_reason',
+        values: ['nobody', 'age', 'level'],
+      },
+    ],
+  },
   renewals: {
     name: 'session.renewals',
     unit: '{renewal}',
@@ -91,7 +114,7 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
       {
         label: 'reason',
         attribute: 'sojourn.cookie.rejection_reason',
-        values: ['malformed', 'signature', 'unknown-session', 'token-mismatch', 'used-after-end'],
+        values: ['malformed', 'signature', 'unknown-session', 'token-mismatch', 'used-after-end', 'conflict'],
       },
     ],
   },
@@ -111,6 +134,12 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
     name: 'secrets.changes',
     unit: '{change}',
     help: 'Times that the secrets were changed at run time.',
+    labels: [],
+  },
+  secretRefusals: {
+    name: 'secrets.refusals',
+    unit: '{change}',
+    help: 'Times that new secrets were no good, and those of before went on.',
     labels: [],
   },
   changedClients: {
@@ -137,6 +166,12 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
     help: 'Sessions that were bound to a device.',
     labels: [],
   },
+  deviceProofs: {
+    name: 'session.device_proofs',
+    unit: '{proof}',
+    help: 'Proofs of a device that were right, and gave another bound cookie.',
+    labels: [],
+  },
   refusedDevices: {
     name: 'session.refused_devices',
     unit: '{request}',
@@ -146,6 +181,18 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFacts>> = {
         label: 'reason',
         attribute: 'sojourn.device.refusal_reason',
         values: ['no-proof', 'unbound', 'malformed', 'signature', 'challenge', 'second-key', 'no-login'],
+      },
+    ],
+  },
+  unreadable: {
+    name: 'store.unreadable',
+    unit: '{reading}',
+    help: 'Times that a record, a field or a key was there and could not be read.',
+    labels: [
+      {
+        label: 'what',
+        attribute: 'sojourn.store.unreadable',
+        values: ['record', 'field', 'key'],
       },
     ],
   },
@@ -187,6 +234,8 @@ export function listen(manager: SessionManager, { count, storeCall }: Instrument
       if (!isRemote && !noticed.has(id)) count('ended', reason)
     }),
     events.on('login', () => count('logins')),
+    events.on('reauthenticated', () => count('reauthentications')),
+    events.on('reauthenticationRequired', ({ reason }) => count('requiredProofs', reason)),
     events.on('renewed', () => count('renewals')),
     events.on('committed', () => count('commits')),
     events.on('conflict', () => count('conflicts')),
@@ -195,13 +244,17 @@ export function listen(manager: SessionManager, { count, storeCall }: Instrument
     events.on('unknownSession', () => count('rejectedCookies', 'unknown-session')),
     events.on('tokenMismatch', () => count('rejectedCookies', 'token-mismatch')),
     events.on('usedAfterEnd', () => count('rejectedCookies', 'used-after-end')),
+    events.watch('cookieConflict', () => count('rejectedCookies', 'conflict')),
     events.on('csrfRefused', ({ reason }) => count('refusedRequests', reason)),
     events.on('deviceOffered', () => count('devicesOffered')),
     events.on('deviceBound', () => count('devicesBound')),
+    events.on('deviceProved', () => count('deviceProofs')),
     events.on('deviceRefused', ({ reason }) => count('refusedDevices', reason)),
     events.on('secretsChanged', () => count('secretChanges')),
-    events.on('clientChanged', ({ outcome }) => count('changedClients', outcome)),
-    // Not `storeError`: nobody would be warned of store errors any more, because of somebody who only counts them.
+    events.watch('secretsRefused', () => count('secretRefusals')),
+    events.watch('clientChanged', ({ outcome }) => count('changedClients', outcome)),
+    events.watch('corruptRecord', ({ field }) => count('unreadable', field === undefined ? 'record' : 'field')),
+    events.watch('corruptKey', () => count('unreadable', 'key')),
     events.on('storeCall', ({ operation, durationMs, error }) => {
       storeCall(operation, durationMs / 1000, error)
       if (error !== undefined) count('storeErrors', operation, error)

@@ -1,7 +1,8 @@
 // What is counted of sessions, over HTTP, by both systems and on both stores.
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
-import { SessionManager, type SessionOptions, type SessionStore, session } from 'sojourn'
+import { SessionError, SessionManager, type SessionOptions, type SessionStore, session } from 'sojourn'
+import { encrypted } from 'sojourn/encryption'
 import type { MetricsOptions } from 'sojourn/metrics'
 import { RedisSessionStore } from 'sojourn/redis'
 import { Client, SECRET } from '../../support/http.js'
@@ -34,6 +35,8 @@ afterEach(async () => {
   await closeAll()
   jest.restoreAllMocks()
 })
+
+const UNREADABLE_FIELD = 'sojourn.store.unreadable{sojourn.store.unreadable="field"}'
 
 interface Row {
   readonly what: string
@@ -119,6 +122,22 @@ const ROWS: readonly Row[] = [
     act: ({ client }) => client.post('/login'),
   },
   {
+    what: 'a user who proves again who they are',
+    prometheus: 'sojourn_session_reauthentications_total',
+    otel: 'sojourn.session.reauthentications',
+    act: async ({ middleware }) =>
+      middleware.events.emit('reauthenticated', { id: 'x', previousId: 'y', userId: 'ann' }),
+  },
+  {
+    what: 'a request that a guard asks for proof',
+    prometheus: 'sojourn_session_required_proofs_total{reason="level"}',
+    otel: 'sojourn.session.required_proofs{sojourn.proof.required_reason="level"}',
+    async act({ middleware }) {
+      const request = { method: 'GET', path: '/', ip: undefined }
+      middleware.events.emit('reauthenticationRequired', { id: 'x', userId: 'ann', reason: 'level', ...request })
+    },
+  },
+  {
     what: 'a renewal',
     prometheus: 'sojourn_session_renewals_total',
     otel: 'sojourn.session.renewals',
@@ -195,6 +214,10 @@ const ROWS: readonly Row[] = [
     },
   },
   {
+    ...rejected('conflict'),
+    act: async ({ middleware }) => middleware.events.emit('cookieConflict', { ids: ['x', 'y'], ip: undefined }),
+  },
+  {
     what: 'a request that csrf() refused',
     prometheus: 'sojourn_session_refused_requests_total{reason="fetch-metadata"}',
     otel: 'sojourn.session.refused_requests{sojourn.csrf.refusal_reason="fetch-metadata"}',
@@ -215,6 +238,23 @@ const ROWS: readonly Row[] = [
     otel: 'sojourn.secrets.changes',
     act: async ({ middleware }) => middleware.events.emit('secretsChanged', { count: 2, isNewest: true }),
   },
+  {
+    what: 'secrets that are refused',
+    prometheus: 'sojourn_secrets_refusals_total',
+    otel: 'sojourn.secrets.refusals',
+    act: async ({ middleware }) =>
+      middleware.events.emit('secretsRefused', { error: new SessionError('INVALID_OPTION', 'too short') }),
+  },
+  ...(['record', 'field', 'key'] as const).map((what) => ({
+    what: `a ${what} that cannot be read`,
+    prometheus: `sojourn_store_unreadable_total{what="${what}"}`,
+    otel: `sojourn.store.unreadable{sojourn.store.unreadable="${what}"}`,
+    async act({ middleware: { events } }: MetricsRig) {
+      const cause = new SessionError('CORRUPT_RECORD', 'junk')
+      if (what === 'key') events.emit('corruptKey', { operation: 'notes', cause })
+      else events.emit('corruptRecord', { id: 'x', field: what === 'field' ? 'a' : undefined, cause })
+    },
+  })),
   {
     what: 'a client that uses the session of another one',
     prometheus: 'sojourn_session_changed_clients_total{outcome="challenged"}',
@@ -242,6 +282,12 @@ const ROWS: readonly Row[] = [
     prometheus: 'sojourn_session_devices_bound_total',
     otel: 'sojourn.session.devices_bound',
     act: async ({ middleware }) => middleware.events.emit('deviceBound', { id: 'x', userId: 1, algorithm: 'ES256' }),
+  },
+  {
+    what: 'a proof of a device',
+    prometheus: 'sojourn_session_device_proofs_total',
+    otel: 'sojourn.session.device_proofs',
+    act: async ({ middleware }) => middleware.events.emit('deviceProved', { id: 'x' }),
   },
   {
     what: 'a request that does not prove its device',
@@ -319,8 +365,26 @@ describe.each(Object.keys(COLLECTORS) as System[])('%s', (system) => {
     expect(text).not.toContain('127.0.0.1')
     const labels = [...text.matchAll(/[\w.]+(?==\\")/g)].map(([name]) => name)
     const known = ['reason', 'operation', 'code', 'le', 'sojourn.session.end_reason']
-    known.push('outcome', 'sojourn.cookie.rejection_reason', 'sojourn.store.operation', 'error.type')
+    known.push('outcome', 'what', 'sojourn.cookie.rejection_reason', 'sojourn.store.operation', 'error.type')
     expect(labels.filter((label) => !known.includes(label))).toEqual([])
+  })
+
+  test('counts a field that another key has encrypted, and nobody hushes the warning by counting', async () => {
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const keys = [randomBytes(32), randomBytes(32)] as const
+    const rig = await rigOn({ system, options: { codec: encrypted({ keys: keys[1] }) } })
+    const before = new SessionManager({
+      secret: SECRET,
+      store: rig.faults,
+      clock: rig.clock.now,
+      codec: encrypted({ keys: keys[0] }),
+    })
+    const { id } = await before.create({ fields: { a: 1 } })
+    expect((await rig.manager.get(id))?.fields).toEqual({})
+    const name = { prometheus: 'sojourn_store_unreadable_total{what="field"}', otel: UNREADABLE_FIELD }[system]
+    expect((await rig.read())[name]).toBe(1)
+    const codes = warned.mock.calls.map(([, options]) => (options as { code?: string } | undefined)?.code)
+    expect(codes).toEqual(['SOJOURN_CORRUPTRECORD'])
   })
 
   test('takes a manager as well as a middleware', async () => {

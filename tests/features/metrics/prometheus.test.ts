@@ -76,7 +76,7 @@ describe('prometheusMetrics()', () => {
     expect(text).toContain('# TYPE sojourn_session_ended_total counter\n')
     expect(text).toContain('# TYPE sojourn_store_call_duration_seconds histogram\n')
     expect(text).toContain('# TYPE sojourn_active_sessions gauge\n')
-    expect(text.match(/# HELP sojourn_\S+ \S.+/g)).toHaveLength(17)
+    expect(text.match(/# HELP sojourn_\S+ \S.+/g)).toHaveLength(22)
   })
 
   test('takes the buckets that it is given, in seconds', async () => {
