@@ -1,4 +1,4 @@
-// A redis-server of our own on a free port, without persistence.
+// A redis-server of our own on a free port, without persistence: that of the path, or the binary that `REDIS_SERVER` names.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -12,7 +12,7 @@ export async function startRedis() {
   const port = await freePort()
   const directory = mkdtempSync(join(tmpdir(), 'sojourn-bench-'))
   const args = ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', directory]
-  const child = spawn('redis-server', args.map(String), { stdio: 'ignore' })
+  const child = spawn(process.env.REDIS_SERVER || 'redis-server', args.map(String), { stdio: 'ignore' })
   const failed = new Promise((_resolve, reject) => {
     child.once('error', () => reject(new Error('The benchmarks of Redis need redis-server: install it.')))
     child.once('exit', (code) => reject(new Error(`redis-server ended with code ${code}`)))

@@ -5,6 +5,7 @@ import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'no
 import { availableParallelism } from 'node:os'
 import { delimiter, dirname, join, relative, resolve } from 'node:path'
 
+const { REDIS_SERVER } = process.env
 const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
 /** A test file that imports one of these, itself or through others, is not quick. */
 const PROGRAMS = ['redis', 'proxy', 'postgres', 'mariadb', 'browser', 'processes', 'package'].map((name) =>
@@ -89,7 +90,10 @@ function prepare() {
   const needs = (name) => files.some((file) => importsOf(file).includes(resolve(`tests/support/${name}.ts`)))
   const missing = []
   // Also with a REDIS_URL: some tests freeze, kill and fill servers, and start their own for that.
-  if (needs('redis') && !works('redis-server')) missing.push('redis-server')
+  if (needs('redis') && !works(REDIS_SERVER || 'redis-server')) {
+    if (REDIS_SERVER) stop(`REDIS_SERVER is ${REDIS_SERVER}, which does not start.`)
+    missing.push('redis-server')
+  }
   // Also with a POSTGRES_URL, MYSQL_URL or DATABASE_URL, for the same reason.
   if (needs('postgres') && !hasPostgres()) missing.push('postgresql')
   if (needs('mariadb') && !hasMariadb()) missing.push('mariadb-server')

@@ -110,7 +110,7 @@ async function start(binary, args) {
 async function startRedis() {
   const port = await freePort()
   const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', directory]
-  const child = spawn('redis-server', args, { stdio: 'ignore' })
+  const child = spawn(process.env.REDIS_SERVER || 'redis-server', args, { stdio: 'ignore' })
   await once(child, 'spawn')
   await accepts(port)
   return { url: `redis://127.0.0.1:${port}`, stop: () => child.kill() }

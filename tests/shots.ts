@@ -26,7 +26,7 @@ const env = { PORT: '0', REDIS_URL: '' }
 const browser = await startBrowser()
 const demo = await startProgram('examples/app/server.ts', [], env)
 // Nothing on its path, so no redis-server.
-const bareDemo = await startProgram('examples/app/server.ts', [], { ...env, PATH: SHOTS })
+const bareDemo = await startProgram('examples/app/server.ts', [], { ...env, PATH: SHOTS, REDIS_SERVER: '' })
 const desk = await startProgram('examples/support-desk/server.ts', [], env)
 try {
   const page = await browser.newPage()

@@ -1,4 +1,5 @@
 // A redis-server of our own, which can be frozen: what a machine looks like that is stuck, and whose connections stay open.
+// `REDIS_SERVER` names the binary of another version, or of Valkey.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -10,8 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 const START_MS = 5_000
 
 /** However this process ends, by `kill -9` too, the pipe to the shell is closed then, and the server ends with it. */
-const WITH_US =
-  'command -v redis-server >/dev/null || exit 1; redis-server "$@" >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -9 $!'
+const WITH_US = 'command -v "$0" >/dev/null || exit 1; "$0" "$@" >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -9 $!'
 
 export class OwnRedis {
   readonly socket: string
@@ -28,7 +28,9 @@ export class OwnRedis {
     const socket = join(directory, 'redis.sock')
     // No port, nothing on disk: nobody else notices it.
     const args = ['--port', '0', '--unixsocket', socket, '--dir', directory, '--save', '', '--appendonly', 'no']
-    const child = spawn('sh', ['-c', WITH_US, 'sh', ...args], { stdio: ['pipe', 'pipe', 'ignore'] })
+    const child = spawn('sh', ['-c', WITH_US, process.env['REDIS_SERVER'] || 'redis-server', ...args], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+    })
     process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
     const ended = new AbortController()
     child.once('error', () => ended.abort())

@@ -34,7 +34,7 @@ beforeAll(async () => {
     },
     async () => {
       // A path with no program on it.
-      demoWithoutRedis = await start('app', { PATH: tmpdir() })
+      demoWithoutRedis = await start('app', { PATH: tmpdir(), REDIS_SERVER: '' })
     },
     async () => {
       desk = await start('support-desk')

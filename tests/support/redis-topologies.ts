@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
 import { until } from './http.js'
-import { freePort, REDIS_SERVER, RedisServer, withFreePorts } from './redis.js'
+import { freePort, RedisServer, redisCli, redisServer, withFreePorts } from './redis.js'
 
 /** After so long without an answer a node counts as lost. */
 const LOST_AFTER_MS = 500
@@ -40,7 +40,7 @@ export async function startCluster(): Promise<RedisCluster> {
   const nodes = await Promise.all(Array.from({ length: 6 }, startNode))
   const clients: Cluster[] = []
   const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
-  await promisify(execFile)('redis-cli', [
+  await promisify(execFile)(redisCli(), [
     '--cluster',
     'create',
     ...addresses,
@@ -266,7 +266,7 @@ sentinel down-after-milliseconds ${GROUP} ${LOST_AFTER_MS}
 sentinel failover-timeout ${GROUP} 3000
 `,
   )
-  return spawn(REDIS_SERVER, [file, '--sentinel'], { stdio: 'ignore' })
+  return spawn(redisServer(), [file, '--sentinel'], { stdio: 'ignore' })
 }
 
 async function ready<C extends Redis | Cluster>(client: C): Promise<C> {

@@ -8,7 +8,14 @@ import { join } from 'node:path'
 import { Redis } from 'ioredis'
 
 /** The binary of the servers that tests start: `REDIS_SERVER` names that of another version, or of Valkey. */
-export const REDIS_SERVER = process.env['REDIS_SERVER'] || 'redis-server'
+export function redisServer(): string {
+  return process.env['REDIS_SERVER'] || 'redis-server'
+}
+
+/** The client that came with it, beside it and under the same name, as `valkey-cli`; else `redis-cli`. */
+export function redisCli(): string {
+  return redisServer().endsWith('-server') ? redisServer().replace(/server$/, 'cli') : 'redis-cli'
+}
 
 /** A redis-server process that a test may freeze, kill and start again. */
 export class RedisServer {
@@ -41,7 +48,7 @@ export class RedisServer {
   /** Starts the process, again if it was killed; empty, since nothing is kept on disk. */
   async restart(): Promise<void> {
     const fixed = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-    const child = spawn(REDIS_SERVER, [...fixed, '--dir', this.#directory, ...this.#args], { stdio: 'ignore' })
+    const child = spawn(redisServer(), [...fixed, '--dir', this.#directory, ...this.#args], { stdio: 'ignore' })
     this.#process = child
     child.on('error', () => {})
     await this.#accepts()
@@ -75,7 +82,7 @@ export class RedisServer {
     client.on('error', () => {})
     await new Promise<void>((resolve, reject) => {
       client.once('ready', resolve)
-      this.#process?.once('exit', (code) => reject(new Error(`redis-server ended with code ${code}`)))
+      this.#process?.once('exit', (code) => reject(new Error(`${redisServer()} ended with code ${code}`)))
       client.connect().catch(() => {})
     }).finally(() => client.disconnect())
   }

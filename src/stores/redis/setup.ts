@@ -22,6 +22,7 @@ const REASONS: readonly (readonly [sign: RegExp, reason: string])[] = [
   [/^OOM\b/, 'OOM: Redis is out of memory (maxmemory)'],
   [/^READONLY\b/, 'READONLY: this is a replica. Connect to the primary'],
   [/^LOADING\b/, 'LOADING: Redis is reading its data from disk'],
+  [/^BUSY\b/, 'BUSY: a script has run for too long. SCRIPT KILL ends one that has written nothing'],
   [/^MISCONF\b/, 'MISCONF: Redis cannot save to disk and refuses writes'],
   [/^MASTERDOWN\b/, 'MASTERDOWN: the replica has lost its primary'],
   [/^CLUSTERDOWN\b/, 'CLUSTERDOWN: the cluster is down'],
