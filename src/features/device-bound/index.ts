@@ -101,7 +101,7 @@ export function deviceBound(
   }
 
   const deviceBoundMiddleware: DeviceGuard = (req, res, next) => {
-    const route = routeOf(req, rules)
+    const route = isAnswerable(req, res) ? routeOf(req, rules) : null
     if (route !== null) {
       const answer = (given: RouteAnswer): void => answerWith(res as Response, given)
       // Not to `next`, whatever fails: an error page might make the browser forget its key.
@@ -187,6 +187,11 @@ export function deviceOf(req: DeviceRequest): BoundDevice {
     provedAt: device && new Date(device.provedAt),
     algorithm: device?.algorithm,
   }
+}
+
+/** Whether there is a response to answer with: a WebSocket's handshake, whatever its method, has none, or a stand-in. */
+function isAnswerable(req: DeviceRequest, res: object): boolean {
+  return (req as { upgrade?: boolean }).upgrade !== true && typeof (res as Partial<Response>).end === 'function'
 }
 
 function routeOf(req: DeviceRequest, { registrationPath, refreshPath }: DeviceRules): typeof refresh | null {
