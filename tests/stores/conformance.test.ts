@@ -43,7 +43,7 @@ const yieldToOthers = (): Promise<void> => new Promise((resolve) => setImmediate
 
 describe('MemorySessionStore', () => {
   const kit = memoryKit()
-  for (const { name, run } of conformanceChecks({ createStore: kit.create })) test(name, run)
+  for (const { name, run } of conformanceChecks({ createStore: kit.create })) test.concurrent(name, run)
 
   test('has every ability', async () => {
     const report = await checkStore({ createStore: kit.create })
@@ -53,7 +53,7 @@ describe('MemorySessionStore', () => {
 
 describe('a store of three methods', () => {
   for (const { name, run, ability } of conformanceChecks({ createStore: () => new ThreeMethodStore() })) {
-    if (ability === undefined) test(name, run)
+    if (ability === undefined) test.concurrent(name, run)
   }
 
   test('makes a session without reading first, since nobody else has its ID', async () => {
@@ -477,7 +477,8 @@ describe('the suite finds a store that', () => {
     }
   }
 
-  test.each(broken)('%s', async (_what, failing, breakIt) => {
+  // Several at a time: most of their time they wait for something to expire.
+  test.concurrent.each(broken)('%s', async (_what, failing, breakIt) => {
     const createStore = (): SessionStore => {
       const store = new MemorySessionStore({ cleanupInterval: 0 })
       breakIt(store)
@@ -495,7 +496,7 @@ describe('FaultyStore', () => {
   for (const { name, run } of conformanceChecks({
     createStore: () => new FaultyStore(new MemorySessionStore({ cleanupInterval: 0 })),
   })) {
-    test(`without faults: ${name}`, run)
+    test.concurrent(`without faults: ${name}`, run)
   }
 
   test('has the abilities of the store in it, and no others', async () => {

@@ -21,11 +21,13 @@ type Client = NonNullable<RedisSessionStoreOptions['client']>
 let server: RedisServer
 let cluster: RedisCluster
 let sentinel: RedisSentinel
+const stores: RedisSessionStore[] = []
 const closing: (() => unknown)[] = []
 beforeAll(async () => {
   ;[server, cluster, sentinel] = await Promise.all([RedisServer.start(), startCluster(), startSentinel()])
 }, 60_000)
 afterAll(async () => {
+  await Promise.all(stores.map((store) => store.close()))
   await Promise.all(closing.map((close) => close()))
   await Promise.all([server.stop(), cluster.stop(), sentinel.stop()])
 })
@@ -34,6 +36,13 @@ interface NodeRedisLike {
   on(event: 'error', listener: () => void): unknown
   connect(): Promise<unknown>
   destroy(): unknown
+}
+
+/** A store that is closed at the end: it has connections of its own beside the client. */
+function storeOn(options: RedisSessionStoreOptions): RedisSessionStore {
+  const store = new RedisSessionStore(options)
+  stores.push(store)
+  return store
 }
 
 /** Opened as its documentation says. */
@@ -67,8 +76,8 @@ describe.each(CLIENTS)('%s', (_name, connect) => {
   let store: RedisSessionStore
   let peer: RedisSessionStore
   beforeAll(async () => {
-    store = new RedisSessionStore({ client: await connect() })
-    peer = new RedisSessionStore({ client: await connect() })
+    store = storeOn({ client: await connect() })
+    peer = storeOn({ client: await connect() })
   })
   const suite = { createStore: () => store, createPeer: () => peer, destroyStore: async () => {} }
   for (const { name, run } of conformanceChecks(suite)) test(name, run)
@@ -91,7 +100,7 @@ test.each<[string, () => Promise<Client>]>([
     async () => iovalkey(new ValkeyCluster(cluster.nodes.map(({ port }) => ({ host: '127.0.0.1', port })))),
   ],
 ])('a login, a list, a note and a logout on %s', async (name, connect) => {
-  const store = new RedisSessionStore({ client: await connect(), prefix: `${name.length}:` })
+  const store = storeOn({ client: await connect(), prefix: `${name.length}:` })
   const manager = new SessionManager({ secret: SECRET, store })
   const { id } = await manager.create({ userId: 'ann', fields: { cart: ['tea'] } })
   expect((await manager.get(id))?.fields).toEqual({ cart: ['tea'] })
@@ -105,7 +114,7 @@ test.each<[string, () => Promise<Client>]>([
 
 test('replicas are never asked, whatever the client does with its other reads', async () => {
   const client = await opened(createCluster({ rootNodes: rootNodes(), useReplicas: true }))
-  const store = new RedisSessionStore({ client })
+  const store = storeOn({ client })
   const manager = new SessionManager({ secret: SECRET, store })
   const { id } = await manager.create({ fields: { a: 1 } })
   const { replicas } = await cluster.holdersOf(`soj:{${id.slice(0, 4)}}${id.slice(4)}`)
@@ -125,7 +134,7 @@ describe('a client that has lost its server', () => {
     ],
   ])('%s: what was refused meanwhile is not done later, and the store works again', async (_name, connect) => {
     const own = await RedisServer.start()
-    const store = new RedisSessionStore({ client: await connect(own.url), prefix: '' })
+    const store = storeOn({ client: await connect(own.url), prefix: '' })
     const manager = new SessionManager({ secret: SECRET, store, storeTimeout: '2s' })
     await manager.create()
     await own.kill()
@@ -148,7 +157,7 @@ describe('a client that has lost its server', () => {
 
   test('one that was never opened says what to do', async () => {
     const client = createClient({ url: server.url })
-    const store = new RedisSessionStore({ client })
+    const store = storeOn({ client })
     await expect(store.get('00000000-0000-4000-8000-000000000000')).rejects.toThrow(/await client\.connect\(\)/)
   })
 })
@@ -156,7 +165,7 @@ describe('a client that has lost its server', () => {
 describe('wait', () => {
   test('works with a client of node-redis for one server', async () => {
     const client = await opened(createClient({ url: server.url }))
-    const store = new RedisSessionStore({ client, wait: { replicas: 1, timeoutMs: 50 } })
+    const store = storeOn({ client, wait: { replicas: 1, timeoutMs: 50 } })
     const manager = new SessionManager({ secret: SECRET, store, storeTimeout: '10s' })
     const { id } = await manager.create()
     // There is no replica, and the session has ended all the same.
