@@ -99,12 +99,16 @@ export function urlAndCookies(server, { work, size }) {
   return { url: `${server.url}${PATHS[work]}`, cookies: work === 'none' ? [''] : server.cookies[size] }
 }
 
-/** Lets every server compile what it will run, so that the first task is not the slowest. */
-export async function warmUp(servers, { tool, warmUpMs }) {
+/**
+ * Lets every server compile what it will run. That takes so many requests, not so much time: V8 optimizes what has run often, and
+ * the first thousands of requests cost several times what they do later, on a slow machine as on a fast one.
+ */
+export async function warmUp(servers, { tool, warmUpRequests, sliceMs }) {
   for (const server of servers) {
+    const size = Object.keys(server.cookies).sort((a, b) => a - b)[0]
     for (const work of ['none', 'write', 'read']) {
-      const size = Object.keys(server.cookies).sort((a, b) => a - b)[0]
-      await runLoad({ tool, ...urlAndCookies(server, { work, size }), ms: warmUpMs })
+      const load = { tool, ...urlAndCookies(server, { work, size }), ms: sliceMs }
+      for (let served = 0; served < warmUpRequests; ) served += (await runLoad(load)).requests
     }
   }
 }

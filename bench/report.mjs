@@ -41,10 +41,11 @@ const WORK = {
 }
 
 function environment(facts) {
-  const { command, date, cpu, cores, node, versions, load, redis, rounds, processes, sliceMs, seconds, against } = facts
+  const { command, date, cpu, cores, node, versions, load, redis, seconds, against } = facts
+  const { rounds, processes, sliceMs, warmUpRequests } = facts
   const list = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
-    `\`${command}\`, ${date}, ${seconds} s: ${processes} times new processes, ${rounds} rounds of ${sliceMs} ms slices in each, 32 connections.`,
+    `\`${command}\`, ${date}, ${seconds} s: ${processes} times new processes, ${rounds} rounds of ${sliceMs} ms slices in each, after at least ${warmUpRequests} requests of each kind; 32 connections.`,
     `${cpu}, ${cores} cores; Node ${node}; Redis ${redis}; ${load}; ${list.join(', ')}${against ? `; before: commit ${against}` : ''}.`,
   ].join('\n')
 }

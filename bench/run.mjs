@@ -70,7 +70,7 @@ const pace = {
   processes: Number(flags.processes ?? (quick ? 2 : 3)),
   rounds: Number(flags.rounds ?? (quick ? 2 : 3)),
   sliceMs: Number(flags.slice ?? (quick ? 150 : 350)),
-  warmUpMs: quick ? 300 : 800,
+  warmUpRequests: quick ? 5_000 : 20_000,
   tool: load.tool,
 }
 const SESSIONS = 64
@@ -467,6 +467,7 @@ async function environment(node, seconds) {
     rounds: pace.rounds,
     processes: pace.processes,
     sliceMs: pace.sliceMs,
+    warmUpRequests: pace.warmUpRequests,
   }
 }
 
