@@ -1,6 +1,6 @@
-// The test suite on the other Node versions that are supported: `npm run test:nodes [-- 22 26]`. The npm package `node` brings
-// the binaries. One run after the other, so that none is slowed down by the next, and each in a copy of the project, since tests
-// build in it. What a run prints comes when it is over.
+// The test suite on the other Node versions that are supported: `npm run test:nodes [-- 22 26]`, whole on the last of them, and
+// on those before it what tests the library. The npm package `node` brings the binaries. One run after the other, so that none
+// is slowed down by the next, and each in a copy of the project, since tests build in it. What a run prints comes when it is over.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ const versions = process.argv.length > 2 ? process.argv.slice(2) : ['22', '24', 
 const directory = mkdtempSync(join(tmpdir(), 'sojourn-nodes-'))
 const results = []
 console.log(
-  `The whole suite on Node ${versions.join(', ')}, one after the other: about ${6 * versions.length} minutes on two cores.`,
+  `The suite on Node ${versions.join(', ')}, one after the other and whole on the last: about ${5 * versions.length} minutes on two cores.`,
 )
 try {
   writeFileSync(join(directory, 'package.json'), '{}')
@@ -32,7 +32,8 @@ async function run(version) {
   execFileSync('cp', ['-R', '.', cwd])
   const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` }
   const node = join(bin, 'node')
-  const suite = spawn(node, ['tests/run.mjs'], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const which = version === versions.at(-1) ? [] : ['--library']
+  const suite = spawn(node, ['tests/run.mjs', ...which], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
   const output = []
   for (const stream of [suite.stdout, suite.stderr]) stream.on('data', (chunk) => output.push(chunk))
   const [status] = await once(suite, 'close')

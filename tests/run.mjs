@@ -1,5 +1,6 @@
 // The tests: `npm test [-- arguments of Jest]` makes sure that there are a redis-server, PostgreSQL, MariaDB and, for tests
-// in a browser, Chromium, then runs Jest. `npm run test:quick` runs the files that need neither, nor another program.
+// in a browser, Chromium, then runs Jest. `npm run test:quick` runs the files that need neither, nor another program; with
+// `--library`, `npm test` leaves out what is the same on each version of Node.
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -11,21 +12,23 @@ const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
 const PROGRAMS = ['redis', 'proxy', 'postgres', 'mariadb', 'browser', 'processes', 'package'].map((name) =>
   resolve(`tests/support/${name}.ts`),
 )
+/** Not the library, but what is made with it and written about it; tests in a browser belong to that, too. */
+const AROUND_IT = ['tests/examples', 'tests/project/architecture', 'tests/project/docs', 'tests/project/lint-rule']
 /** On two cores that do nothing else. */
 const USUAL = { quick: 'less than a minute', whole: 'about seven minutes' }
 
-const isQuick = process.argv.includes('--quick')
-const given = process.argv.slice(2).filter((argument) => argument !== '--quick')
+const [isQuick, isLibrary] = ['--quick', '--library'].map((flag) => process.argv.includes(flag))
+const given = process.argv.slice(2).filter((argument) => !['--quick', '--library'].includes(argument))
 const NODE_OPTIONS =
   `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --no-warnings=ExperimentalWarning`.trim()
 const env = { ...process.env, NODE_OPTIONS }
-// Tests wait for servers and clocks: Jest needs no core for itself.
+// Half of their time tests wait for servers and clocks.
 const workers = given.some((argument) => /^(-i|-w|--maxWorkers|--runInBand)/.test(argument))
   ? []
-  : [`--maxWorkers=${Math.min(8, availableParallelism())}`]
+  : [`--maxWorkers=${Math.min(8, availableParallelism() + 1)}`]
 const jest = ['node_modules/jest/bin/jest.js', ...workers, ...given]
 
-const files = listFiles()
+const files = isLibrary ? listFiles().filter(isOfLibrary) : listFiles()
 const [slow, quick] = [files.filter(needsPrograms), files.filter((file) => !needsPrograms(file))]
 if (isQuick) runQuickOnes()
 else if (given.includes('--listTests')) prepare()
@@ -42,11 +45,11 @@ function runQuickOnes() {
 
 function runAll() {
   prepare()
-  const isWhole = given.every((argument) => argument.startsWith('-'))
+  const isWhole = !isLibrary && given.every((argument) => argument.startsWith('-'))
   const time = isWhole ? ` That takes ${USUAL.whole} on two cores; npm run test:quick takes ${USUAL.quick}.` : ''
   const programs = slow.length === 0 ? '' : ', with servers of their own and a browser where they need them'
   console.log(`Node ${process.versions.node}: ${count(files)}${programs}.${time}`)
-  run([])
+  run(isLibrary ? ['--runTestsByPath', ...files] : [])
 }
 
 function run(more) {
@@ -68,6 +71,11 @@ function listFiles() {
     .split('\n')
     .filter((line) => line.endsWith('.test.ts'))
     .sort()
+}
+
+function isOfLibrary(file) {
+  const isAround = AROUND_IT.some((path) => relative('.', file).startsWith(path))
+  return !isAround && !importsOf(file).includes(resolve('tests/support/browser.ts'))
 }
 
 function needsPrograms(file) {
