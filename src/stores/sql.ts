@@ -7,8 +7,8 @@
 import { randomUUID } from 'node:crypto'
 import { invalidOption, isSessionError, SessionError } from '../errors.js'
 import { Recent } from '../recent.js'
+import { answersAtOnce } from '../record/at-once.js'
 import {
-  applyChange,
   applyEnd,
   applyRegeneration,
   type EndResult,
@@ -21,11 +21,11 @@ import {
 import type { SessionLimits } from '../record/limits.js'
 import type { SessionNotes } from '../record/notes.js'
 import type { SessionData, SessionEnd } from '../record/session-data.js'
-import { SessionStore, secondsLeft } from '../record/store.js'
+import { SessionStore } from '../record/store.js'
 import type { UserIndex } from '../record/user-index.js'
 import { warnOfFailure } from '../warn.js'
 import { driverOf, locationOf, openDatabase, type SqlDatabase, type SqlUse } from './sql/database.js'
-import type { SqlDriver, SqlResult, SqlRow, SqlValue } from './sql/driver.js'
+import type { SqlDialect, SqlDriver, SqlResult, SqlRow, SqlValue } from './sql/driver.js'
 import { explained, isDuplicate, isUndone } from './sql/faults.js'
 import { InTime, Taken } from './sql/in-time.js'
 import { type Calls, epochOf, falseIfDuplicate, leaseOf, sqlNotes } from './sql/names.js'
@@ -33,6 +33,7 @@ import { purge } from './sql/purge.js'
 import { type Outcome, RowChanges, type Write } from './sql/row-changes.js'
 import { decodeRow, encodeRow, StoredRow } from './sql/rows.js'
 import { dropStatements, isCurrent, migrate, type SqlNaming, tablesOf } from './sql/schema.js'
+import { decisionOf, knownFor, type Retention } from './sql/session-changes.js'
 import { SqlSignals } from './sql/signals.js'
 import { type PlainStatement, type SqlTables, type Statements, statementsFor } from './sql/statements.js'
 import { decodeUserRow, encodeEntries, sqlUserIndex, type UserRetention, type UserRow } from './sql/users.js'
@@ -96,9 +97,6 @@ export interface SqlSessionStoreOptions extends SqlStoreOptions {
 }
 
 type SessionOutcome<T> = Outcome<SessionData, Retention, T>
-
-/** For how many milliseconds a row is kept. */
-type Retention = number
 
 /** Making tables may wait for others who make them. */
 const MIGRATION_MS = 30_000
@@ -214,14 +212,38 @@ export class SqlSessionStore extends SessionStore {
     await this.#ready()
   }
 
+  // With SQLite in this process a request waits for neither of these, unless others hold the lock.
+  static {
+    answersAtOnce(SqlSessionStore.prototype.get, function (this: SqlSessionStore, id, bounds) {
+      return this.#getNow(id, bounds)
+    })
+    answersAtOnce(SqlSessionStore.prototype.update, function (this: SqlSessionStore, id, change, ttlSeconds) {
+      return this.#updateNow(id, change, ttlSeconds)
+    })
+  }
+
   async get(id: string, bounds?: SessionLimits): Promise<SessionData | null> {
     const known = this.#recent.get(id)
-    const version = StoredRow.of(known)?.version ?? 0
-    const { query, statements, dialect } = this.#calls ?? (await this.#ready())
-    const values = dialect === 'postgres' ? [version, id] : [version, version, version, id]
-    const { rows } = await query(statements.get, values)
-    if (rows[0] === undefined) return null
-    const record = decodeRow(id, rows[0], { known, bounds })
+    const calls = this.#calls ?? (await this.#ready())
+    return this.#found(id, await calls.query(calls.statements.get, getValues(calls.dialect, id, known)), known, bounds)
+  }
+
+  #getNow(id: string, bounds: SessionLimits | undefined): SessionData | null | undefined {
+    const calls = this.#calls
+    if (calls?.queryNow === undefined) return undefined
+    const known = this.#recent.get(id)
+    const found = calls.queryNow(calls.statements.get, getValues(calls.dialect, id, known))
+    return found && this.#found(id, found, known, bounds)
+  }
+
+  #found(
+    id: string,
+    { rows: [row] }: SqlResult,
+    known: SessionData | undefined,
+    bounds: SessionLimits | undefined,
+  ): SessionData | null {
+    if (row === undefined) return null
+    const record = decodeRow(id, row, { known, bounds })
     if (record !== known) this.#keepRecent(record)
     return record
   }
@@ -261,22 +283,13 @@ export class SqlSessionStore extends SessionStore {
   }
 
   override update(id: string, change: SessionChange, ttlSeconds: number): Promise<UpdateResult> {
-    const { madeOn, metadata, settlesClock } = change
-    // These may move an end back, over what a touch has written meanwhile.
-    const isExact =
-      settlesClock || (metadata !== undefined && ('idleTimeoutMs' in metadata || 'absoluteExpiresAt' in metadata))
-    const decide = (before: SessionData | null): SessionOutcome<UpdateResult> => {
-      const { result, record } = applyChange(before, change)
-      if (result.status !== 'updated' || record === null) return { result: () => result }
-      const isAsRead = before === madeOn
-      return {
-        result: (stored) => (isAsRead && stored ? { status: 'updated', record: stored } : UPDATED),
-        next: record,
-        how: 1000 * Math.max(ttlSeconds, secondsLeft(record, change.at)),
-        isExact,
-      }
-    }
-    return this.#changes.run(id, decide, StoredRow.of(madeOn) === null || isExact ? undefined : madeOn)
+    return this.#changes.run(id, decisionOf(change, ttlSeconds), knownFor(change))
+  }
+
+  #updateNow(id: string, change: SessionChange, ttlSeconds: number): UpdateResult | undefined {
+    if (this.#calls?.queryNow === undefined) return undefined
+    const known = knownFor(change)
+    return known && this.#changes.runNow(id, decisionOf(change, ttlSeconds), known)
   }
 
   override async regenerate(id: string, regeneration: Regeneration, ttlSeconds: number): Promise<RegenerateResult> {
@@ -339,6 +352,13 @@ export class SqlSessionStore extends SessionStore {
       const { record, sql, values } = swapOf(statements, before, write)
       const { count } = await query(sql, [...values, id, versionOf(before)])
       if (count !== 1) return null
+      this.#keepRecent(record)
+      return record
+    },
+    swapNow: (id, before, write) => {
+      const { queryNow, statements } = this.#calls as Calls
+      const { record, sql, values } = swapOf(statements, before, write)
+      if (queryNow?.(sql, [...values, id, versionOf(before)])?.count !== 1) return undefined
       this.#keepRecent(record)
       return record
     },
@@ -472,6 +492,16 @@ export class SqlSessionStore extends SessionStore {
       dialect: driver.dialect,
       statements: statementsFor(driver.dialect, this.#tables),
       query: (sql, values) => (this.#isClosed ? Promise.reject(closed()) : driver.query(sql, values).catch(raise)),
+      queryNow:
+        driver.queryNow &&
+        ((sql, values) => {
+          if (this.#isClosed) return undefined
+          try {
+            return driver.queryNow?.(sql, values)
+          } catch (error) {
+            raise(error)
+          }
+        }),
       transaction: (steps) => again(() => driver.transaction(steps)).catch(raise),
       removeAside: async (removals, signal) => (await driver.removeAside?.(removals, signal).catch(raise)) ?? null,
     }
@@ -522,8 +552,13 @@ export function sessionMigration(naming: SqlNaming = {}): SessionMigration {
 }
 
 const AS_IT_IS: SqlUse = { durability: undefined, prepare: false, timeoutMs: MIGRATION_MS }
-const UPDATED: UpdateResult = { status: 'updated' }
 const ENDED: EndResult = { status: 'ended' }
+
+/** What is read of a session is only what is not `known` of it. */
+function getValues(dialect: SqlDialect, id: string, known: SessionData | undefined): SqlValue[] {
+  const version = versionOf(known)
+  return dialect === 'postgres' ? [version, id] : [version, version, version, id]
+}
 
 /** The statement that writes a successor of what is stored, without the large fields where those stay. */
 function swapOf(
@@ -537,7 +572,7 @@ function swapOf(
     : { record, sql: statements.swapAll, values: [...columns, keptMs, large] }
 }
 
-function versionOf(record: SessionData | null): number {
+function versionOf(record: SessionData | null | undefined): number {
   return StoredRow.of(record)?.version ?? 0
 }
 

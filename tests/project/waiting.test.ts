@@ -13,6 +13,7 @@ import {
   session,
   type UpdateResult,
 } from 'sojourn'
+import { sqlStore } from 'sojourn/sql'
 import { SECRET } from '../support/http.js'
 
 const REQUESTS = 100
@@ -100,11 +101,14 @@ function madeBy(task: () => void): { promises: number; timers: number; immediate
   return made
 }
 
-describe('a request on the memory store', () => {
+describe.each<[string, () => SessionStore]>([
+  ['the memory store', () => new MemorySessionStore({ cleanupInterval: 0 })],
+  ['SQLite', () => sqlStore('sqlite::memory:', { cleanupInterval: 0 })],
+])('a request on %s', (_store, createStore) => {
   test.each(Object.entries(HANDLERS))(
     'that %s its session takes no promise, no timer and no turn',
     async (_does, handler) => {
-      const store = new MemorySessionStore({ cleanupInterval: 0 })
+      const store = createStore()
       const { middleware, cookie } = await begin(store)
       let answered = 0
       const made = madeBy(() => {
@@ -113,9 +117,12 @@ describe('a request on the memory store', () => {
       expect(made).toEqual({ promises: 0, timers: 0, immediates: 0 })
       // In the turn in which it was made.
       expect(answered).toBe(REQUESTS)
+      await store.close()
     },
   )
+})
 
+describe('a request on the memory store', () => {
   test('without a cookie takes none either', async () => {
     const { middleware } = await begin(new MemorySessionStore({ cleanupInterval: 0 }))
     const made = madeBy(() => {

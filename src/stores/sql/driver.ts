@@ -44,6 +44,11 @@ export interface SqlDriver {
   readonly dialect: SqlDialect
   /** Runs one statement, which is a transaction of its own. Parameters stand as `?`, in PostgreSQL as `$1`, `$2` … */
   query(sql: string, values: readonly SqlValue[]): Promise<SqlResult>
+  /**
+   * The same within this call, where nothing has to be waited for: with SQLite in this process. `undefined`: nothing was done, since
+   * others hold a lock; then `query()` is called, which waits for it. Throws where that rejects.
+   */
+  queryNow?(sql: string, values: readonly SqlValue[]): SqlResult | undefined
   /** Runs statements as one transaction, which can write from its beginning. When anything throws, nothing of it stays. */
   transaction<T>(steps: () => SqlSteps<T>): Promise<T>
   /**

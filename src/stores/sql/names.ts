@@ -11,6 +11,7 @@ export interface Calls {
   readonly dialect: SqlDialect
   readonly statements: Statements
   query(sql: string, values: readonly SqlValue[]): Promise<SqlResult>
+  readonly queryNow: SqlDriver['queryNow']
   transaction<T>(steps: () => SqlSteps<T>): Promise<T>
   removeAside: Exclude<SqlDriver['removeAside'], undefined>
 }

@@ -28,6 +28,8 @@ export interface RowAccess<Row, How> {
   read(key: string): Promise<Row | null>
   /** Writes if the row is still as `before`, and resolves to it as it is then; to `null` when it is not. */
   swap(key: string, before: Row | null, write: Write<Row, How>): Promise<Row | null>
+  /** The same within this call, if that can be. `undefined`: nothing was done. */
+  swapNow?(key: string, before: Row, write: Write<Row, How>): Row | undefined
   /** Locks the row, and writes what `decide` says of it, or nothing on `null`. Resolves to whether all that was done. */
   lock(key: string, decide: (row: Row | null) => Write<Row, How> | null): Promise<boolean>
   /** Of two changes that travel together. */
@@ -68,6 +70,15 @@ export class RowChanges<Row extends object, How> {
         void this.#work(key, [job], known)
       }
     })
+  }
+
+  /** Changes a row that is as it is `known`, and waits for nothing. `undefined`: nothing was done, and `run()` is to do it. */
+  runNow<T>(key: string, decide: Decide<Row, How, T>, known: Row): T | undefined {
+    if (this.#rows.swapNow === undefined || this.#waiting.has(key)) return undefined
+    const { result, next, how, isExact } = decide(known)
+    if (next === undefined || isExact) return undefined
+    const stored = this.#rows.swapNow(key, known, { next, how })
+    return stored && result(stored)
   }
 
   async #work(key: string, first: Job<Row, How>[], known: Row | undefined): Promise<void> {

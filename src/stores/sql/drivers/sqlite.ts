@@ -1,15 +1,7 @@
 // SQLite through a connection in this process: better-sqlite3, libsql, node:sqlite, bun:sqlite. Each call is done at once. A
 // lock that another process holds is waited for in turns of the event loop, never inside of the client, which would hold it.
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  runStepsNow,
-  type SqlDriver,
-  type SqlQuery,
-  type SqlResult,
-  type SqlRow,
-  type SqlSteps,
-  type SqlValue,
-} from '../driver.js'
+import { runStepsNow, type SqlDriver, type SqlQuery, type SqlResult, type SqlRow, type SqlSteps } from '../driver.js'
 import { isBusy } from '../faults.js'
 import { fileOf, removeInWorker } from './sqlite-aside.js'
 
@@ -80,15 +72,22 @@ export function sqliteDriver(database: SqliteDatabase, { durability, timeoutMs }
   }
   // In libsql a statement that met a lock keeps its transaction open. Nothing but "begin" meets one this way.
   const begins = isLibsql(database)
+  const once = (query: SqlQuery): SqlResult => {
+    if (!begins || query.sql.startsWith('select')) return run(query)
+    return now(function* (): SqlSteps<SqlResult> {
+      return yield query
+    })
+  }
   return {
     dialect: 'sqlite',
-    query(sql: string, values: readonly SqlValue[]) {
-      const query = { sql, values }
-      if (!begins || sql.startsWith('select')) return patiently(() => run(query), timeoutMs)
-      const steps = function* (): SqlSteps<SqlResult> {
-        return yield query
+    query: (sql, values) => patiently(() => once({ sql, values }), timeoutMs),
+    queryNow(sql, values) {
+      try {
+        return once({ sql, values })
+      } catch (error) {
+        if (isBusy(error)) return undefined
+        throw error
       }
-      return patiently(() => now(steps), timeoutMs)
     },
     transaction: (steps) => patiently(() => now(steps), timeoutMs),
     async removeAside(removals, signal) {
