@@ -13,6 +13,8 @@ export interface Face {
   readCookie(req: HttpRequest): CookieReading
   /** The `Set-Cookie` value of the response, or `null`. Called once, when all is stored. */
   setCookie(state: SessionState, req: HttpRequest): string | null
+  /** Whether the visitor has no session, and has not begun one: what the response shows is nobody's, and caches may keep it. */
+  isForStranger?(state: SessionState, req: HttpRequest): boolean
   /** The ID of a session that begins in this request; `undefined` for one of ours. */
   newId?(req: HttpRequest): string | undefined
   /** Puts what the handler is to hold on the request, for the first session of a request and for each that follows. */

@@ -382,7 +382,7 @@ class Exchange implements SessionHost, ResponseHooks {
       setPageHeaders(res, {
         setCookie,
         wasUsed: this.#state.wasUsed,
-        cacheControl,
+        cacheControl: this.#facts.face?.isForStranger?.(this.#state, this.#req) ? 'none' : cacheControl,
         clearSiteData: isOver ? (clearSiteData ?? this.clearAfterLogout ?? null) : null,
       })
       if (this.#state.hasStoreFailed && res.statusCode === 503 && !res.hasHeader('Retry-After')) {

@@ -355,6 +355,11 @@ class Middleware implements Face {
     return serialized(cookie, { name: this.#name, value: signed.valueOf(state.id), isSecure: isSent })
   }
 
+  isForStranger(state: SessionState, request: HttpRequest): boolean {
+    const { cookieId } = (request as unknown as ExpressRequest)[NOTES] as Notes
+    return cookieId === undefined && state.record === null && state.fields.allNames().length === 0
+  }
+
   // --- The store ---
 
   #listen(store: Store): void {

@@ -1,4 +1,5 @@
 // `req.session` as express-session users know it, on sessions that keep their promises.
+import type { ServerResponse } from 'node:http'
 import { createRequire } from 'node:module'
 import { describe, expect, jest, test } from '@jest/globals'
 import flash from 'connect-flash'
@@ -9,8 +10,8 @@ import { Strategy as LocalStrategy } from 'passport-local'
 import { MemorySessionStore } from 'sojourn'
 import session, { MemoryStore, Session, Store, sojournOf } from 'sojourn/express-session'
 import { FaultyStore } from 'sojourn/testing'
-import { cookieIn, dropIn } from '../../support/express-session.js'
-import { Client, listen, SECRET } from '../../support/http.js'
+import { cookieIn, type DropInRequest, dropIn } from '../../support/express-session.js'
+import { type Answer, Client, listen, SECRET } from '../../support/http.js'
 
 const { csrfSync } = createRequire(import.meta.url)('csrf-sync')
 
@@ -289,6 +290,39 @@ describe('req.sessionStore', () => {
     expect(answer.json()).toEqual([true, null])
     expect(cookieIn(answer)).toBeDefined()
     expect(await app.middleware.manager.count()).toBe(1)
+  })
+})
+
+describe('what caches are told of a page that looked at the session', () => {
+  const page = (req: DropInRequest, res: ServerResponse): void => {
+    if (req.url === '/set') req.session.a = 1
+    if (req.url === '/passing') {
+      req.session.b = 1
+      delete req.session.b
+    }
+    res.end(JSON.stringify(req.session.a))
+  }
+  const told = ({ headers }: Answer): unknown[] => [headers['cache-control'], headers.vary]
+
+  test('nothing, for a visitor without a session, so that pages for guests stay as cacheable as they were', async () => {
+    await using app = await dropIn({}, page)
+    expect(told(await app.client.get('/'))).toEqual([undefined, 'Cookie'])
+    expect(told(await app.client.get('/passing'))).toEqual([undefined, 'Cookie'])
+    expect(told(await app.client.get('/', { cookie: 'connect.sid=s%3Aforged.signature' }))).toEqual([
+      undefined,
+      'Cookie',
+    ])
+  })
+
+  test('that it is private, with a session, one that is over, or the initial fields of one', async () => {
+    await using app = await dropIn({}, page)
+    expect(told(await app.client.get('/set'))).toEqual(['no-store', 'Cookie'])
+    const { cookieHeader } = app.client
+    expect(told(await app.client.get('/'))).toEqual(['private', 'Cookie'])
+    for await (const { id } of app.middleware.manager.list()) await app.middleware.manager.revoke(id)
+    expect(told(await new Client(app.url).get('/', { cookie: cookieHeader }))).toEqual(['private', 'Cookie'])
+    await using begun = await dropIn({ initialFields: () => ({ a: 1 }) }, page)
+    expect(told(await begun.client.get('/'))).toEqual(['private', 'Cookie'])
   })
 })
 
