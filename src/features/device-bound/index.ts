@@ -10,9 +10,25 @@ import { getSession } from '../../request/current-session.js'
 import { type Inside, inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
 import { type Device, deviceIn, registrationIn } from './device.js'
-import { type DeviceBoundOptions, type DeviceRequest, type DeviceRules, pathnameOf, resolveRules } from './options.js'
+import {
+  type DeviceBoundOptions,
+  type DeviceRequest,
+  type DeviceRules,
+  originOf,
+  pathnameOf,
+  resolveRules,
+} from './options.js'
 import type { DeviceAlgorithm } from './proof.js'
-import { GRACE_MS, type RouteAnswer, refresh, register, registrationOffer, UNKNOWN, UNPROVEN } from './routes.js'
+import {
+  GRACE_MS,
+  type RouteAnswer,
+  refresh,
+  register,
+  registeringOrigins,
+  registrationOffer,
+  UNKNOWN,
+  UNPROVEN,
+} from './routes.js'
 import { BoundCookies, PURPOSE } from './sealed.js'
 
 export type { DeviceBoundOptions, DeviceRequest } from './options.js'
@@ -95,12 +111,16 @@ export function deviceBound(
     const session = getSession(req)
     if (session === undefined || logins.get(session.id) === undefined) return
     logins.delete(session.id)
-    if (!inside(session).isHttps()) return
+    if (!inside(session).isHttps() || rules.origins?.has(originOf(req) ?? '') === false) return
     ;(res as Response).setHeader('Secure-Session-Registration', registrationOffer(session, rules))
     events.emit('deviceOffered', { id: session.id, userId: session.metadata.userId })
   }
 
   const deviceBoundMiddleware: DeviceGuard = (req, res, next) => {
+    if (rules.origins !== undefined && isWellKnown(req) && isAnswerable(req, res)) {
+      answerWith(res as Response, registeringOrigins(rules.origins))
+      return
+    }
     const route = isAnswerable(req, res) ? routeOf(req, rules) : null
     if (route !== null) {
       const answer = (given: RouteAnswer): void => answerWith(res as Response, given)
@@ -194,6 +214,10 @@ function isAnswerable(req: DeviceRequest, res: object): boolean {
   return (req as { upgrade?: boolean }).upgrade !== true && typeof (res as Partial<Response>).end === 'function'
 }
 
+function isWellKnown(req: DeviceRequest): boolean {
+  return req.method === 'GET' && pathnameOf(req) === '/.well-known/device-bound-sessions'
+}
+
 function routeOf(req: DeviceRequest, { registrationPath, refreshPath }: DeviceRules): typeof refresh | null {
   if (req.method !== 'POST') return null
   switch (pathnameOf(req)) {
@@ -231,8 +255,10 @@ function statusOf(req: DeviceRequest, session: Session, within: Inside, { cookie
   const device = registrationIn(within)
   if (device === undefined) return 'unbound'
   const now = within.now()
-  const value = cookieIn(req.headers.cookie, cookieName)
-  if (value !== undefined && cookies.isGood(within.sharedKeys(PURPOSE), device.id, value, now)) return 'bound'
+  const keys = within.sharedKeys(PURPOSE)
+  for (const value of cookiesIn(req.headers.cookie, cookieName)) {
+    if (cookies.isGood(keys, device.id, value, now)) return 'bound'
+  }
   return isUnderWay(device, now) ? 'unbound' : 'unproven'
 }
 
@@ -241,17 +267,24 @@ function isUnderWay({ boundAt }: Pick<Device, 'boundAt'>, now: number): boolean 
   return now - boundAt < GRACE_MS
 }
 
-/** The first cookie of that name. Nobody but this host can set one with the prefix `__Host-`. */
-function cookieIn(header: string | undefined, name: string): string | undefined {
-  if (header === undefined) return undefined
+/** More are not looked at: each may take a hash. */
+const MAX_COOKIES = 10
+
+/**
+ * The cookies of that name. Where subdomains can set it, too (`cookie.domain`), one of another may stand before ours; with the prefix
+ * `__Host-` there is one at most.
+ */
+function* cookiesIn(header: string | undefined, name: string): Generator<string> {
+  if (header === undefined) return
   const needle = `${name}=`
+  let found = 0
   for (let at = header.indexOf(needle); at !== -1; at = header.indexOf(needle, at + 1)) {
     const isStart = at === 0 || header.charAt(at - 1) === ' ' || header.charAt(at - 1) === ';'
     if (!isStart) continue
     const end = header.indexOf(';', at)
-    return header.slice(at + needle.length, end === -1 ? undefined : end)
+    yield header.slice(at + needle.length, end === -1 ? undefined : end)
+    if (++found === MAX_COOKIES) return
   }
-  return undefined
 }
 
 interface Refused {

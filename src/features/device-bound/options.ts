@@ -40,6 +40,14 @@ export interface DeviceBoundOptions {
    * @default 'device-bound' under the path of the session cookie: '/device-bound/registration' and '/device-bound/refresh'
    */
   path?: string | undefined
+  /**
+   * For sessions of all hosts of a site (`cookie.domain`): the origins where users log in, such as
+   * `['https://example.com', 'https://accounts.example.com']`. A login anywhere else is not offered a key. `cookie.domain` has to be the
+   * registrable domain of the site then: browsers bind one host, or all of a site. What is mounted at that domain tells browsers of these
+   * origins, by `/.well-known/device-bound-sessions`.
+   * @default none: `cookie.domain` is refused
+   */
+  registeringOrigins?: readonly string[] | undefined
 }
 
 /** `DeviceBoundOptions` after checks, and what follows from them. */
@@ -51,6 +59,10 @@ export interface DeviceRules {
   readonly registrationPath: string
   readonly refreshPath: string
   readonly cookieName: string
+  /** What is in scope of a key, in the terms of the protocol. */
+  readonly scope: { readonly origin?: string; readonly include_site: boolean }
+  /** Where a login is offered a key; `undefined` where that is everywhere. */
+  readonly origins: ReadonlySet<string> | undefined
   /** The attributes of the bound cookie, as they stand in `Set-Cookie` and in what the browser is told to look for. */
   readonly attributes: string
 }
@@ -58,7 +70,14 @@ export interface DeviceRules {
 /** Of a shorter one Chromium 156 left requests without the cookie: it makes so many signatures in so many minutes. */
 const SHORTEST_MS = 5 * 60_000
 const LONGEST_MS = 24 * 60 * 60_000
-const OPTIONS = ['lifetime', 'unproven', 'except', 'onRefused', 'path'] as const satisfies (keyof DeviceBoundOptions)[]
+const OPTIONS = [
+  'lifetime',
+  'unproven',
+  'except',
+  'onRefused',
+  'path',
+  'registeringOrigins',
+] as const satisfies (keyof DeviceBoundOptions)[]
 
 /** @throws {SessionError} `INVALID_OPTION` */
 export function resolveRules(options: DeviceBoundOptions, manager: SessionManager): DeviceRules {
@@ -81,6 +100,7 @@ export function resolveRules(options: DeviceBoundOptions, manager: SessionManage
     onRefused,
     registrationPath: `${path}/registration`,
     refreshPath: `${path}/refresh`,
+    ...scopeOf(cookie.domain, options.registeringOrigins),
     ...boundCookie(cookie),
   })
 }
@@ -137,6 +157,55 @@ function withoutSlash(path: string): string {
 }
 
 /**
+ * A key is for one host, or for all of a site. For other subdomains than that which registered it no browser would refresh the cookie,
+ * else.
+ */
+function scopeOf(
+  cookieDomain: string | undefined,
+  registeringOrigins: DeviceBoundOptions['registeringOrigins'],
+): Pick<DeviceRules, 'scope' | 'origins'> {
+  if (cookieDomain === undefined) {
+    if (registeringOrigins === undefined) return { scope: { include_site: false }, origins: undefined }
+    throw invalidOption(
+      'registeringOrigins is for sessions of all hosts of a site: set cookie.domain, or leave it out.',
+    )
+  }
+  const domain = withoutDot(cookieDomain)
+  if (registeringOrigins === undefined) {
+    throw invalidOption(
+      `deviceBound() needs to know of sessions with cookie.domain where users log in. If ${domain} is the registrable domain of your site, ` +
+        `set registeringOrigins: ['https://${domain}']. If it is not, leave cookie.domain out: browsers bind one host, or all of a site.`,
+    )
+  }
+  if (!Array.isArray(registeringOrigins) || registeringOrigins.length === 0) {
+    throw invalidOption(`registeringOrigins is no list of origins, such as ['https://${domain}'].`)
+  }
+  for (const [index, origin] of registeringOrigins.entries()) {
+    if (isOriginUnder(domain, origin)) continue
+    throw invalidOption(
+      `registeringOrigins[${index}] is no origin at ${domain} or below it, such as 'https://${domain}'.`,
+    )
+  }
+  return { scope: { origin: `https://${domain}`, include_site: true }, origins: new Set(registeringOrigins) }
+}
+
+function isOriginUnder(domain: string, origin: unknown): boolean {
+  if (typeof origin !== 'string' || !URL.canParse(origin)) return false
+  const { protocol, hostname, origin: written } = new URL(origin)
+  return written === origin && protocol === 'https:' && `.${hostname}`.endsWith(`.${domain}`)
+}
+
+function withoutDot(domain: string): string {
+  return domain.replace(/^\./, '').toLowerCase()
+}
+
+/** The origin that a request over HTTPS was sent to, as far as it says so. */
+export function originOf({ headers }: DeviceRequest): string | undefined {
+  const url = `https://${headers.host ?? (headers as { ':authority'?: string })[':authority']}`
+  return URL.canParse(url) ? new URL(url).origin : undefined
+}
+
+/**
  * Browsers look for it under the very name and attributes with which it was set. Chromium 156 finds none whose name begins with
  * `__Host-Http-`.
  */
@@ -146,16 +215,11 @@ function boundCookie({
   domain,
   sameSite,
 }: SessionCookie): Pick<DeviceRules, 'cookieName' | 'attributes'> {
-  if (domain !== undefined) {
-    throw invalidOption(
-      'deviceBound() needs sessions of one host: a browser refreshes the bound cookie for the origin that registered it, and ' +
-        'other subdomains would come without it. Leave cookie.domain out.',
-    )
-  }
-  const prefix = path === '/' ? '__Host-' : '__Secure-'
+  const prefix = path === '/' && domain === undefined ? '__Host-' : '__Secure-'
   const name = secureName.replace(/^__(host-http|http|host|secure)-/i, '')
+  const where = domain === undefined ? '' : `Domain=${withoutDot(domain)}; `
   const written = sameSite === false ? '' : `; SameSite=${sameSite.charAt(0).toUpperCase()}${sameSite.slice(1)}`
-  return { cookieName: `${prefix}${name}-bound`, attributes: `Path=${path}; Secure; HttpOnly${written}` }
+  return { cookieName: `${prefix}${name}-bound`, attributes: `${where}Path=${path}; Secure; HttpOnly${written}` }
 }
 
 /** The path of a request, without its query, also where it was mounted under another one. */

@@ -144,12 +144,12 @@ async function opened(session: Session): Promise<Inside> {
 
 function proved(within: Inside, device: Pick<Device, 'id' | 'usedAt'>, rules: DeviceRules): RouteAnswer {
   const keys = within.sharedKeys(PURPOSE)
-  const { cookieName, attributes, lifetimeMs, refreshPath } = rules
+  const { cookieName, attributes, lifetimeMs, refreshPath, scope } = rules
   const value = boundCookieValue(keys, device.id, within.now() + lifetimeMs + GRACE_MS)
   const body = {
     session_identifier: device.id,
     refresh_url: refreshPath,
-    scope: { include_site: false },
+    scope,
     credentials: [{ type: 'cookie', name: cookieName, attributes }],
     // Or a page that is reached from another site comes without the cookie, and without having asked for it.
     allowed_refresh_initiators: ['*'],
@@ -164,6 +164,12 @@ function proved(within: Inside, device: Pick<Device, 'id' | 'usedAt'>, rules: De
     },
     body: JSON.stringify(body),
   }
+}
+
+/** Which origins below it may register a key for all of a site, as browsers ask its registrable domain. */
+export function registeringOrigins(origins: Iterable<string>): RouteAnswer {
+  const body = JSON.stringify({ registering_origins: [...origins] })
+  return { status: 200, headers: { 'Content-Type': 'application/json' }, body }
 }
 
 function challenged(within: Inside, device: Pick<Device, 'id' | 'usedAt'>): RouteAnswer {

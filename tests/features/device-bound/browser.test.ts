@@ -1,6 +1,6 @@
 // Sessions that are bound to a device in a real Chromium, which makes its keys in software.
-import { createHash, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
+import type { IncomingMessage } from 'node:http'
 import { createServer, type Server } from 'node:https'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
 import express from 'express'
@@ -9,7 +9,7 @@ import { isSessionError, type SessionMiddleware, session } from 'sojourn'
 import { deviceBound, deviceOf } from 'sojourn/device-bound'
 import { RedisSessionStore } from 'sojourn/redis'
 import { FakeClock, FaultyStore } from 'sojourn/testing'
-import { startBrowser } from '../../support/browser.js'
+import { type KeyEvent, registeredKeys, startBrowserWithKeys, watchKeys } from '../../support/browser.js'
 import { BOUND, REFRESH, REGISTRATION } from '../../support/device.js'
 import { SECRET, until } from '../../support/http.js'
 import { RedisServer } from '../../support/redis.js'
@@ -26,14 +26,7 @@ let site: Site
 let context: BrowserContext
 let page: Page
 /** What the browser says of its keys. */
-let keys: KeyEvent[] = []
-
-interface KeyEvent {
-  readonly succeeded: boolean
-  readonly creationEventDetails?: object
-  readonly refreshEventDetails?: { readonly refreshResult: string }
-  readonly terminationEventDetails?: object
-}
+let keys: readonly KeyEvent[] = []
 
 interface Hit {
   readonly path: string
@@ -42,22 +35,9 @@ interface Hit {
 }
 
 beforeAll(async () => {
-  const { publicKey } = new X509Certificate(TEST_CERTIFICATE.cert)
-  const key = createHash('sha256')
-    .update(publicKey.export({ type: 'spki', format: 'der' }))
-    .digest('base64')
-  // It makes a few signatures in ten minutes, else.
-  const features = [
-    'DeviceBoundSessions:RefreshQuota/false',
-    'EnableBoundSessionCredentialsSoftwareKeysForManualTesting',
-  ]
   ;[redis, browser] = await Promise.all([
     RedisServer.start('--appendonly', 'yes', '--appendfsync', 'always'),
-    startBrowser([
-      `--host-resolver-rules=MAP *.example 127.0.0.1`,
-      `--ignore-certificate-errors-spki-list=${key}`,
-      `--enable-features=${features.join(',')}`,
-    ]),
+    startBrowserWithKeys(),
   ])
   site = await Site.start()
 }, 120_000)
@@ -76,6 +56,10 @@ afterEach(async () => {
 /** Without an icon of its own, a page has the browser ask for one, at some time. */
 function html(text: string): string {
   return `<!doctype html><link rel="icon" href="data:,">${text}`
+}
+
+function namesIn({ headers }: IncomingMessage): string[] {
+  return (headers.cookie ?? '').split('; ').map((pair) => pair.split('=')[0] as string)
 }
 
 class Site {
@@ -103,10 +87,9 @@ class Site {
     const app = express()
     const hits: Hit[] = []
     app.use((req, res, next) => {
-      const cookies = (req.headers.cookie ?? '').split('; ').map((pair) => pair.split('=')[0] as string)
       hits.push({
         path: req.path,
-        cookies,
+        cookies: namesIn(req),
         get status() {
           return res.statusCode
         },
@@ -131,6 +114,12 @@ class Site {
       res.status(error.status ?? 500).send(html(isSessionError(error) ? error.code : 'failed'))
     }) as express.ErrorRequestHandler)
     const server = createServer(TEST_CERTIFICATE, app).listen(port, '127.0.0.1')
+    server.on('upgrade', (req, socket) => {
+      sessions(req, {}, (error) => {
+        hits.push({ path: '/socket', cookies: namesIn(req), status: error === undefined ? 101 : 401 })
+        socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n')
+      })
+    })
     await once(server, 'listening')
     return new Site(server, { store, sessions, hits })
   }
@@ -154,26 +143,19 @@ const at = (path: string, host = HOST): string => `https://${host}:${site.port}$
 async function openWindow(): Promise<void> {
   context = await browser.newContext()
   page = await context.newPage()
-  const devtools = (await context.newCDPSession(page)) as unknown as {
-    send(method: string, params?: object): Promise<unknown>
-    on(event: string, listener: (event: KeyEvent) => void): void
-  }
-  await devtools.send('Network.enable')
-  await devtools.send('Network.enableDeviceBoundSessions', { enable: true })
-  devtools.on('Network.deviceBoundSessionEventOccurred', (event) => void keys.push(event))
+  keys = await watchKeys(page)
   site.hits.length = 0
   site.refused.length = 0
 }
 
 /** Logs in, and waits until the browser has its key. A little later what raced ahead is none of it any more. */
 async function logIn(): Promise<void> {
-  const before = created()
+  const before = registeredKeys(keys)
   await page.goto(at('/login'))
-  await until(() => created() > before, PATIENCE_MS)
+  await until(() => registeredKeys(keys) > before, PATIENCE_MS)
   clock.advance(11_000)
 }
 
-const created = (): number => keys.filter((event) => event.succeeded && event.creationEventDetails !== undefined).length
 const isForgotten = (): boolean => keys.some((event) => event.terminationEventDetails !== undefined)
 
 /** The bound cookie runs out, in the browser. */
@@ -219,6 +201,23 @@ describe('Chromium', () => {
     expect(site.answers(REFRESH)).toMatchObject([{ status: 200, cookies: [''] }])
     await page.reload()
     expect(await page.innerText('body')).toBe('ann, bound')
+  }, 60_000)
+
+  test('proves it before the handshake of a WebSocket', async () => {
+    await openWindow()
+    await logIn()
+    await account()
+    await loseCookie()
+    await page.evaluate(
+      (url) =>
+        new Promise((resolve) => {
+          const socket = new WebSocket(url)
+          socket.addEventListener('close', resolve)
+        }),
+      at('/socket').replace('https:', 'wss:'),
+    )
+    expect(site.answers(REFRESH)).toMatchObject([{ status: 200 }])
+    expect(site.answers('/socket')).toMatchObject([{ status: 101, cookies: expect.arrayContaining([BOUND]) }])
   }, 60_000)
 
   test('has a thief with all cookies in until the bound one is over, and out then', async () => {
