@@ -1,12 +1,12 @@
 // A real application on Bun and Deno, driven over HTTP: `npm run test:runtimes [-- bun deno node]`, after `npm run build`. Their
-// packages of npm bring the binaries. With the store in memory and with that in Redis.
+// packages of npm bring the binaries. With the store in memory, with that in Redis, and with that in a file of SQLite.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { CHECKS } from './runtimes/checks.mjs'
+import { CHECKS, SQLITE_CHECKS } from './runtimes/checks.mjs'
 
 const APP = 'tests/runtimes/app.mjs'
 /** What is installed, where its binary is then, and how it runs a file. */
@@ -36,12 +36,13 @@ try {
     if (runtime === undefined) throw new Error(`There is no runtime "${name}": bun, deno or node.`)
     const binary = install(runtime)
     const version = execFileSync(binary, ['--version'], { encoding: 'utf8' }).split('\n')[0]
-    for (const [store, url] of [
-      ['memory', ''],
-      ['Redis', redis.url],
+    for (const { store, url, checks } of [
+      { store: 'memory', url: '', checks: CHECKS },
+      { store: 'Redis', url: redis.url, checks: CHECKS },
+      { store: 'SQLite', url: `sqlite:${join(directory, `${name}.db`)}`, checks: [...CHECKS, ...SQLITE_CHECKS] },
     ]) {
       console.log(`${name} ${version}, store in ${store}`)
-      await checkAll([binary, ...runtime.args, APP, url])
+      await checkAll([binary, ...runtime.args, APP, url], checks)
     }
   }
 } finally {
@@ -61,13 +62,18 @@ function install({ package: name, version, binary }) {
   return join(place, 'node_modules', name, binary)
 }
 
-async function checkAll([binary, ...args]) {
-  const app = await start(binary, args)
+async function checkAll([binary, ...args], checks) {
+  let app = await start(binary, args)
+  const restart = async () => {
+    await app.stop('SIGKILL')
+    app = await start(binary, args)
+    return app.url
+  }
   // Until the store is connected.
   while (!(await fetch(`${app.url}/login`, { method: 'POST' })).ok) if (app.hasEnded()) break
-  for (const [what, check] of CHECKS) {
+  for (const [what, check] of checks) {
     try {
-      await check(app.url)
+      await check(app.url, restart)
       if (app.hasEnded()) throw new Error('the process has ended')
       passed++
     } catch (error) {
@@ -100,8 +106,8 @@ async function start(binary, args) {
     url,
     output: () => output,
     hasEnded: () => child.exitCode !== null || child.signalCode !== null,
-    async stop() {
-      child.kill()
+    async stop(signal) {
+      child.kill(signal)
       await once(child, 'exit')
     },
   }

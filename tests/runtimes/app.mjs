@@ -1,20 +1,27 @@
-// The application that tests/runtimes.mjs drives, on whatever runtime. argv: the URL of a Redis, or nothing for the store in
-// memory. Prints its URL.
+// The application that tests/runtimes.mjs drives, on whatever runtime. argv: the URL of a Redis, or that of a file of SQLite, or
+// nothing for the store in memory. Prints its URL.
 import { subscribe } from 'node:diagnostics_channel'
 import { createServer } from 'node:http'
 import express from 'express'
 import { MemorySessionStore, session } from '../../dist/esm/index.js'
 import { RedisSessionStore } from '../../dist/esm/stores/redis.js'
+import { sqlStore } from '../../dist/esm/stores/sql.js'
 import { FaultyStore } from '../../dist/esm/testing/index.js'
 
-const redisUrl = process.argv[2]
+const url = process.argv[2]
 const heard = []
 subscribe('sojourn:login', ({ userId }) => heard.push(userId))
 
-const inner = redisUrl ? new RedisSessionStore({ url: redisUrl }) : new MemorySessionStore()
+const inner = storeAt(url)
 const store = new FaultyStore(inner)
 const sessions = session({ secret: 'u8Yw3kq0Zt5VbN7xLr2PfHs9Dm4Gc6Ja', store, storeTimeout: '10s' })
 sessions.events.on('storeError', () => {})
+
+function storeAt(url) {
+  if (!url) return new MemorySessionStore()
+  if (url.startsWith('redis:')) return new RedisSessionStore({ url })
+  return sqlStore(url, { cleanupInterval: 0, durability: 'relaxed', timeout: 10_000 })
+}
 
 /** Has collected what nobody holds, where the runtime lets itself be told to. */
 function collect() {
@@ -54,6 +61,11 @@ app.post('/logout', async (req, res) => {
 app.post('/revoke', async (_req, res) => {
   await sessions.manager.revokeUser('ann')
   res.send('revoked')
+})
+app.post('/clean-up/:count', async (req, res) => {
+  const record = await inner.get(req.session.id)
+  for (let n = 0; n < Number(req.params.count); n++) await inner.set(`over-${n}`, record, -1)
+  res.send(String(await inner.clearExpired()))
 })
 // Faults of handlers: each answers, and then fails.
 app.get('/answers-then-throws', (req, res) => {

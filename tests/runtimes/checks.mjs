@@ -107,6 +107,32 @@ export const CHECKS = Object.entries({
   ),
 })
 
+/** What is asked of a file of SQLite besides. `restart()` kills the application, and resolves to the URL of the next on the same file. */
+export const SQLITE_CHECKS = Object.entries({
+  // The second time in a thread of its own, where the client can be loaded there.
+  ...Object.fromEntries(
+    [3, 2_500].map((count) => [
+      `${count} records whose time has come are cleaned up, and no others`,
+      async (url) => {
+        const client = new Client(url)
+        await client.get('/set/a')
+        equal((await client.post(`/clean-up/${count}`)).body, String(count))
+        equal((await client.get('/keys')).body, '["a"]')
+      },
+    ]),
+  ),
+  async 'a session lives on in the next process, and one that has ended does not'(url, restart) {
+    const [client, other] = [new Client(url), new Client(url)]
+    await client.get('/set/a')
+    await other.post('/login')
+    const { cookie } = other
+    await other.post('/logout')
+    const next = await restart()
+    equal((await new Client(next, client.cookie).get('/keys')).body, '["a"]')
+    equal((await new Client(next, cookie).get('/me')).body, 'nobody')
+  },
+})
+
 function equal(found, wanted) {
   if (found !== wanted) throw new Error(`${JSON.stringify(found)} instead of ${JSON.stringify(wanted)}`)
 }

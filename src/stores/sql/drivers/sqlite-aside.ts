@@ -77,16 +77,16 @@ const PACE = {
   busyMs: 5_000,
 }
 
-/** A text, so that no bundler has to find a file. */
+/** A text, so that no bundler has to find a file. On Deno it stands beside a `module` of its own. */
 const SOURCE = `
 'use strict'
 const { parentPort, workerData } = require('node:worker_threads')
-const { path, module, removals, flag, rows, steps, busyMs } = workerData
+const { path, module: client, removals, flag, rows, steps, busyMs } = workerData
 const isStopped = () => Atomics.load(flag, 0) !== 0
 const open = () => {
   try {
-    const found = require(module)
-    const database = new (module === 'node:sqlite' ? found.DatabaseSync : found)(path)
+    const found = require(client)
+    const database = new (client === 'node:sqlite' ? found.DatabaseSync : found)(path)
     database.exec('pragma busy_timeout = ' + busyMs)
     // What is lost of it is removed the next time.
     database.exec('pragma synchronous = normal')
