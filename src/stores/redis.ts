@@ -36,7 +36,7 @@ import {
 } from './redis/connection.js'
 import { ScriptsInTime } from './redis/in-time.js'
 import { ioredisLine, LINE_OPTIONS, type TrackingClient } from './redis/near-cache/ioredis-line.js'
-import { NearCache } from './redis/near-cache/near-cache.js'
+import { NearCache, type NearCacheFacts } from './redis/near-cache/near-cache.js'
 import { oneServer } from './redis/near-cache/one-server.js'
 import { type RedisNearCacheOptions, resolveNearCache } from './redis/near-cache/options.js'
 import { serversOf } from './redis/near-cache/servers.js'
@@ -88,6 +88,7 @@ export type {
   RedisScanner,
   RedisSubscriber,
 } from './redis/connection.js'
+export type { NearCacheFacts } from './redis/near-cache/near-cache.js'
 export type { RedisNearCacheOptions } from './redis/near-cache/options.js'
 export type { NodeRedisClient } from './redis/node-redis.js'
 export type { RedisWaitOptions } from './redis/replication.js'
@@ -459,9 +460,9 @@ export class RedisSessionStore extends SessionStore {
 
   /**
    * How the near cache fares since the store was made: reads answered from memory (`hits`) and by Redis (`misses`), `sessions` in
-   * memory, and about how many `bytes` they take. `undefined` without the option `nearCache`.
+   * memory, and about how many `bytes` they take; and what they are bound by. `undefined` without the option `nearCache`.
    */
-  get nearCache(): { hits: number; misses: number; sessions: number; bytes: number } | undefined {
+  get nearCache(): NearCacheFacts | undefined {
     return this.#near?.facts
   }
 

@@ -4,7 +4,8 @@ import { parseArgs } from 'node:util'
 import { isSessionError } from '../../errors.js'
 import { SessionManager } from '../../manager/manager.js'
 import type { SessionInfo } from '../../record/session-info.js'
-import { sessionOptionsFromEnv } from './config.js'
+import { RedisSessionStore } from '../../stores/redis.js'
+import { type ServiceOptions, serviceOptionsFromEnv } from './config.js'
 import { VARIABLES } from './variables.js'
 
 /** What the command line stands on. */
@@ -60,9 +61,10 @@ export async function main(terminal: Terminal): Promise<number> {
   let manager: SessionManager | undefined
   try {
     // No clean-up of ours, and no waiting of minutes for a store that is away.
-    manager = new SessionManager(sessionOptionsFromEnv(terminal.env, { cleanupInterval: 0 }))
+    const options = serviceOptionsFromEnv(terminal.env, { cleanupInterval: 0 })
+    manager = new SessionManager(options.session)
     manager.events.on('storeError', () => {})
-    return await command({ ...terminal, manager, words: rest, flags })
+    return await command({ ...terminal, manager, options, words: rest, flags })
   } catch (error) {
     terminal.complain(`error: ${reasonOf(error)}`)
     return 1
@@ -73,6 +75,7 @@ export async function main(terminal: Terminal): Promise<number> {
 
 interface Call extends Terminal {
   readonly manager: SessionManager
+  readonly options: ServiceOptions
   readonly words: readonly string[]
   readonly flags: Flags
 }
@@ -87,17 +90,28 @@ const COMMANDS: Readonly<Record<string, (call: Call) => Promise<number>>> = {
 
 // --- check ---
 
-async function check({ manager, env, print }: Call): Promise<number> {
+async function check({ manager, options, env, print }: Call): Promise<number> {
   const { cookie, limits, clientContext, abilities, ...settings } = manager.describe()
-  const rows = { ...settings, cookie, limits, clientContext, abilities }
+  const rows = { ...settings, cookie, limits, clientContext, abilities, nearCache: boundsOf(manager) }
   print('In force (times in milliseconds):')
   for (const [name, value] of Object.entries(rows)) print(`  ${name}: ${JSON.stringify(value) ?? 'none'}`)
+  const { session: _session, ...parts } = options
+  print('Where the application mounts it:')
+  for (const [name, given] of Object.entries(parts)) {
+    print(`  ${name}: ${Object.keys(given).length === 0 ? 'defaults' : JSON.stringify(given)}`)
+  }
   const set = VARIABLES.flatMap(({ names }) => names).filter((name) => (env[name] ?? '') !== '')
   print(`From: ${set.join(', ')}`)
   const warnings = await tried(manager, env)
   for (const warning of warnings) print(`warning: ${warning}`)
   print(`The store answers. ${warnings.length === 0 ? 'Nothing to warn of.' : `${warnings.length} to look at.`}`)
   return 0
+}
+
+/** What bounds the near cache; `undefined` for none. */
+function boundsOf({ store }: SessionManager): object | undefined {
+  const near = store instanceof RedisSessionStore ? store.nearCache : undefined
+  return near && { maxAgeMs: near.maxAgeMs, maxBytes: near.maxBytes }
 }
 
 /** Calls the store as requests do. What a store has to say of how it is set up comes as process warnings, in production. */

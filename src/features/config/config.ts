@@ -7,13 +7,14 @@ import { SessionManager } from '../../manager/manager.js'
 import type { SessionOptions } from '../../options/options.js'
 import type { SessionCodec } from '../../record/codec.js'
 import { MemorySessionStore } from '../../stores/memory.js'
-import { RedisSessionStore } from '../../stores/redis.js'
+import { type RedisNearCacheOptions, RedisSessionStore } from '../../stores/redis.js'
 import { sqlStore } from '../../stores/sql.js'
 import { type EncryptionOptions, encrypted } from '../encryption/index.js'
+import { type Mistake, mistakesInGroup, mistakesInParts, PARTS, type PartsConfig, refusalOf } from './parts.js'
 import { VARIABLES } from './variables.js'
 
-/** All that a session service is configured by: the options of `session()`, and where it keeps its sessions. */
-export interface SessionManagerConfig extends Omit<SessionOptions, 'store'> {
+/** All that sessions are configured by: the options of `session()`, and where they are kept. */
+export interface SessionConfig extends Omit<SessionOptions, 'store'> {
   /**
    * Where sessions are kept: `'memory'`, for one process; `'redis'`, at `redisUrl`; `'database'`, SQLite, PostgreSQL or MySQL at
    * `databaseUrl`.
@@ -30,16 +31,24 @@ export interface SessionManagerConfig extends Omit<SessionOptions, 'store'> {
    */
   prefix?: string | undefined
   /**
+   * Answers reads of sessions in Redis from memory: `maxAge`, `maxBytes`. See `nearCache` of `RedisSessionStore`.
+   * @default none: every read asks Redis
+   */
+  nearCache?: RedisNearCacheOptions | undefined
+  /**
    * Encrypts each field: `keys`, newest first, and what else `encrypted()` of `sojourn/encryption` takes. Not beside a `codec`.
    * @default fields are stored as JSON
    */
   encryption?: Omit<EncryptionOptions, 'codec'> | undefined
 }
 
-/** One thing that is wrong with a configuration. */
-interface Mistake {
-  readonly name: string
-  readonly message: string
+/** All that a session service is configured by: its sessions, and the features that the application mounts. */
+export interface SessionManagerConfig extends SessionConfig, PartsConfig {}
+
+/** The options of each part of a session service. What is not configured is empty, which is all defaults. */
+export interface ServiceOptions extends Required<{ [Part in keyof PartsConfig]: NonNullable<PartsConfig[Part]> }> {
+  /** For `session()` and `new SessionManager()`, with the store. */
+  readonly session: SessionOptions
 }
 
 const STORAGES = ['memory', 'redis', 'database'] as const
@@ -56,47 +65,88 @@ const PROBE_SECRET = 'only to look at other options, 0Zt5VbN7xLr2PfHs9'
  * ```
  * @param env default `process.env`
  * @param more options that no variable can hold, such as `activity`; they go before the environment
- * @throws {SessionError} `INVALID_OPTION`, which names all mistakes at once, by their variables, and no secret
+ * @throws {SessionError} `INVALID_OPTION`, which names all mistakes at once, by their variables, and no secret. A variable of a
+ * feature, such as `SOJOURN_CSRF_TOKENS`, is one: it would have no effect, see `serviceOptionsFromEnv()`
  */
 export function sessionOptionsFromEnv(
-  env: Readonly<Record<string, string | undefined>> = process.env,
-  more: SessionManagerConfig | Omit<SessionManagerConfig, 'secret'> = {},
+  env: Environment = process.env,
+  more: SessionConfig | Omit<SessionConfig, 'secret'> = {},
 ): SessionOptions {
-  const { config, mistakes, names } = read(env)
-  const given = Object.fromEntries(Object.entries(more).filter(([, value]) => value !== undefined))
-  return resolved(
-    { ...config, ...given } as SessionManagerConfig,
-    mistakes,
-    (option) => names.get(option) ?? variableOf(option),
-  )
+  return resolved(ofEnvironment(env, more), 'sessionOptionsFromEnv').session
 }
 
 /**
  * The options that one object configures.
  * @throws {SessionError} `INVALID_OPTION`, which names all mistakes at once
  */
-export function sessionOptions(config: SessionManagerConfig): SessionOptions {
-  return resolved(config, [], (name) => name)
+export function sessionOptions(config: SessionConfig): SessionOptions {
+  return resolved(ofObject(config), 'sessionOptions').session
 }
 
-function resolved(
-  config: SessionManagerConfig,
-  before: readonly Mistake[],
-  nameOf: (option: string) => string,
-): SessionOptions {
-  const mistakes = [...before]
-  const unread = new Set(before.map(({ name }) => name))
+/**
+ * The options that the environment configures, of sessions and of features: for `session()`, `csrf()`, `clientBinding()`, `recovery()` and
+ * `new ActivityLog()`. What is in force is what you mount.
+ *
+ * ```ts
+ * const options = serviceOptionsFromEnv()
+ * app.use(session(options.session), express.urlencoded(), csrf(options.csrf))
+ * ```
+ * @param env default `process.env`
+ * @param more options that no variable can hold, such as `csrf: { tokenOf }`; they go before the environment
+ * @throws {SessionError} `INVALID_OPTION`, which names all mistakes at once, by their variables, and no secret
+ */
+export function serviceOptionsFromEnv(
+  env: Environment = process.env,
+  more: SessionManagerConfig | Omit<SessionManagerConfig, 'secret'> = {},
+): ServiceOptions {
+  return resolved(ofEnvironment(env, more))
+}
+
+/**
+ * The options that one object configures, of sessions and of features.
+ * @throws {SessionError} `INVALID_OPTION`, which names all mistakes at once
+ */
+export function serviceOptions(config: SessionManagerConfig): ServiceOptions {
+  return resolved(ofObject(config))
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** A configuration as it came, and how messages name what is in it. */
+interface Source {
+  readonly config: SessionManagerConfig
+  /** What could not be read. */
+  readonly mistakes: readonly Mistake[]
+  readonly nameOf: (option: string) => string
+}
+
+function ofObject(config: SessionManagerConfig): Source {
+  return { config, mistakes: [], nameOf: (name) => name }
+}
+
+function ofEnvironment(env: Environment, more: object): Source {
+  const { config, mistakes, names } = read(env)
+  for (const [option, value] of Object.entries(more)) {
+    if (value === undefined) continue
+    const before = config[option]
+    config[option] = isPlain(before) && isPlain(value) ? { ...before, ...value } : value
+  }
+  return {
+    config: config as unknown as SessionManagerConfig,
+    mistakes,
+    nameOf: (option) => names.get(option) ?? firstOf(option, names) ?? variableOf(option),
+  }
+}
+
+/** For `sessionsOnly`, the function of that name: what is of features has no effect there, and is refused. */
+function resolved({ config, mistakes: unreadable, nameOf }: Source, sessionsOnly?: string): ServiceOptions {
+  const mistakes = [...unreadable]
+  const unread = new Set(unreadable.map(({ name }) => name))
   const note = (option: string, message: string): void => {
     if (!unread.has(nameOf(option))) mistakes.push({ name: nameOf(option), message })
   }
-  const {
-    storage: _storage,
-    redisUrl: _redis,
-    databaseUrl: _database,
-    prefix: _prefix,
-    encryption,
-    ...options
-  } = config
+  const { storage: _storage, redisUrl: _redis, databaseUrl: _database, prefix: _prefix, nearCache, ...others } = config
+  const { encryption, csrf = {}, clientBinding = {}, recovery = {}, activityLog = {}, ...options } = others
   if (encryption !== undefined) {
     const codec =
       config.codec === undefined ? codecOf(encryption) : 'codec is set, too: hand it to encrypted() instead.'
@@ -108,21 +158,30 @@ function resolved(
     if (value === undefined) continue
     for (const { name, message } of mistakesIn(option, value)) note(name, message)
   }
+  for (const { name, message } of mistakesInParts(config)) note(name, message)
+  for (const [part, taker] of Object.entries(PARTS)) {
+    if (sessionsOnly === undefined || config[part as keyof PartsConfig] === undefined) continue
+    const whole = sessionsOnly.replace('session', 'service')
+    note(part, `${sessionsOnly}() has nowhere to put it: take ${whole}(), and hand its ${part} to ${taker}.`)
+  }
   const storage = storageOf(config)
   if (!STORAGES.includes(storage)) note('storage', `it is none of ${STORAGES.join(', ')}.`)
   if (storage === 'redis' && !isUrl(config.redisUrl, /^(rediss?|valkeys?):$/)) {
     note('redisUrl', 'storage redis needs the URL of a server: redis:// or rediss://, user, password, host and port.')
   }
+  if (nearCache !== undefined && storage !== 'redis' && config.redisUrl === undefined) {
+    note('nearCache', 'it is of sessions in Redis, of which there is no URL.')
+  }
   if (storage === 'database' && config.databaseUrl === undefined) {
     note('databaseUrl', 'storage database needs a URL: sqlite:FILE, postgres://… or mysql://…')
   }
   if (mistakes.length === 0) {
-    const message = refusalOf(options)
+    const message = refusalOfCore(options)
     if (message !== undefined) mistakes.push({ name: 'together', message })
   }
   if (mistakes.length > 0) throw refused(mistakes)
   try {
-    return { ...options, store: storeOf(storage, config) }
+    return { session: { ...options, store: storeOf(storage, config) }, csrf, clientBinding, recovery, activityLog }
   } catch (cause) {
     // A message of a database's client may quote a URL.
     const why = isSessionError(cause, 'INVALID_OPTION') ? withoutUrl(cause.message, config) : 'it cannot be used.'
@@ -140,8 +199,8 @@ function codecOf(encryption: Omit<EncryptionOptions, 'codec'>): SessionCodec | s
   }
 }
 
-function read(env: Readonly<Record<string, string | undefined>>): {
-  config: Partial<Record<string, unknown>>
+function read(env: Environment): {
+  config: Record<string, unknown>
   mistakes: Mistake[]
   /** Of the options that were set: by which variable. */
   names: ReadonlyMap<string, string>
@@ -170,36 +229,35 @@ function put(config: Record<string, unknown>, [first = '', second]: readonly str
   else config[first] = { ...(config[first] as object | undefined), [second]: value }
 }
 
-/** The variable that an option is set by, for messages. */
+/** Of an object of options: the first variable that has set one of them. */
+function firstOf(option: string, names: ReadonlyMap<string, string>): string | undefined {
+  return [...names].find(([path]) => path.startsWith(`${option}.`))?.[1]
+}
+
+/** An object of options, and nothing that was made of one. */
+function isPlain(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
+}
+
+/** The variable that an option could be set by. */
 function variableOf(option: string): string {
   return VARIABLES.find(({ path }) => path.join('.') === option || path[0] === option)?.names[0] ?? option
 }
 
 /** What the core says of one option, each member of an object by itself. */
 function mistakesIn(option: string, value: unknown): Mistake[] {
-  const isGroup = ['cookie', 'limits'].includes(option) && typeof value === 'object' && value !== null
-  const members = isGroup ? Object.entries(value) : []
-  const single = members.map(([name, part]) => ({
-    name: `${option}.${name}`,
-    message: refusalOf({ [option]: { [name]: part } }),
-  }))
-  const mistakes = single.filter((one): one is Mistake => one.message !== undefined)
+  if (['cookie', 'limits'].includes(option) && typeof value === 'object' && value !== null) {
+    return mistakesInGroup(option, value, (group) => refusalOfCore({ [option]: group }))
+  }
   // What says how something is archived means nothing without what archives it: that is looked at with all together.
   const beside = option === 'archiveEnded' ? { archive: () => {} } : {}
-  const whole = mistakes.length > 0 ? undefined : refusalOf({ ...beside, [option]: value })
-  return whole === undefined ? mistakes : [{ name: option, message: whole }]
+  const message = refusalOfCore({ ...beside, [option]: value })
+  return message === undefined ? [] : [{ name: option, message }]
 }
 
-/** Why the core refuses options, or `undefined`. */
-function refusalOf(options: object): string | undefined {
+function refusalOfCore(options: object): string | undefined {
   const store = new MemorySessionStore({ cleanupInterval: 0, warnInProduction: false })
-  try {
-    void new SessionManager({ secret: PROBE_SECRET, ...options, store }).close()
-    return undefined
-  } catch (error) {
-    if (!isSessionError(error)) throw error
-    return error.message
-  }
+  return refusalOf(() => void new SessionManager({ secret: PROBE_SECRET, ...options, store }).close())
 }
 
 function storageOf({ storage, redisUrl, databaseUrl }: SessionManagerConfig): 'memory' | 'redis' | 'database' {
@@ -209,13 +267,13 @@ function storageOf({ storage, redisUrl, databaseUrl }: SessionManagerConfig): 'm
 
 function storeOf(
   storage: 'memory' | 'redis' | 'database',
-  { redisUrl, databaseUrl, prefix, clock }: SessionManagerConfig,
+  { redisUrl, databaseUrl, prefix, nearCache, clock }: SessionManagerConfig,
 ): NonNullable<SessionOptions['store']> {
   switch (storage) {
     case 'memory':
       return new MemorySessionStore({ clock })
     case 'redis':
-      return new RedisSessionStore({ url: redisUrl, prefix })
+      return new RedisSessionStore({ url: redisUrl, prefix, nearCache })
     case 'database':
       return sqlStore(databaseUrl as string)
   }
@@ -231,6 +289,6 @@ function withoutUrl(message: string, { redisUrl, databaseUrl }: SessionManagerCo
 
 function refused(mistakes: readonly Mistake[]): SessionError {
   const lines = mistakes.map(({ name, message }) => `  ${name}: ${message}`)
-  const count = mistakes.length === 1 ? 'a mistake' : `${mistakes.length} mistakes`
-  return invalidOption(`There is ${count} in the configuration of sessions:\n${lines.join('\n')}`)
+  const count = mistakes.length === 1 ? 'is a mistake' : `are ${mistakes.length} mistakes`
+  return invalidOption(`There ${count} in the configuration of sessions:\n${lines.join('\n')}`)
 }

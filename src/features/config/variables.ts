@@ -31,20 +31,33 @@ export const VARIABLES: readonly Variable[] = [
   ...['trustProxy', 'context', 'clientContext', 'clearSiteData'].map((name) => variable(name, flag)),
   ...['passivePaths', 'fresh'].map((name) => variable(name, list)),
   ...['maxBytes', 'maxFields'].map((name) => ({ ...variable(name, number), path: ['limits', name] })),
-  { names: ['SOJOURN_ENCRYPTION_KEYS'], path: ['encryption', 'keys'], parse: list },
-  { names: ['SOJOURN_ENCRYPTION_CLIENT_CONTEXT'], path: ['encryption', 'clientContext'], parse: flag },
-  { names: ['SOJOURN_ENCRYPTION_READ_PLAIN_UNTIL'], path: ['encryption', 'readPlainUntil'], parse: date },
-  ...['name', 'domain', 'path'].map((name) => ofCookie(name, text)),
-  ...['secure', 'sameSite'].map((name) => ofCookie(name, flagOrText)),
-  ...['persistent', 'partitioned'].map((name) => ofCookie(name, flag)),
+  member('encryption', 'keys', list),
+  member('encryption', 'clientContext', flag),
+  member('encryption', 'readPlainUntil', date),
+  ...['name', 'domain', 'path'].map((name) => member('cookie', name, text)),
+  ...['secure', 'sameSite'].map((name) => member('cookie', name, flagOrText)),
+  ...['persistent', 'partitioned'].map((name) => member('cookie', name, flag)),
+  member('nearCache', 'maxAge', duration),
+  member('nearCache', 'maxBytes', number),
+  member('csrf', 'trustedOrigins', list),
+  member('csrf', 'tokens', text),
+  member('clientBinding', 'on', list),
+  member('clientBinding', 'policy', text),
+  ...['window', 'handOffWindow'].map((name) => member('recovery', name, duration)),
+  member('recovery', 'maxPoints', number),
+  member('recovery', 'application', text),
+  member('recovery', 'endOnReuse', flag),
+  member('recovery', 'maxGuesses', numberOrOff),
+  ...['retention', 'pruneInterval'].map((name) => member('activityLog', name, duration)),
+  ...['requests', 'requestFacts'].map((name) => member('activityLog', name, flag)),
 ]
 
 function variable(option: string, parse: Variable['parse']): Variable {
   return { names: [`SOJOURN_${upperCase(option)}`], path: [option], parse }
 }
 
-function ofCookie(option: string, parse: Variable['parse']): Variable {
-  return { names: [`SOJOURN_COOKIE_${upperCase(option)}`], path: ['cookie', option], parse }
+function member(option: string, name: string, parse: Variable['parse']): Variable {
+  return { names: [`SOJOURN_${upperCase(option)}_${upperCase(name)}`], path: [option, name], parse }
 }
 
 function upperCase(option: string): string {
@@ -62,6 +75,12 @@ function duration(value: string): number | string {
 
 function number(value: string): number | Error {
   return /^\d+$/.test(value) ? Number(value) : new Error('it is no whole number.')
+}
+
+/** A number, or `false` for no limit. */
+function numberOrOff(value: string): number | false | Error {
+  if (/^\d+$/.test(value)) return Number(value)
+  return flag(value) === false ? false : new Error('it is neither a whole number nor false.')
 }
 
 function flag(value: string): boolean | Error {

@@ -1,13 +1,14 @@
 // Cross-site request forgery: `sojourn/csrf`. Who sent a request is asked of the browser first (Fetch Metadata, then Origin and
 // Referer); where it does not say, and wherever a token comes along, a token of the session decides.
-import type { IncomingMessage } from 'node:http'
-import type { Http2ServerRequest } from 'node:http2'
 import { invalidOption, SessionError } from '../../errors.js'
 import { getSession } from '../../request/current-session.js'
 import { inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
-import { type IsTrusted, resolveTrusted, whoSent } from './sender.js'
+import { type CsrfOptions, type CsrfRefusal, type CsrfRequest, type CsrfRules, resolveCsrf } from './options.js'
+import { whoSent } from './sender.js'
 import { issueToken, judgeToken } from './tokens.js'
+
+export type { CsrfOptions, CsrfRefusal, CsrfRequest } from './options.js'
 
 // Express's request extends both of its own: they must say the same.
 declare global {
@@ -33,42 +34,6 @@ declare module 'http2' {
   }
 }
 
-/**
- * Which line refused a request: `Sec-Fetch-Site` (`'fetch-metadata'`), `Origin` or `Referer` named another site, or nothing said
- * who sent it and no token came along (`'token-missing'`), or the token was not one of this session (`'token-wrong'`).
- */
-export type CsrfRefusal = 'fetch-metadata' | 'origin' | 'referer' | 'token-missing' | 'token-wrong'
-
-/** A request that `csrf()` looks at. */
-export type CsrfRequest = IncomingMessage | Http2ServerRequest
-
-/** What `csrf()` takes. */
-export interface CsrfOptions {
-  /**
-   * Other origins whose pages may send requests with this site's cookies, such as `'https://admin.example.com'`: scheme, host
-   * and port, no path. Or a function of the origin.
-   * @default none
-   */
-  trustedOrigins?: readonly string[] | ((origin: string) => boolean) | undefined
-  /**
-   * `'when-sent'`: a token that comes along has to be right, and one is needed where the browser does not say who sent the
-   * request. `'always'`: every request that changes something needs one, too.
-   * @default 'when-sent'
-   */
-  tokens?: 'when-sent' | 'always' | undefined
-  /**
-   * Where the token is, if it is elsewhere than in the header `X-CSRF-Token` or the field `_csrf` of `req.body`. Not from the
-   * URL: that stands in logs and in the `Referer` of other sites.
-   */
-  // A method, so that Express's own type of request fits.
-  tokenOf?(req: CsrfRequest): string | undefined
-  /**
-   * Called instead of `next(error)` when a request is refused, to answer it.
-   * @default an error `CSRF_REFUSED` with status 403 goes to `next`
-   */
-  onRefused?(req: CsrfRequest, res: object, next: (error?: unknown) => void, refusal: CsrfRefusal): void
-}
-
 /** The middleware that `csrf()` returns. */
 export type CsrfMiddleware = (req: CsrfRequest, res: object, next: (error?: unknown) => void) => void
 
@@ -88,7 +53,7 @@ export type CsrfMiddleware = (req: CsrfRequest, res: object, next: (error?: unkn
  * @throws {SessionError} `INVALID_OPTION`
  */
 export function csrf(options: CsrfOptions = {}): CsrfMiddleware {
-  const rules = resolveRules(options)
+  const rules = resolveCsrf(options)
   return function csrfMiddleware(req, res, next) {
     req.csrfToken = tokenOfThis
     if (mayPass(req)) {
@@ -147,36 +112,6 @@ function tokenOfThis(this: CsrfRequest | undefined): string {
 const FIELD = '_csrf'
 const HEADER = 'x-csrf-token'
 
-interface Rules {
-  readonly isTrusted: IsTrusted
-  readonly needsToken: boolean
-  readonly tokenOf: (req: CsrfRequest) => unknown
-  readonly onRefused: CsrfOptions['onRefused']
-}
-
-function resolveRules({
-  trustedOrigins = [],
-  tokens = 'when-sent',
-  tokenOf,
-  onRefused,
-  ...others
-}: CsrfOptions): Rules {
-  const [unknown] = Object.keys(others)
-  if (unknown !== undefined) throw invalidOption(`csrf() has no option "${unknown}".`)
-  if (tokens !== 'when-sent' && tokens !== 'always') {
-    throw invalidOption(`tokens is ${String(tokens)}; use 'when-sent' or 'always'.`)
-  }
-  for (const [name, value] of Object.entries({ tokenOf, onRefused })) {
-    if (value !== undefined && typeof value !== 'function') throw invalidOption(`${name} is not a function.`)
-  }
-  return {
-    isTrusted: resolveTrusted(trustedOrigins),
-    needsToken: tokens === 'always',
-    tokenOf: tokenOf ?? sentToken,
-    onRefused,
-  }
-}
-
 const SAFE: ReadonlySet<string | undefined> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 /** Whether a request changes nothing, by its method as it was sent: method-override keeps that one. */
@@ -190,7 +125,11 @@ function isSocketHandshake({ headers }: CsrfRequest): boolean {
   return headers.upgrade !== undefined && headers.upgrade.toLowerCase() === 'websocket'
 }
 
-function refusalOf(req: CsrfRequest, session: Session, { isTrusted, needsToken, tokenOf }: Rules): CsrfRefusal | null {
+function refusalOf(
+  req: CsrfRequest,
+  session: Session,
+  { isTrusted, needsToken, tokenOf = sentToken }: CsrfRules,
+): CsrfRefusal | null {
   const sender = whoSent(req, () => inside(session).isHttps(), isTrusted)
   if (sender !== 'own' && sender !== 'unknown') return sender
   // Browsers name the origin of every handshake, and its request has no place for a token.

@@ -91,6 +91,33 @@ describe.each(['Redis', 'SQLite'])('on %s', (name) => {
 })
 
 describe('check', () => {
+  test('tells how features are configured, and the near cache', async () => {
+    const { code, printed } = await run(
+      {
+        ...envs['Redis'],
+        SOJOURN_CSRF_TOKENS: 'always',
+        SOJOURN_ACTIVITY_LOG_RETENTION: '90d',
+        SOJOURN_NEAR_CACHE_MAX_AGE: '2s',
+      },
+      'check',
+    )
+    expect(code).toBe(0)
+    for (const line of [
+      '  nearCache: {"maxAgeMs":2000,"maxBytes":32000000}',
+      '  csrf: {"tokens":"always"}',
+      '  recovery: defaults',
+      '  activityLog: {"retention":"90d"}',
+    ]) {
+      expect(printed.split('\n')).toContain(line)
+    }
+    expect(printed).toMatch(/From: .*SOJOURN_NEAR_CACHE_MAX_AGE, SOJOURN_CSRF_TOKENS, SOJOURN_ACTIVITY_LOG_RETENTION/)
+    const wrong = await run({ SESSION_SECRET: SECRET, SOJOURN_RECOVERY_WINDOW: 'x' }, 'check')
+    expect([wrong.code, wrong.complained]).toEqual([
+      1,
+      expect.stringContaining('SOJOURN_RECOVERY_WINDOW: window is "x"'),
+    ])
+  })
+
   test('warns of what a production server should not have', async () => {
     const env = { SESSION_SECRET: SECRET, SOJOURN_COOKIE_SECURE: 'false', NODE_ENV: 'production' }
     const { code, printed } = await run(env, 'check')

@@ -2,7 +2,11 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from '@jest/globals'
 import { jsonCodec, MemorySessionStore, SessionManager } from 'sojourn'
-import { sessionOptions, sessionOptionsFromEnv } from 'sojourn/config'
+import { ActivityLog, memorySink } from 'sojourn/activity'
+import { clientBinding } from 'sojourn/client-binding'
+import { serviceOptions, serviceOptionsFromEnv, sessionOptions, sessionOptionsFromEnv } from 'sojourn/config'
+import { csrf } from 'sojourn/csrf'
+import { recovery } from 'sojourn/recovery'
 import { RedisSessionStore } from 'sojourn/redis'
 import { VARIABLES } from '../../../src/features/config/variables.js'
 import { OTHER_SECRET, SECRET } from '../../support/http.js'
@@ -17,9 +21,9 @@ async function inForce(env: Env): Promise<Record<string, unknown>> {
   return settings
 }
 
-function refusal(env: Env): string {
+function refusal(env: Env, options: (from: Env) => unknown = sessionOptionsFromEnv): string {
   try {
-    sessionOptionsFromEnv(env)
+    options(env)
   } catch (error) {
     expect(error).toMatchObject({ name: 'SessionError', code: 'INVALID_OPTION' })
     return (error as Error).message
@@ -223,5 +227,159 @@ describe('from one object', () => {
     expect(() => sessionOptions(wrong)).toThrow(
       /4 mistakes.*idleTimeout: .*idelTimeout: There is no option.*limits.maxBytes: .*limits.maxFields: /s,
     )
+  })
+})
+
+describe('of features', () => {
+  const env = {
+    SESSION_SECRET: SECRET,
+    SOJOURN_CSRF_TOKENS: 'always',
+    SOJOURN_CSRF_TRUSTED_ORIGINS: 'https://admin.example.com https://app.example.com:8443',
+    SOJOURN_CLIENT_BINDING_ON: 'network, language',
+    SOJOURN_CLIENT_BINDING_POLICY: 'challenge',
+    SOJOURN_RECOVERY_WINDOW: '2h',
+    SOJOURN_RECOVERY_HAND_OFF_WINDOW: '120',
+    SOJOURN_RECOVERY_MAX_POINTS: '3',
+    SOJOURN_RECOVERY_APPLICATION: 'shop',
+    SOJOURN_RECOVERY_END_ON_REUSE: 'yes',
+    SOJOURN_RECOVERY_MAX_GUESSES: 'off',
+    SOJOURN_ACTIVITY_LOG_RETENTION: '90d',
+    SOJOURN_ACTIVITY_LOG_PRUNE_INTERVAL: '10m',
+    SOJOURN_ACTIVITY_LOG_REQUESTS: 'true',
+    SOJOURN_ACTIVITY_LOG_REQUEST_FACTS: 'false',
+  }
+  const parts = {
+    csrf: { tokens: 'always', trustedOrigins: ['https://admin.example.com', 'https://app.example.com:8443'] },
+    clientBinding: { on: ['network', 'language'], policy: 'challenge' },
+    recovery: {
+      window: '2h',
+      handOffWindow: 120,
+      maxPoints: 3,
+      application: 'shop',
+      endOnReuse: true,
+      maxGuesses: false,
+    },
+    activityLog: { retention: '90d', pruneInterval: '10m', requests: true, requestFacts: false },
+  } as const
+
+  test('the environment configures them beside sessions, and what it hands out, they take', async () => {
+    const { session, ...others } = serviceOptionsFromEnv(env)
+    expect(others).toEqual(parts)
+    const manager = new SessionManager(session)
+    csrf(others.csrf)
+    clientBinding(others.clientBinding)
+    recovery(manager, others.recovery).close()
+    await new ActivityLog({ ...others.activityLog, sinks: [memorySink()] }).close()
+    await manager.close()
+  })
+
+  test('without variables everything is empty, which is all defaults', () => {
+    const { session: _session, ...others } = serviceOptionsFromEnv({ SESSION_SECRET: SECRET })
+    expect(others).toEqual({ csrf: {}, clientBinding: {}, recovery: {}, activityLog: {} })
+  })
+
+  test('one object does the same', () => {
+    const { session, ...others } = serviceOptions({ secret: SECRET, idleTimeout: '5m', ...parts })
+    expect(others).toEqual(parts)
+    expect(session).toMatchObject({ secret: SECRET, idleTimeout: '5m' })
+    expect(Object.keys(session).toSorted()).toEqual(['idleTimeout', 'secret', 'store'])
+  })
+
+  test('what no variable can hold goes beside, and undoes nothing that a variable says', () => {
+    const tokenOf = (): undefined => undefined
+    const { csrf: both, session } = serviceOptionsFromEnv(
+      { ...env, SOJOURN_COOKIE_SAME_SITE: 'strict' },
+      { csrf: { tokenOf }, cookie: { name: 'sid' } },
+    )
+    expect(both).toEqual({ ...parts.csrf, tokenOf })
+    expect(session.cookie).toEqual({ sameSite: 'strict', name: 'sid' })
+    const { csrf: weaker } = serviceOptionsFromEnv(env, { csrf: { tokens: 'when-sent' } })
+    expect(weaker.tokens).toBe('when-sent')
+  })
+
+  test('all mistakes are named at once, those of features and of sessions, each by its variable', () => {
+    const message = refusal(
+      {
+        SESSION_SECRET: SECRET,
+        SOJOURN_IDLE_TIMEOUT: 'soon',
+        SOJOURN_CSRF_TOKENS: 'sometimes',
+        SOJOURN_CSRF_TRUSTED_ORIGINS: 'admin.example.com',
+        SOJOURN_CLIENT_BINDING_ON: 'network weather',
+        SOJOURN_CLIENT_BINDING_POLICY: 'shout',
+        SOJOURN_RECOVERY_WINDOW: 'long',
+        SOJOURN_RECOVERY_MAX_POINTS: '400',
+        SOJOURN_RECOVERY_MAX_GUESSES: 'few',
+        SOJOURN_ACTIVITY_LOG_RETENTION: '10ms',
+        SOJOURN_ACTIVITY_LOG_PRUNE_INTERVAL: '2d',
+        SOJOURN_CSRF_TOKEN: 'always',
+      },
+      serviceOptionsFromEnv,
+    )
+    for (const line of [
+      /There are 11 mistakes/,
+      /SOJOURN_IDLE_TIMEOUT: idleTimeout is "soon"/,
+      /SOJOURN_CSRF_TOKENS: tokens is sometimes/,
+      /SOJOURN_CSRF_TRUSTED_ORIGINS: trustedOrigins\[0\] is no origin/,
+      /SOJOURN_CLIENT_BINDING_ON: on has "weather"/,
+      /SOJOURN_CLIENT_BINDING_POLICY: policy is shout/,
+      /SOJOURN_RECOVERY_WINDOW: window is "long"/,
+      /SOJOURN_RECOVERY_MAX_POINTS: maxPoints is 400/,
+      /SOJOURN_RECOVERY_MAX_GUESSES: it is neither a whole number nor false/,
+      /SOJOURN_ACTIVITY_LOG_RETENTION: retention is "10ms"/,
+      /SOJOURN_ACTIVITY_LOG_PRUNE_INTERVAL: pruneInterval is longer than a day/,
+      /SOJOURN_CSRF_TOKEN: there is no such variable\. Did you mean SOJOURN_CSRF_TOKENS/,
+    ]) {
+      expect(message).toMatch(line)
+    }
+    expect(message.split('\n')).toHaveLength(12)
+  })
+
+  test('a misspelt member, and what is no object, are told by their names', () => {
+    const wrong = { secret: SECRET, csrf: { tokns: 'always' }, recovery: true, nearCache: null } as never
+    expect(() => serviceOptions(wrong)).toThrow(
+      /4 mistakes.*csrf.tokns: csrf\(\) has no option "tokns"\. Did you mean tokens.*recovery: it is no object.*nearCache: it is no/s,
+    )
+  })
+
+  test('options of sessions alone refuse what would have no effect, and say where it has', () => {
+    const message = refusal(env)
+    expect(message).toMatch(/4 mistakes/)
+    expect(message).toMatch(
+      /SOJOURN_CSRF_T\w+: sessionOptionsFromEnv\(\) has nowhere to put it: take serviceOptionsFromEnv\(\), and hand its csrf to csrf\(\)/,
+    )
+    expect(message).toMatch(/SOJOURN_ACTIVITY_LOG_\w+: .* hand its activityLog to new ActivityLog\(\)/)
+    const config = { secret: SECRET, clientBinding: {} }
+    expect(() => sessionOptions(config)).toThrow(/clientBinding: sessionOptions\(\) .* take serviceOptions\(\)/)
+  })
+})
+
+describe('the near cache', () => {
+  const env = { SESSION_SECRET: SECRET, REDIS_URL: 'redis://127.0.0.1:1' }
+
+  test.each<[more: Env, bounds: object | undefined]>([
+    [{}, undefined],
+    [{ SOJOURN_NEAR_CACHE_MAX_AGE: '250ms' }, { maxAgeMs: 250, maxBytes: 32_000_000 }],
+    [{ SOJOURN_NEAR_CACHE_MAX_BYTES: '1000000' }, { maxAgeMs: 1_000, maxBytes: 1_000_000 }],
+  ])('%j', async (more, bounds) => {
+    const { store } = sessionOptionsFromEnv({ ...env, ...more })
+    const { nearCache } = store as RedisSessionStore
+    if (bounds === undefined) expect(nearCache).toBeUndefined()
+    else expect(nearCache).toMatchObject(bounds)
+    await store?.close()
+  })
+
+  test('its mistakes are told with the others, by their variables', () => {
+    const wrong = { SOJOURN_NEAR_CACHE_MAX_AGE: '1h', SOJOURN_NEAR_CACHE_MAX_BYTES: '0', SOJOURN_IDLE_TIMEOUT: 'x' }
+    expect(refusal({ ...env, ...wrong })).toMatch(
+      /3 mistakes.*SOJOURN_NEAR_CACHE_MAX_AGE: .*maxAge is 1h.*SOJOURN_NEAR_CACHE_MAX_BYTES: .*maxBytes is 0/s,
+    )
+  })
+
+  test('without a Redis it is a mistake; beside one that is not used for the moment it waits', async () => {
+    const { REDIS_URL: _, ...without } = { ...env, SOJOURN_NEAR_CACHE_MAX_AGE: '1s' }
+    expect(refusal(without)).toMatch(/SOJOURN_NEAR_CACHE_MAX_AGE: it is of sessions in Redis/)
+    const { store } = sessionOptionsFromEnv({ ...env, SOJOURN_NEAR_CACHE_MAX_AGE: '1s', SOJOURN_STORAGE: 'memory' })
+    expect(store).toBeInstanceOf(MemorySessionStore)
+    await store?.close()
   })
 })

@@ -26,6 +26,22 @@ export interface NearCacheOptions {
   readonly now?: (() => number) | undefined
 }
 
+/** How a near cache fares. */
+export interface NearCacheFacts {
+  /** Reads answered from memory. */
+  readonly hits: number
+  /** Reads answered by Redis. */
+  readonly misses: number
+  /** How many sessions are in memory. */
+  readonly sessions: number
+  /** About how many bytes they take. */
+  readonly bytes: number
+  /** How old an answer may be, in ms, as the option says. */
+  readonly maxAgeMs: number
+  /** How many bytes they may take, as the option says. */
+  readonly maxBytes: number
+}
+
 interface Entry {
   readonly record: SessionData
   readonly bytes: number
@@ -91,9 +107,10 @@ export class NearCache {
     })
   }
 
-  /** How it fares: reads answered from memory and by Redis, sessions in memory, and about how many bytes they take. */
-  get facts(): { hits: number; misses: number; sessions: number; bytes: number } {
-    return { hits: this.#hits, misses: this.#misses, sessions: this.#entries.size, bytes: this.#bytes }
+  /** How it fares, and its bounds. */
+  get facts(): NearCacheFacts {
+    const fares = { hits: this.#hits, misses: this.#misses, sessions: this.#entries.size, bytes: this.#bytes }
+    return { ...fares, maxAgeMs: this.#maxAgeMs, maxBytes: this.#maxBytes }
   }
 
   /** The record of a session, if memory may answer for it. */
