@@ -165,7 +165,8 @@ const FOR_FACES =
   /^(request\/(face|http-request|http-response)|session\/(state|life|inherited|response-cookie|fields)|lifecycle\/lifecycle|cookie\/cookie|options\/options|stores\/(connect|memory)(\/packed-text|\/store-calls)?)\.ts$/
 
 /** What configuration from outside asks whether options are right. */
-const CONFIGURED = /^features\/((encryption|client-binding)\/index|(csrf|recovery)\/options|activity\/log-options)\.ts$/
+const CONFIGURED =
+  /^(features\/((encryption|client-binding)\/index|(csrf|recovery)\/options|activity\/log-options)|stores\/redis\/near-cache\/options)\.ts$/
 
 const isFace = (file: string): boolean => /^features\/(express-session|adopt)\//.test(file)
 

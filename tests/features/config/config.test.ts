@@ -268,7 +268,7 @@ describe('of features', () => {
     const manager = new SessionManager(session)
     csrf(others.csrf)
     clientBinding(others.clientBinding)
-    recovery(manager, others.recovery).close()
+    await recovery(manager, others.recovery).close()
     await new ActivityLog({ ...others.activityLog, sinks: [memorySink()] }).close()
     await manager.close()
   })
