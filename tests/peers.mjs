@@ -1,5 +1,6 @@
 // The tests that packages have of themselves, before and after `sojourn/express-session` takes the place of the session in them:
-// `npm run build && npm run peers`. Clones their repositories, or takes them from the folder that argv names. Not in CI.
+// `npm run build && npm run peers`. Clones their repositories, or takes them from the folder that argv names; what is packed with its
+// tests comes from the registry. Not in CI.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,14 +19,18 @@ const PEERS = [
     install: [],
     test: ['npx', 'vitest', 'run'],
     count: /Tests .*?(\d+) passed \((\d+)\)/,
-    // Its tests import express-session.
-    prepare(directory) {
-      const place = join(directory, 'node_modules/express-session')
-      rmSync(place, { recursive: true })
-      mkdirSync(place)
-      writeFileSync(join(place, 'package.json'), '{ "name": "express-session", "main": "index.cjs" }')
-      writeFileSync(join(place, 'index.cjs'), `module.exports = require(${JSON.stringify(DROP_IN)})\n`)
-    },
+    prepare: replaceExpressSession,
+  },
+  {
+    name: 'connect-redis',
+    tag: 'v10.0.0',
+    // Its package has its tests in it, but for what starts their server.
+    packed: 'connect-redis@10.0.0',
+    complete: (directory) => cpSync('tests/peers/redis-server.mjs', join(directory, 'testdata/server.mjs')),
+    install: [],
+    test: ['npx', 'vitest', 'run'],
+    count: /Tests .*?(\d+) passed \((\d+)\)/,
+    prepare: replaceExpressSession,
   },
   {
     name: 'passport',
@@ -65,9 +70,11 @@ const workspace = mkdtempSync(join(tmpdir(), 'sojourn-peers-'))
 let isGreen = true
 try {
   for (const peer of PEERS) {
-    const directory = join(workspace, peer.name)
-    if (sources) cpSync(join(sources, peer.name), directory, { recursive: true })
+    const directory = join(workspace, `${peer.name}-${peer.tag}`)
+    if (peer.packed) unpack(peer.packed, directory)
+    else if (sources) cpSync(join(sources, peer.name), directory, { recursive: true })
     else execFileSync('git', ['clone', '--quiet', '--depth', '1', '--branch', peer.tag, peer.url, directory])
+    peer.complete?.(directory)
     execFileSync('npm', ['install', ...QUIET, ...peer.install], {
       cwd: directory,
       stdio: ['ignore', 'ignore', 'inherit'],
@@ -83,9 +90,26 @@ try {
 }
 process.exit(isGreen ? 0 : 1)
 
+function unpack(name, directory) {
+  mkdirSync(directory)
+  const pack = ['pack', name, '--silent', '--pack-destination', workspace]
+  const file = execFileSync('npm', pack, { encoding: 'utf8' }).trim()
+  execFileSync('tar', ['-xzf', join(workspace, file), '--strip-components=1', '-C', directory])
+}
+
+/** For tests that import it. */
+function replaceExpressSession(directory) {
+  const place = join(directory, 'node_modules/express-session')
+  rmSync(place, { recursive: true })
+  mkdirSync(place)
+  writeFileSync(join(place, 'package.json'), '{ "name": "express-session", "main": "index.cjs" }')
+  writeFileSync(join(place, 'index.cjs'), `module.exports = require(${JSON.stringify(DROP_IN)})\n`)
+}
+
 /** How many of its tests pass; 0 when one fails. */
 function passed({ test: [command, ...args], count }, cwd, env) {
-  const { status, stdout } = spawnSync(command, args, { cwd, env: { ...process.env, ...env }, encoding: 'utf8' })
+  const settings = { ...process.env, NO_COLOR: '1', ...env }
+  const { status, stdout } = spawnSync(command, args, { cwd, env: settings, encoding: 'utf8' })
   if (status !== 0) {
     console.error(stdout)
     return 0
