@@ -1,7 +1,7 @@
 // The event `ended`: once for each ID that counts no more, whose it was, and whether the session is over or goes on.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import type { Session, SessionEvent } from 'sojourn'
-import { closeRigs, GROUNDS, type Ground, idOf, Rig, type RigOptions } from '../support/rig.js'
+import { GROUNDS, idOf, Rig, type RigOptions, useGround } from '../support/rig.js'
 
 const HOUR = 3_600_000
 
@@ -57,16 +57,7 @@ const ROWS: Record<string, Row> = {
 }
 
 describe.each(GROUNDS)('on %s', (_name, makeGround) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = makeGround()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(makeGround)
 
   test.each(Object.entries(ROWS))('%s', async (_way, { options, isAnonymous, act, told }) => {
     const rig = await Rig.start(ground, options)

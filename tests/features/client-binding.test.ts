@@ -1,11 +1,11 @@
 // A session that another client uses is noticed, and what follows is what was chosen.
-import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
+import { afterEach, describe, expect, jest, test } from '@jest/globals'
 import express from 'express'
 import { type Activity, requireLevel, requireRecentAuth, type SessionData, session } from 'sojourn'
 import { type ClientBindingOptions, clientBinding } from 'sojourn/client-binding'
 import { inside } from 'sojourn/inside'
 import { Client, listen, OTHER_SECRET, SECRET, send } from '../support/http.js'
-import { closeRigs, GROUNDS, type Ground, idOf, MemoryGround, Rig, type RigOptions } from '../support/rig.js'
+import { closeRigs, GROUNDS, type Ground, idOf, MemoryGround, Rig, type RigOptions, useGround } from '../support/rig.js'
 
 const FIREFOX = 'Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0'
 const CHROME =
@@ -61,16 +61,7 @@ const look = (): string => 'seen'
 const isLoggedIn = (s: { metadata: { userId: unknown } }): boolean => s.metadata.userId !== undefined
 
 describe.each(GROUNDS)('in %s', (_name, make) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = make()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(make)
 
   test('another network, browser or language is told of, once for each client, and nobody is logged out (ASVS 8.2.4)', async () => {
     const { rig, told, ask } = await visitors(ground)
@@ -289,11 +280,7 @@ describe.each(GROUNDS)('in %s', (_name, make) => {
 })
 
 describe('what is the same client:', () => {
-  const ground = new MemoryGround()
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
+  const ground = useGround(() => new MemoryGround())
 
   test.each<[what: string, before: Headers, after: Headers, changed: string[]]>([
     ['an address of the same /24', { 'x-forwarded-for': '192.0.2.1' }, { 'x-forwarded-for': '192.0.2.254' }, []],

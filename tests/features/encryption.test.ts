@@ -1,11 +1,11 @@
 // Fields that only the application can read: what a dump shows, what cannot be moved, and how keys change.
 import { createSecretKey, randomBytes } from 'node:crypto'
 import { inspect } from 'node:util'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import { jsonCodec, type ReencryptProgress, type SessionData, type SessionStore } from 'sojourn'
 import { type EncryptionKeys, type EncryptionOptions, encrypted } from 'sojourn/encryption'
 import { inside } from 'sojourn/inside'
-import { closeRigs, GROUNDS, type Ground, idOf, Rig, type RigOptions } from '../support/rig.js'
+import { closeRigs, GROUNDS, idOf, Rig, type RigOptions, useGround } from '../support/rig.js'
 
 const newKey = (): string => randomBytes(32).toString('base64')
 const KEY = newKey()
@@ -13,16 +13,7 @@ const NEW_KEY = newKey()
 const MARKER = 'a marker that no dump may show'
 
 describe.each(GROUNDS)('in %s', (_name, make) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = make()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(make)
 
   const start = (options: RigOptions = {}, keys: EncryptionKeys = KEY): Promise<Rig> =>
     Rig.start(ground, { codec: encrypted({ keys }), ...options })

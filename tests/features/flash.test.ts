@@ -1,20 +1,11 @@
 // What is kept for the next request that takes it: `sojourn/flash`.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import type { Session } from 'sojourn'
 import { flash, takeFlash } from 'sojourn/flash'
-import { closeRigs, GROUNDS, type Ground, Rig, refusal } from '../support/rig.js'
+import { GROUNDS, Rig, refusal, useGround } from '../support/rig.js'
 
 describe.each(GROUNDS)('flash, on %s', (_name, makeGround) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = makeGround()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(makeGround)
 
   const take = (s: Session): Promise<unknown> => takeFlash(s, 'notice')
 

@@ -1,25 +1,16 @@
 // What features keep in sessions, read without a request: found by the ID of any session that it was in, said to be over only
 // when it is for good, and missed by no walk through the store.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import { type Session, type SessionCodec, SessionManager } from 'sojourn'
 import { inside } from 'sojourn/inside'
 import { SECRET } from '../support/http.js'
-import { closeRigs, collect, GROUNDS, type Ground, idOf, Rig, refusal } from '../support/rig.js'
+import { collect, GROUNDS, idOf, Rig, refusal, useGround } from '../support/rig.js'
 
 const NAME = 'acme.list'
 const put = (session: Session, value: unknown): void => inside(session).drawer(NAME).set(value)
 
 describe.each(GROUNDS)('drawers without a request, on %s', (_name, makeGround) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = makeGround()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(makeGround)
 
   test('are found by the ID of a session, and by IDs that it had before', async () => {
     const rig = await Rig.start(ground)

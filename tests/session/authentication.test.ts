@@ -1,21 +1,12 @@
 // What proved who the user is: kept with the login, raised by another proof, gone with the login, and asked for by a guard.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { afterEach, describe, expect, test } from '@jest/globals'
 import express, { type RequestHandler } from 'express'
 import { type ProofOptions, requireLevel, requireRecentAuth, session } from 'sojourn'
 import { Client, listen, SECRET, type TestServer } from '../support/http.js'
-import { closeRigs, GROUNDS, type Ground, idOf, Rig } from '../support/rig.js'
+import { GROUNDS, idOf, Rig, useGround } from '../support/rig.js'
 
 describe.each(GROUNDS)('in %s', (_name, make) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = make()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(make)
 
   const seen = (rig: Rig): Promise<unknown> =>
     rig.ask((s) => {

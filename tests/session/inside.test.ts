@@ -1,26 +1,17 @@
 // What features may do with a session: drawers that the application does not see, fields as texts, keys, and its logical ID.
 import { createHmac, hkdfSync, type KeyObject } from 'node:crypto'
 import { inspect } from 'node:util'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import { type Activity, type Session, type SessionCodec, session as sessions } from 'sojourn'
 import { type Drawer, INSIDE, inside } from 'sojourn/inside'
 import { z } from 'zod'
 import { OTHER_SECRET, SECRET } from '../support/http.js'
-import { closeRigs, GROUNDS, type Ground, idOf, MemoryGround, Rig, refusal } from '../support/rig.js'
+import { GROUNDS, idOf, MemoryGround, Rig, refusal, useGround } from '../support/rig.js'
 
 const drawerOf = (session: Session): Drawer<number[]> => inside(session).drawer<number[]>('acme.list')
 
 describe.each(GROUNDS)('a drawer, on %s', (_name, makeGround) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = makeGround()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(makeGround)
 
   test('is stored with the response, and a change inside of its value is noticed', async () => {
     const rig = await Rig.start(ground)
@@ -135,11 +126,7 @@ describe.each(GROUNDS)('a drawer, on %s', (_name, makeGround) => {
 })
 
 describe('the names of drawers', () => {
-  const ground = new MemoryGround()
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
+  const ground = useGround(() => new MemoryGround())
   const NAME = 'sojourn:acme.list'
 
   test.each([
@@ -199,11 +186,7 @@ describe('the names of drawers', () => {
 })
 
 describe('the rest of the inside', () => {
-  const ground = new MemoryGround()
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
+  const ground = useGround(() => new MemoryGround())
 
   test('texts() are the fields as they are now, and restore() sets them in another session', async () => {
     const rig = await Rig.start(ground)
@@ -372,11 +355,7 @@ function namesIn(thing: object): string[] {
 }
 
 describe('the response, for features', () => {
-  const ground = new MemoryGround()
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
+  const ground = useGround(() => new MemoryGround())
 
   test('is told of before its head leaves, when all is stored, also the head of an error', async () => {
     const rig = await Rig.start(ground)

@@ -1,10 +1,10 @@
 // Fields that are gone after a time: `session.set(name, value, { ttl })`.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import { jsonCodec, type Session, type SessionCodec } from 'sojourn'
 import { inside } from 'sojourn/inside'
 import superjson from 'superjson'
 import { z } from 'zod'
-import { closeRigs, GROUNDS, type Ground, idOf, Rig, refusal } from '../support/rig.js'
+import { GROUNDS, idOf, Rig, refusal, useGround } from '../support/rig.js'
 
 /** Texts that begin like those of a field that ends, and are sealed anew each time. */
 let nonce = 0
@@ -20,16 +20,7 @@ const CODECS: [name: string, codec: SessionCodec][] = [
 ]
 
 describe.each(GROUNDS)('on %s', (_name, makeGround) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = makeGround()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(makeGround)
 
   const fieldsOf = async (rig: Rig): Promise<string[]> => [
     ...((await rig.manager.store.get(idOf(rig.client)))?.fields.keys() ?? []),

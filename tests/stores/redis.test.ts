@@ -1,19 +1,19 @@
 // What is peculiar to the Redis store: keys, TTL, round trips, scripts, connections, rights.
 import { execFile } from 'node:child_process'
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { inspect, promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { type Cluster, Redis } from 'ioredis'
-import {
-  type Regeneration,
-  type SessionChange,
+import type {
+  Regeneration,
+  SessionChange,
   SessionData,
-  type SessionDataInit,
-  type SessionEnd,
-  type SessionError,
-  type UserEntry,
+  SessionDataInit,
+  SessionEnd,
+  SessionError,
+  UserEntry,
 } from 'sojourn'
 import { type RedisClient, RedisSessionStore, type RedisSessionStoreOptions } from 'sojourn/redis'
 import { checkStore } from 'sojourn/testing'
@@ -21,25 +21,10 @@ import { testApp } from '../support/app.js'
 import { Client, listen, type TestServer, until } from '../support/http.js'
 import { linesAt } from '../support/lines.js'
 import { commandsWhile } from '../support/monitor.js'
+import { recordOf } from '../support/records.js'
 import { freePort, RedisServer } from '../support/redis.js'
 
 const HOUR_MS = 3_600_000
-
-function sample(parts: Partial<SessionDataInit> = {}): SessionData {
-  const now = Date.now()
-  return new SessionData({
-    id: randomUUID(),
-    tokenHash: createHash('sha256').update(randomUUID()).digest('base64url'),
-    generation: 1,
-    createdAt: now,
-    updatedAt: now,
-    lastAccessedAt: now,
-    expiresAt: now + HOUR_MS,
-    absoluteExpiresAt: now + 12 * HOUR_MS,
-    fields: [],
-    ...parts,
-  })
-}
 
 function changeOf(record: SessionData, parts: Partial<SessionChange> = {}): SessionChange {
   const at = Date.now()
@@ -48,7 +33,7 @@ function changeOf(record: SessionData, parts: Partial<SessionChange> = {}): Sess
 
 function successorOf(record: SessionData, parts: Partial<SessionDataInit> = {}): SessionData {
   const id = record.id.slice(0, 4) + randomUUID().slice(4)
-  return sample({ id, generation: record.generation + 1, ...parts })
+  return recordOf({ id, generation: record.generation + 1, ...parts })
 }
 
 function regenerationOf(record: SessionData, next: SessionData): Regeneration {
@@ -101,7 +86,7 @@ async function withStore<T>(
 describe('keys', () => {
   test('a session is one string, named by prefix, slot and ID, with its fields under a dot', () =>
     withStore(async (store) => {
-      const record = sample({
+      const record = recordOf({
         userId: 7,
         fields: [
           ['cart', '["pear"]'],
@@ -119,7 +104,7 @@ describe('keys', () => {
     withStore((one) =>
       withStore(
         async (other) => {
-          const record = sample()
+          const record = recordOf()
           await one.create(record.id, record, 60)
           expect(await other.get(record.id)).toBeNull()
           expect(await other.touch(record.id, 60)).toBe(false)
@@ -139,7 +124,7 @@ describe('keys', () => {
     await withStore(async (store) => {
       const { sent } = await commandsOf(redis, async () => {
         for (let round = 0; round < 20; round++) {
-          const record = sample()
+          const record = recordOf()
           const next = successorOf(record)
           await store.create(record.id, record, 60)
           await store.update(record.id, changeOf(record), 60)
@@ -174,7 +159,7 @@ describe('the TTL of a key', () => {
 
   test('follows the end of the session through create, update, touch and regenerate', () =>
     withStore(async (store) => {
-      const record = sample({ expiresAt: Date.now() + 60_000 })
+      const record = recordOf({ expiresAt: Date.now() + 60_000 })
       await store.create(record.id, record, 60)
       await expectEnd(record.id, record.expiresAt)
 
@@ -197,7 +182,7 @@ describe('the TTL of a key', () => {
 
   test('is never beyond the absolute end, and shorter when the idle timeout is made shorter', () =>
     withStore(async (store) => {
-      const record = sample({ absoluteExpiresAt: Date.now() + 90_000, expiresAt: Date.now() + 60_000 })
+      const record = recordOf({ absoluteExpiresAt: Date.now() + 90_000, expiresAt: Date.now() + 60_000 })
       await store.create(record.id, record, 60)
       await store.touch(record.id, 3600)
       await expectEnd(record.id, record.absoluteExpiresAt)
@@ -208,7 +193,7 @@ describe('the TTL of a key', () => {
 
   test('is there for every record that is written', () =>
     withStore(async (store) => {
-      const record = sample()
+      const record = recordOf()
       await store.set(record.id, record, 60)
       await redis.persist(keyOf(record.id))
       await store.update(record.id, changeOf(record), 60)
@@ -225,7 +210,7 @@ describe('commands', () => {
     // Loads the scripts.
     const client = new Client(app)
     for (const path of ['/set?a=1', '/set?a=2', '/regenerate', '/set?a=1', '/login', '/logout']) await client.post(path)
-    const record = sample()
+    const record = recordOf()
     await store.touch(record.id, 60)
   })
   afterAll(async () => {
@@ -273,7 +258,7 @@ describe('commands', () => {
   const LARGE = JSON.stringify('x'.repeat(5_000))
 
   test('a touch moves times and TTL and leaves large fields alone', async () => {
-    const record = sample({ fields: [['large', LARGE]] })
+    const record = recordOf({ fields: [['large', LARGE]] })
     await store.create(record.id, record, 60)
     const { byScripts } = await commandsOf(redis, () => store.touch(record.id, 7200))
     const key = keyOf(record.id)
@@ -286,7 +271,7 @@ describe('commands', () => {
   })
 
   test('a write sends no large field but the one that it changes', async () => {
-    const record = sample({ fields: [['large', LARGE]] })
+    const record = recordOf({ fields: [['large', LARGE]] })
     await store.create(record.id, record, 60)
     const madeOn = (await store.get(record.id)) as SessionData
     const { sent, byScripts } = await commandsOf(redis, () => store.update(record.id, changeOf(record, { madeOn }), 60))
@@ -301,7 +286,7 @@ describe('commands', () => {
   })
 
   test('a change made on a record that was read is two commands in Redis', async () => {
-    const record = sample({ fields: [['kept', '1']] })
+    const record = recordOf({ fields: [['kept', '1']] })
     await store.create(record.id, record, 60)
     for (const parts of [
       { set: new Map([['a', '2']]), delete: ['kept'] },
@@ -318,7 +303,7 @@ describe('commands', () => {
   })
 
   test.each([1, 199, 200, 201, 5_000])('a change of %i fields is written whole', async (count) => {
-    const record = sample({ fields: [['kept', '1']] })
+    const record = recordOf({ fields: [['kept', '1']] })
     await store.create(record.id, record, 60)
     const set = new Map(Array.from({ length: count }, (_v, index) => [`f${index}`, `${index}`]))
     expect(await store.update(record.id, changeOf(record, { set, delete: ['kept'] }), 60)).toEqual({
@@ -332,7 +317,7 @@ describe('commands', () => {
   })
 
   test('scripts survive SCRIPT FLUSH', async () => {
-    const record = sample()
+    const record = recordOf()
     const next = successorOf(record)
     const steps: readonly (() => Promise<unknown>)[] = [
       () => store.create(record.id, record, 60),
@@ -349,7 +334,7 @@ describe('commands', () => {
   })
 
   test('20 first writes at once after SCRIPT FLUSH all count', async () => {
-    const record = sample()
+    const record = recordOf()
     await store.create(record.id, record, 60)
     await redis.script('FLUSH')
     const change = (index: number): SessionChange => changeOf(record, { set: new Map([[`f${index}`, '1']]) })
@@ -362,7 +347,7 @@ test('scripts survive a restart of the server', async () => {
   const own = await RedisServer.start()
   await withStore(
     async (store) => {
-      const record = sample()
+      const record = recordOf()
       await store.create(record.id, record, 60)
       await own.kill()
       await own.restart()
@@ -379,7 +364,7 @@ describe('a client that is handed in', () => {
   test('is not closed, and calls after close() say so', async () => {
     const client = new Redis(server.url)
     const store = new RedisSessionStore({ client })
-    const record = sample()
+    const record = recordOf()
     expect(await store.create(record.id, record, 60)).toBe(true)
     await store.close()
     await store.close()
@@ -395,7 +380,7 @@ describe('a client that is handed in', () => {
   test('keeps its keyPrefix', async () => {
     const client = new Redis(server.url, { keyPrefix: 'app:' })
     const store = new RedisSessionStore({ client })
-    const record = sample()
+    const record = recordOf()
     const next = successorOf(record)
     await store.create(record.id, record, 60)
     expect(await redis.exists(keyOf(record.id, 'app:soj:'))).toBe(1)
@@ -615,7 +600,7 @@ describe('options', () => {
 describe('the end of a session', () => {
   test('leaves what lasts, without fields, for as long as it is told to', () =>
     withStore(async (store) => {
-      const record = sample({
+      const record = recordOf({
         userId: 'ann',
         idleTimeoutMs: 60_000,
         previousToken: { hash: 'old', until: Date.now() },
@@ -676,7 +661,7 @@ describe('the end of a session', () => {
 
   test('a record of before there were epochs, contexts and ends is read as ever', () =>
     withStore(async (store) => {
-      const record = sample({ fields: [['a', '1']] })
+      const record = recordOf({ fields: [['a', '1']] })
       const times = [1, record.createdAt, 0, 0, HOUR_MS, 12 * HOUR_MS, 1].map((count) => count.toString(36)).join(' ')
       const text = `m\t${times}\nt\t${record.tokenHash}\n.a\t1\n`
       await redis.set(keyOf(record.id), text)
@@ -720,7 +705,7 @@ test('a record that was edited by hand is written as it is then', () =>
       (text: string) => text.replace(/\nb\t.*/, '\nb\t99999'),
     ]) {
       for (const bulk of [large, '"small"']) {
-        const record = sample({
+        const record = recordOf({
           fields: [
             ['small', '"some text"'],
             ['bulk', bulk],
@@ -748,7 +733,7 @@ test.each([Number.POSITIVE_INFINITY, 8.64e15])(
   'an end at %d is refused, and what is stored stays',
   (absoluteExpiresAt) =>
     withStore(async (store) => {
-      const record = sample()
+      const record = recordOf()
       await store.create(record.id, record, 60)
       for (const madeOn of [undefined, (await store.get(record.id)) as SessionData]) {
         const change = changeOf(record, { metadata: { absoluteExpiresAt }, madeOn })
@@ -760,7 +745,7 @@ test.each([Number.POSITIVE_INFINITY, 8.64e15])(
 
 test('the error of a record that cannot be read shows nothing of what was to be stored', () =>
   withStore(async (store) => {
-    const record = sample()
+    const record = recordOf()
     await store.create(record.id, record, 60)
     const madeOn = (await store.get(record.id)) as SessionData
     await redis.set(keyOf(record.id), 'junk')
@@ -772,7 +757,7 @@ test('the error of a record that cannot be read shows nothing of what was to be 
 
 test('a fraction of a second is rounded up', () =>
   withStore(async (store) => {
-    const record = sample()
+    const record = recordOf()
     await store.create(record.id, record, 60)
     for (const madeOn of [undefined, (await store.get(record.id)) as SessionData]) {
       expect((await store.update(record.id, changeOf(record, { madeOn }), 5_000.5)).status).toBe('updated')
@@ -782,7 +767,7 @@ test('a fraction of a second is rounded up', () =>
 
 test('a line that a later version may have written stays through a write, and is no field', () =>
   withStore(async (store) => {
-    const record = sample({ fields: [['a', '1']] })
+    const record = recordOf({ fields: [['a', '1']] })
     await store.create(record.id, record, 60)
     await redis.append(keyOf(record.id), 'zz\tof tomorrow\n')
     const madeOn = (await store.get(record.id)) as SessionData
@@ -797,7 +782,7 @@ describe('a record that comes again', () => {
   test('is the one that was read or written last, while Redis has the same text', () =>
     withStore((store) =>
       withStore(async (other) => {
-        const record = sample({ fields: [['a', '"1"']] })
+        const record = recordOf({ fields: [['a', '"1"']] })
         await store.create(record.id, record, 60)
         const first = (await store.get(record.id)) as SessionData
         expect(await store.get(record.id)).toBe(first)
@@ -827,8 +812,8 @@ describe('a record that comes again', () => {
   test('is remembered of 1,000 sessions, none of them large, whatever a scan passes', () =>
     withStore(async (store) => {
       await redis.flushdb()
-      const large = sample({ fields: [['large', JSON.stringify('x'.repeat(5_000))]] })
-      const many = Array.from({ length: 1_001 }, () => sample({}))
+      const large = recordOf({ fields: [['large', JSON.stringify('x'.repeat(5_000))]] })
+      const many = Array.from({ length: 1_001 }, () => recordOf({}))
       for (const record of [large, ...many]) await store.create(record.id, record, 60)
       const once = await store.get(large.id)
       expect(await store.get(large.id)).not.toBe(once)
@@ -859,7 +844,7 @@ describe('large fields', () => {
 
   test('come last in a session above 4 KB, and only there', () =>
     withStore(async (store) => {
-      const record = sample({ fields: [['a', text(3_000)]] })
+      const record = recordOf({ fields: [['a', text(3_000)]] })
       await store.create(record.id, record, 60)
       expect(await largeOf(record.id)).toEqual([])
       await write(store, record.id, { b: text(3_000), c: '1', d: text(100) })
@@ -873,7 +858,7 @@ describe('large fields', () => {
 
   test('stay as and where they are while the others grow, until there is no room', () =>
     withStore(async (store) => {
-      const record = sample({ fields: [['large', text(100_000)]] })
+      const record = recordOf({ fields: [['large', text(100_000)]] })
       await store.create(record.id, record, 60)
       let moves = 0
       for (let n = 0; n < 40; n++) {
@@ -893,7 +878,7 @@ describe('large fields', () => {
 
   test('go over to the session that regenerating begins, and are laid out there by its next write', () =>
     withStore(async (store) => {
-      const record = sample({
+      const record = recordOf({
         fields: [
           ['a', text(5_000)],
           ['b', '1'],
@@ -911,7 +896,7 @@ describe('large fields', () => {
 
   test('of two requests at once are both kept, in one call each', () =>
     withStore(async (store) => {
-      const record = sample({ fields: [['a', text(5_000)]] })
+      const record = recordOf({ fields: [['a', text(5_000)]] })
       await store.create(record.id, record, 60)
       const madeOn = (await store.get(record.id)) as SessionData
       const change = (name: string): SessionChange => changeOf(record, { set: new Map([[name, text(6_000)]]), madeOn })
@@ -927,7 +912,7 @@ describe('large fields', () => {
 test('names and texts may hold what ends a line or a name', () =>
   withStore(async (store) => {
     const awkward = ['\n', '\t', '\u001b', 'a\nb\t\u001bn', '\u001be', 'b', 'm', '+', '']
-    const record = sample({ fields: awkward.map((name) => [name, `${name}\n.evil\t${name}`]), logicalId: 'a\tb' })
+    const record = recordOf({ fields: awkward.map((name) => [name, `${name}\n.evil\t${name}`]), logicalId: 'a\tb' })
     await store.create(record.id, record, 60)
     expect(await store.get(record.id)).toEqual(record)
     const change = changeOf(record, { set: new Map(awkward.map((name) => [name, `1${name}`])) })
@@ -961,8 +946,8 @@ describe('out of memory', () => {
     withStore(
       async (store) => {
         const now = Date.now()
-        const record = sample({ fields: [['a', '1']], userId: 7 })
-        const other = sample({ fields: [['a', '1']] })
+        const record = recordOf({ fields: [['a', '1']], userId: 7 })
+        const other = recordOf({ fields: [['a', '1']] })
         await store.create(record.id, record, 60)
         await store.create(other.id, other, 60)
         for (const { id } of [record, other]) {
@@ -971,7 +956,7 @@ describe('out of memory', () => {
         await admin.config('SET', 'maxmemory', '1mb')
         await expect(admin.set('more', '1')).rejects.toThrow(/OOM/)
 
-        const late = sample()
+        const late = recordOf()
         await expect(store.create(late.id, late, 60)).rejects.toThrow(/OOM/)
         await expect(store.update(record.id, changeOf(record), 60)).rejects.toThrow(/OOM/)
 
@@ -1070,7 +1055,7 @@ describe('scan()', () => {
     withStore(
       async (store) => {
         const now = Date.now()
-        const mine = sample({ fields: [['a', '1']] })
+        const mine = recordOf({ fields: [['a', '1']] })
         await store.create(mine.id, mine, 60)
         await store.users.add('u1', entryOf(mine.id), { now })
         await store.epoch(1)
@@ -1078,7 +1063,7 @@ describe('scan()', () => {
         await redis.set(keyOf(randomUUID(), prefix), 'text')
         await redis.hset(keyOf(randomUUID(), prefix), 'm', 'another type')
         for (const other of ['sojourn:', 's:', 'sx:', `x${prefix}`, `${prefix}x:`]) {
-          const theirs = sample()
+          const theirs = recordOf()
           await withStore((second) => second.create(theirs.id, theirs, 60), { url: server.url, prefix: other })
         }
         expect(await foundBy(store)).toEqual([mine])
@@ -1090,7 +1075,7 @@ describe('scan()', () => {
   test('finds the sessions of a client with a keyPrefix', async () => {
     const client = new Redis(server.url, { keyPrefix: 'app[1]:' })
     const store = new RedisSessionStore({ client })
-    const record = sample()
+    const record = recordOf()
     await store.create(record.id, record, 60)
     expect(await foundBy(store)).toEqual([record])
     client.disconnect()
@@ -1099,7 +1084,7 @@ describe('scan()', () => {
   test('reads a few records at a time, also with a low maxPending', () =>
     withStore(
       async (store) => {
-        const records = Array.from({ length: 4 }, () => sample())
+        const records = Array.from({ length: 4 }, () => recordOf())
         for (const record of records) await store.create(record.id, record, 60)
         expect(await foundBy(store)).toHaveLength(4)
       },
@@ -1183,7 +1168,7 @@ describe('rights and secrets', () => {
 
   test('an error carries neither field values nor hashes', async () => {
     await withStore(async (store) => {
-      const record = sample({ fields: [['card', '"4111-1111"']] })
+      const record = recordOf({ fields: [['card', '"4111-1111"']] })
       await redis.config('SET', 'maxmemory', '1')
       const error: unknown = await store.create(record.id, record, 60).then(
         () => null,

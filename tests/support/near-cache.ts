@@ -1,27 +1,17 @@
 // A Redis store with a near cache, and another process that writes: what memory answers, and how late that is at worst.
-import { createHash, randomUUID } from 'node:crypto'
-import { type SessionChange, SessionData } from 'sojourn'
+import type { SessionChange, SessionData } from 'sojourn'
 import type { RedisSessionStore } from 'sojourn/redis'
 import { twinOf } from '../../src/record/at-once.js'
 import { until } from './http.js'
+import { recordOf } from './records.js'
 
 const HOUR_MS = 3_600_000
 /** Whatever a busy machine may take. */
 const PATIENCE_MS = 30_000
 
+/** One whose field `n` is a number. */
 export function sampleRecord(): SessionData {
-  const now = Date.now()
-  return new SessionData({
-    id: randomUUID(),
-    tokenHash: createHash('sha256').update(randomUUID()).digest('base64url'),
-    generation: 1,
-    createdAt: now,
-    updatedAt: now,
-    lastAccessedAt: now,
-    expiresAt: now + HOUR_MS,
-    absoluteExpiresAt: now + 12 * HOUR_MS,
-    fields: [['n', '0']],
-  })
+  return recordOf({ fields: [['n', '0']] })
 }
 
 /** Sets the field `n`. */

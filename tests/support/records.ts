@@ -1,5 +1,5 @@
 // What a store keeps of a session and what it was asked, as tests look at it.
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { SessionData, type SessionDataInit, type SessionEnd, type SessionStore } from 'sojourn'
 import type { FaultyStore, StoreOperation } from 'sojourn/testing'
 
@@ -9,7 +9,7 @@ export function recordOf(parts: Partial<SessionDataInit> = {}): SessionData {
   const times = { createdAt: now, updatedAt: now, lastAccessedAt: now, expiresAt: now + 3_600_000 }
   return new SessionData({
     id: randomUUID(),
-    tokenHash: 'x'.repeat(43),
+    tokenHash: createHash('sha256').update(randomUUID()).digest('base64url'),
     generation: 1,
     ...times,
     absoluteExpiresAt: now + 12 * 3_600_000,

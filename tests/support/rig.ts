@@ -1,6 +1,7 @@
 // A session manager with an Express app in front of it, for describe.each(GROUNDS): memory and a real Redis.
 import { once } from 'node:events'
 import { inspect } from 'node:util'
+import { afterAll, afterEach, beforeAll } from '@jest/globals'
 import express, { type Express, type Request, type RequestHandler, type Response } from 'express'
 import { Redis } from 'ioredis'
 import {
@@ -31,6 +32,18 @@ export interface Ground {
   /** Closes the stores and forgets the data. */
   reset(): Promise<void>
   stop(): Promise<void>
+}
+
+/** A ground for the tests of a block, started before the first of them and emptied after each. */
+export function useGround(make: () => Ground): Ground {
+  const ground = make()
+  beforeAll(() => ground.start())
+  afterEach(async () => {
+    await closeRigs()
+    await ground.reset()
+  })
+  afterAll(() => ground.stop())
+  return ground
 }
 
 export class MemoryGround implements Ground {

@@ -1,6 +1,6 @@
 // Sessions that are bound to a device, with a device that does what Chromium was seen to do; the browser itself is in browser.test.ts.
 import { createSecretKey, generateKeyPairSync, sign } from 'node:crypto'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import type { ErrorRequestHandler, Express, Response } from 'express'
 import { MemorySessionStore, type SessionEvent, type SessionEventName, SessionManager, session } from 'sojourn'
 import { type DeviceBoundOptions, deviceBound, deviceOf, requireDevice } from 'sojourn/device-bound'
@@ -20,7 +20,7 @@ import {
   TestDevice,
 } from '../../support/device.js'
 import { type Answer, OTHER_SECRET, SECRET, until } from '../../support/http.js'
-import { closeRigs, GROUNDS, type Ground, MemoryGround, Rig, type RigOptions } from '../../support/rig.js'
+import { GROUNDS, type Ground, MemoryGround, Rig, type RigOptions, useGround } from '../../support/rig.js'
 
 const MINUTE = 60_000
 const EXCEPT = ['/login', '/logout']
@@ -94,16 +94,7 @@ const statusOf = async (browser: DeviceBrowser): Promise<unknown> => {
 }
 
 describe.each(GROUNDS)('on %s', (_name, makeGround) => {
-  let ground: Ground
-  beforeAll(async () => {
-    ground = makeGround()
-    await ground.start()
-  })
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
-  afterAll(() => ground.stop())
+  const ground = useGround(makeGround)
 
   test.each<Algorithm>(['ES256', 'RS256'])('a login is offered a key, which is registered: %s', async (algorithm) => {
     const rig = await start(ground)
@@ -342,11 +333,7 @@ describe.each(GROUNDS)('on %s', (_name, makeGround) => {
 })
 
 describe('a request of a bound session', () => {
-  const ground = new MemoryGround()
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
+  const ground = useGround(() => new MemoryGround())
 
   test('comes with the bound cookie, or is refused: with an error, an event and a challenge of its own', async () => {
     const rig = await start(ground)
@@ -490,11 +477,7 @@ describe('a request of a bound session', () => {
 })
 
 describe('a registration', () => {
-  const ground = new MemoryGround()
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
+  const ground = useGround(() => new MemoryGround())
 
   test('is offered with a login over HTTPS, also with one that is answered by an error, and with nothing else', async () => {
     const rig = await start(ground)
@@ -645,11 +628,7 @@ describe('a registration', () => {
 })
 
 describe('a refresh', () => {
-  const ground = new MemoryGround()
-  afterEach(async () => {
-    await closeRigs()
-    await ground.reset()
-  })
+  const ground = useGround(() => new MemoryGround())
 
   test('signed by another key, with a key of its own, or by another algorithm is refused', async () => {
     const rig = await start(ground)

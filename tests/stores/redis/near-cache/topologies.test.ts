@@ -78,19 +78,29 @@ async function trackersAt(server: RedisServer): Promise<number> {
   return String(list).match(/ redir=\d/g)?.length ?? 0
 }
 
-describe('a cluster of six nodes', () => {
-  const connect = (): Promise<RedisClient> => cluster.connect()
+async function connectByNodeRedis(): Promise<NodeRedisClient> {
+  const client = createCluster({ rootNodes: cluster.nodes.map(({ url }) => ({ url })), useReplicas: true })
+  client.on('error', () => {})
+  await client.connect()
+  closing.push(() => client.destroy())
+  return client
+}
 
-  test('is listened to at every node, replicas included, and no more once the store is closed', async () => {
-    const { near } = await begin(connect)
-    const counts = (): Promise<number[]> => Promise.all(cluster.nodes.map(trackersAt))
-    await until(async () => (await counts()).every((count) => count === 1), 30_000)
-    await near.close()
-    await until(async () => (await counts()).every((count) => count === 0), 30_000)
-  })
+/** Resolves when every node tells this number of connections of changes. */
+function listened(count: number): Promise<void> {
+  return until(async () => {
+    const counts = await Promise.all(cluster.nodes.map(trackersAt))
+    return counts.every((each) => each === count)
+  }, 30_000)
+}
 
-  test('tells of a session that has ended elsewhere', async () => {
+describe.each<[string, () => Promise<RedisClient | NodeRedisClient>]>([
+  ['ioredis', () => cluster.connect()],
+  ['node-redis', connectByNodeRedis],
+])('a cluster of six nodes, by %s', (_name, connect) => {
+  test('is listened to at every node, replicas included, and tells of a session that has ended elsewhere', async () => {
     const { near, other, id } = await begin(connect)
+    await listened(1)
     // Its age does not do it.
     jest.spyOn(performance, 'now').mockReturnValue(performance.now())
     await other.end(id, LOGOUT, 60)
@@ -103,6 +113,17 @@ describe('a cluster of six nodes', () => {
     () => expectInTime(connect, (id) => cluster.moveSlotOf(keyOf(id), async () => {})),
     60_000,
   )
+})
+
+describe('a cluster of six nodes', () => {
+  const connect = (): Promise<RedisClient> => cluster.connect()
+
+  test('is listened to no more once the store is closed', async () => {
+    const { near } = await begin(connect)
+    await listened(1)
+    await near.close()
+    await listened(0)
+  })
 
   test(
     'is never late while a primary is frozen and its replica takes over',
@@ -120,32 +141,6 @@ describe('a cluster of six nodes', () => {
         await cluster.settled()
       }),
     120_000,
-  )
-})
-
-describe('a cluster by node-redis', () => {
-  const connect = async (): Promise<NodeRedisClient> => {
-    const client = createCluster({ rootNodes: cluster.nodes.map(({ url }) => ({ url })), useReplicas: true })
-    client.on('error', () => {})
-    await client.connect()
-    closing.push(() => client.destroy())
-    return client
-  }
-
-  test('is listened to at every node, and tells of a session that has ended elsewhere', async () => {
-    const { near, other, id } = await begin(connect)
-    const counts = (): Promise<number[]> => Promise.all(cluster.nodes.map(trackersAt))
-    await until(async () => (await counts()).every((count) => count === 1), 30_000)
-    jest.spyOn(performance, 'now').mockReturnValue(performance.now())
-    await other.end(id, LOGOUT, 60)
-    await until(() => atOnce(near, id) === undefined, 30_000)
-    expect((await near.get(id))?.ended).toMatchObject(LOGOUT)
-  })
-
-  test(
-    'is never late while a slot moves to another primary',
-    () => expectInTime(connect, (id) => cluster.moveSlotOf(keyOf(id), async () => {})),
-    60_000,
   )
 })
 
