@@ -4,6 +4,7 @@
 //   argv of one of the writers: directory of the package, 'writer', path of the file, client, milliseconds
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
+import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { load } from './contenders.mjs'
 import { newRecord } from './fill.mjs'
@@ -33,7 +34,10 @@ async function measureAll(databases) {
   console.log(JSON.stringify(found))
 }
 
-/** How long one call into the client took, in four processes that write to one file: so long the event loop was held. */
+/**
+ * How long one call into the client took, in four processes that write to one file: so long the event loop was held. Beside it, what is
+ * the client's of it, its CPU, and what is the disk's.
+ */
 async function fourWriters(kind, databases) {
   const where = whereOf(kind, databases, 'writers')
   const client = await openClient(kind, where)
@@ -45,24 +49,53 @@ async function fourWriters(kind, databases) {
   await Promise.all(children.map((child) => once(child, 'message')))
   const answers = children.map((child) => once(child, 'message'))
   for (const child of children) child.send('go')
-  const told = (await Promise.all(answers)).map(([answer]) => answer)
+  let areDone = false
+  const all = Promise.all(answers).finally(() => {
+    areDone = true
+  })
+  const disk = await syncs(`${where}-sync`, () => areDone)
+  const told = (await all).map(([answer]) => answer)
   await client.close()
   const held = told.flatMap((answer) => answer.held)
   return {
     writes: told.reduce((sum, { writes }) => sum + writes, 0),
     p99Ms: quantile(held, 0.99),
     longestMs: Math.max(...held),
+    mostCpuMs: Math.max(...told.map((answer) => answer.mostCpuMs)),
+    disk: { p99Ms: quantile(disk, 0.99), longestMs: Math.max(...disk) },
   }
+}
+
+/** How long the disk takes for 4 KB, again and again until something is done. */
+async function syncs(path, isDone) {
+  const file = openSync(path, 'w')
+  const block = Buffer.alloc(4_096, 1)
+  const tookMs = []
+  while (!isDone()) {
+    const began = performance.now()
+    writeSync(file, block, 0, block.length, 0)
+    fsyncSync(file)
+    tookMs.push(performance.now() - began)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  closeSync(file)
+  return tookMs
 }
 
 async function write(where, kind, ms) {
   const held = []
+  const cpu = []
   const client = await openClient(kind, where)
-  const store = new SqlSessionStore({ database: timed(client.database, held), cleanupInterval: 0, timeout: 10_000 })
+  const store = new SqlSessionStore({
+    database: timed(client.database, held, cpu),
+    cleanupInterval: 0,
+    timeout: 10_000,
+  })
   const records = await live(store, 8)
   process.send('ready')
   await once(process, 'message')
   held.length = 0
+  cpu.length = 0
   const end = performance.now() + Number(ms)
   let writes = 0
   await Promise.all(
@@ -73,17 +106,20 @@ async function write(where, kind, ms) {
       }
     }),
   )
-  await new Promise((sent) => process.send({ held, writes }, sent))
+  await new Promise((sent) => process.send({ held, writes, mostCpuMs: Math.max(...cpu) }, sent))
 }
 
-/** The same connection, which notes how many milliseconds each call into it takes. */
-function timed(database, held) {
+/** The same connection, which notes how many milliseconds each call into it takes, and how many of CPU. */
+function timed(database, held, cpu = []) {
   const time = (call) => {
     const began = performance.now()
+    const before = process.cpuUsage()
     try {
       return call()
     } finally {
+      const { user, system } = process.cpuUsage(before)
       held.push(performance.now() - began)
+      cpu.push((user + system) / 1_000)
     }
   }
   const { exec, prepare } = database

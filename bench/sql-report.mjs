@@ -130,7 +130,7 @@ export function purgeReport({ client, writers, sqlite, postgres, touches }, tabl
   const ms = (value) => value.toFixed(2)
   const { before, during } = sqlite
   return [
-    `Four processes made ${writers.writes} writes to one file of SQLite through ${client}. One call into the client took ${ms(writers.p99Ms)} ms (p99), at most ${ms(writers.longestMs)}.`,
+    `Four processes made ${writers.writes} writes to one file of SQLite through ${client}. One call into the client took ${ms(writers.p99Ms)} ms (p99), at most ${ms(writers.longestMs)}; of CPU no call took more than ${ms(writers.mostCpuMs)}. 4 KB and an fsync of another file took ${ms(writers.disk.p99Ms)} ms meanwhile (p99), at most ${ms(writers.disk.longestMs)}.`,
     `A clean-up of ${sqlite.removed.toLocaleString('en')} sessions in SQLite took ${(sqlite.tookMs / 1000).toFixed(1)} s; calls beside it, on the main thread:`,
     table(
       ['p99, ms', 'without it', 'beside it'],
