@@ -37,7 +37,8 @@ const config: Config = {
     '^sojourn/testing$': '<rootDir>/src/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
-  testTimeout: 30_000,
+  // For a machine that does much else at the same time.
+  testTimeout: 60_000,
 }
 
 export default config

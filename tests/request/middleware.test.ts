@@ -951,14 +951,15 @@ describe('a store that cannot be asked', () => {
       if (operation !== 'create') await client.get('/')
       store.fail({ kind: 'hang', operations: [operation] })
       const missed: unknown[] = []
-      middleware.events.on('storeError', (event) => missed.push([event.operation, event.error.code]))
+      middleware.events.on('storeError', (event) =>
+        missed.push([event.operation, event.error.code, event.error.message]),
+      )
       const answer = await client.get('/')
       expect(answer).toMatchObject({ status: 503, setCookies: [] })
       expect(answer.headers['retry-after']).toBe('1')
-      // One deadline and no more; below the default one even where the machine is slow.
-      expect(missed).toEqual([[operation, 'STORE_TIMEOUT']])
+      // One deadline and no more. How late a busy machine is told of it is not ours.
+      expect(missed).toEqual([[operation, 'STORE_TIMEOUT', expect.stringContaining('within 100 ms')]])
       expect(answer.headAfterMs).toBeGreaterThanOrEqual(95)
-      expect(answer.headAfterMs).toBeLessThan(900)
     },
   )
 

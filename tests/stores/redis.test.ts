@@ -565,7 +565,7 @@ function runModule(text: string): Promise<{ stdout: string; stderr: string }> {
   const { NODE_OPTIONS: _jestOptions, ...env } = process.env
   const args = ['--import', 'tsx', '--input-type=module', '-e', text]
   const cwd = fileURLToPath(new URL('../..', import.meta.url))
-  return promisify(execFile)(process.execPath, args, { cwd, env, timeout: 10_000 })
+  return promisify(execFile)(process.execPath, args, { cwd, env, timeout: 60_000 })
 }
 
 describe('options', () => {

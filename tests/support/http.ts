@@ -161,7 +161,7 @@ export function send(
 }
 
 /** Waits until `condition` holds, looking again whenever the event loop has turned. For things without an event. */
-export async function until(condition: () => boolean | Promise<boolean>, timeoutMs = 5_000): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, timeoutMs = 20_000): Promise<void> {
   const deadline = performance.now() + timeoutMs
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error('The condition did not come true in time.')
