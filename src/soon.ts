@@ -12,3 +12,14 @@ export function isPromise<T>(answer: Soon<T>): answer is Promise<T> {
 export function after<T, R>(answer: Soon<T>, take: (value: T) => Soon<R>): Soon<R> {
   return isPromise(answer) ? answer.then(take) : take(answer)
 }
+
+/** Calls a function of the application that answers instead of `next(error)`: what it throws, or rejects with, goes to `next` as well. */
+export function answerInstead(answer: () => unknown, next: (error?: unknown) => void): void {
+  try {
+    const returned = answer()
+    // Not from within the promise, which would take what `next` throws.
+    if (returned instanceof Promise) returned.catch((failure) => process.nextTick(next, failure))
+  } catch (failure) {
+    next(failure)
+  }
+}

@@ -97,6 +97,8 @@ function isSame(one: unknown, other: readonly string[]): boolean {
 function listOf(given: unknown): readonly string[] {
   if (typeof given === 'string') return [given]
   if (Array.isArray(given) && given.length > 0) return [...(given as string[])]
+  // Nobody waits for it, nor for its failure.
+  if (given instanceof Promise) given.catch(() => {})
   const kind =
     given === undefined
       ? 'missing'

@@ -10,6 +10,7 @@ import {
   secondsSinceAuthentication,
   tellReauthenticationRequired,
 } from '../session/session.js'
+import { answerInstead } from '../soon.js'
 import type { HttpRequest } from './http-request.js'
 
 /** What `requireRecentAuth()` does instead of an error. */
@@ -48,7 +49,7 @@ export function requireRecentAuth(maxAge: Duration, { onRequired }: RecentAuthOp
         return
       }
       tellReauthenticationRequired(session, found.reason)
-      if (onRequired !== undefined) onRequired(req, res, next)
+      if (onRequired !== undefined) answerInstead(() => onRequired(req, res, next), next)
       else refuse(res, next, found.message, `max_age="${Math.floor(maxAgeSeconds)}"`)
     })
   }
@@ -100,7 +101,7 @@ export function requireLevel(level: number, { onRequired, maxAge, acr }: LevelOp
         return
       }
       tellReauthenticationRequired(session, found.reason)
-      if (onRequired !== undefined) onRequired(req, res, next)
+      if (onRequired !== undefined) answerInstead(() => onRequired(req, res, next), next)
       else refuse(res, next, found.message, challenge)
     })
   }

@@ -157,6 +157,12 @@ test('a function that fails, or gives a promise, leaves those of before; at the 
   ])
   expect(JSON.stringify(refused)).not.toContain(SECRET)
   expect(() => session({ secret: () => Promise.resolve(SECRET) as never })).toThrow(/a promise/)
+  // One that fails is not an unhandled rejection beside that.
+  const rejecting = async (): Promise<never> => {
+    throw new Error('failed')
+  }
+  expect(() => session({ secret: rejecting as never })).toThrow(/a promise/)
+  await new Promise((resolve) => setImmediate(resolve))
   expect(() => session({ secret: () => 'short' })).toThrow(/secret 0 is 5 characters/)
   expect(() => session({ secret: () => [] })).toThrow(/not text or a list of texts/)
 })

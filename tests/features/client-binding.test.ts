@@ -4,6 +4,7 @@ import express from 'express'
 import { type Activity, requireLevel, requireRecentAuth, type SessionData, session } from 'sojourn'
 import { type ClientBindingOptions, clientBinding } from 'sojourn/client-binding'
 import { inside } from 'sojourn/inside'
+import { Recent } from '../../src/recent.js'
 import { Client, listen, OTHER_SECRET, SECRET, send } from '../support/http.js'
 import { closeRigs, GROUNDS, type Ground, idOf, MemoryGround, Rig, type RigOptions, useGround } from '../support/rig.js'
 
@@ -102,6 +103,18 @@ describe.each(GROUNDS)('in %s', (_name, make) => {
     const other = await visitors(ground)
     await other.ask(look, THIEF, other.rig.stranger(rig.client.cookies))
     expect(other.told).toEqual([])
+  })
+
+  test('what is far longer than what a browser says of itself is not kept in memory', async () => {
+    const kept = jest.spyOn(Recent.prototype, 'set')
+    const { ask, told } = await visitors(ground)
+    const long = { ...AT_HOME, 'user-agent': 'x'.repeat(5_000), 'accept-language': `de, ${'x'.repeat(5_000)}` }
+    await ask(login, long)
+    await ask(look, long)
+    await ask(look, { ...long, 'user-agent': `y${long['user-agent']}` })
+    expect(told).toMatchObject([{ changed: ['browser'] }])
+    expect(Math.max(...kept.mock.calls.map(([key]) => key.length))).toBeLessThan(1_001)
+    kept.mockRestore()
   })
 
   test('with "challenge" recent proof is asked for again, from this client alone, until it is given (ASVS 7.5.1)', async () => {

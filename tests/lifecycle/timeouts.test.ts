@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals'
 import {
   MemorySessionStore,
+  requireLevel,
   requireRecentAuth,
   type Session,
   type SessionData,
@@ -575,6 +576,17 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       rig.clock.advance(61 * SECOND)
       await expect(enter(rig, guard)).rejects.toThrow('go to the login page')
       expect(rig.answer?.headers['www-authenticate']).toBeUndefined()
+    })
+
+    test('is an error of the request when onRequired fails, at once or later', async () => {
+      const rig = await Rig.start(ground)
+      const fail = (): never => {
+        throw new Error('failed')
+      }
+      for (const onRequired of [fail, (async () => fail()) as () => void]) {
+        await expect(enter(rig, requireRecentAuth(60, { onRequired }))).rejects.toThrow('failed')
+        await expect(enter(rig, requireLevel(2, { onRequired }))).rejects.toThrow('failed')
+      }
     })
   })
 })

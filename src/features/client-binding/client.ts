@@ -54,10 +54,11 @@ function browserOf(userAgent: string): string {
   const text = userAgent.slice(0, MAX_TEXT)
   const family = named(FAMILIES, text) ?? text.replace(VERSIONS, '')
   const browser = `${family}/${named(PLATFORMS, text) ?? ''}`
-  browsers.set(userAgent, browser)
+  if (userAgent.length <= MAX_TEXT) browsers.set(userAgent, browser)
   return browser
 }
 
+/** What is longer is cut, and not kept: no browser says so much. */
 const MAX_TEXT = 256
 const VERSIONS = /\d+(?:[._]\d+)*/g
 

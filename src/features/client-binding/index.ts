@@ -116,6 +116,9 @@ function visitOf(session: Session, { req, res, rules }: Pick<Visit, 'req' | 'res
   return { req, res, session, own, drawer: own.drawer<string>(NAME), client: rawClient(req, rules.addressOf), rules }
 }
 
+/** What a browser says of itself, and more. Longer headers are somebody's who wants them to be kept. */
+const MAX_SEEN = 1_000
+
 /** The clients that were looked at last, and were found to be those of their sessions: hashes need not be made again. */
 class KnownClients {
   readonly #seen = new Recent<true>()
@@ -131,7 +134,7 @@ class KnownClients {
   }
 
   add(text: string): void {
-    this.#seen.set(text, true)
+    if (text.length <= MAX_SEEN) this.#seen.set(text, true)
   }
 }
 

@@ -4,6 +4,7 @@ import { invalidOption, SessionError } from '../../errors.js'
 import { getSession } from '../../request/current-session.js'
 import { inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
+import { answerInstead } from '../../soon.js'
 import { type CsrfOptions, type CsrfRefusal, type CsrfRequest, type CsrfRules, resolveCsrf } from './options.js'
 import { whoSent } from './sender.js'
 import { issueToken, judgeToken } from './tokens.js'
@@ -71,7 +72,8 @@ export function csrf(options: CsrfOptions = {}): CsrfMiddleware {
       return
     }
     tell(session, refusal)
-    if (rules.onRefused) rules.onRefused(req, res, next, refusal)
+    const { onRefused } = rules
+    if (onRefused !== undefined) answerInstead(() => onRefused(req, res, next, refusal), next)
     else next(new SessionError('CSRF_REFUSED', MESSAGES[refusal]))
   }
 }

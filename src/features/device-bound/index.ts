@@ -9,6 +9,7 @@ import { Recent } from '../../recent.js'
 import { getSession } from '../../request/current-session.js'
 import { type Inside, inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
+import { answerInstead } from '../../soon.js'
 import { type Device, deviceIn, registrationIn } from './device.js'
 import {
   type DeviceBoundOptions,
@@ -299,12 +300,7 @@ function refuse({ req, res, next, onRefused }: Refused, session: Session, reason
   const id = session.isNew ? undefined : session.id
   within.events.emit('deviceRefused', { id, userId: session.metadata.userId, reason, ...within.request() })
   if (onRefused !== undefined) {
-    try {
-      const returned: unknown = onRefused(req, res, next)
-      if (returned instanceof Promise) returned.catch((failure) => process.nextTick(next, failure))
-    } catch (failure) {
-      next(failure)
-    }
+    answerInstead(() => onRefused(req, res, next), next)
     return
   }
   const response = res as Partial<Response>

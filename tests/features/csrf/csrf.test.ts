@@ -479,6 +479,16 @@ describe('a refusal', () => {
     const { status, body } = await client.post('/act')
     expect([status, body, acts()]).toEqual([418, 'token-missing', 0])
   })
+
+  test('is an error of the request when onRefused fails, at once or later', async () => {
+    const fail = (): never => {
+      throw new Error('failed')
+    }
+    for (const onRefused of [fail, (async () => fail()) as () => void]) {
+      const { client, acts } = await visited({ onRefused })
+      expect([(await client.post('/act')).status, acts()]).toEqual([500, 0])
+    }
+  })
 })
 
 describe('what is set up wrong is told', () => {
