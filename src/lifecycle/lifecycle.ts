@@ -378,11 +378,14 @@ export class Lifecycle implements ActivitySource {
     const { delete: remove = [], isLogin } = parts
     const keep = keptWithBinding(parts, this.options.codec)
     const { generation } = record
-    const { retentionSeconds: tombstoneSeconds, limits } = this.options
+    const { retentionSeconds: tombstoneSeconds, limits, archiveEnded } = this.options
+    // What goes on is not over.
+    const unarchived = archiveEnded && keep !== 'all' ? (true as const) : undefined
+    const ended = { tombstoneSeconds, unarchived }
     const ttl = this.times.ttlSeconds(next, now)
     const newId = (): string => newSessionId(record.id)
     const store = async (candidate: SessionData): Promise<SessionData | 'ended' | null> => {
-      const regeneration = { generation, at: now, next: candidate, keep, delete: remove, tombstoneSeconds, limits }
+      const regeneration = { generation, at: now, next: candidate, keep, delete: remove, ...ended, limits }
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
         const result = await this.#store.regenerate(record.id, regeneration, ttl)
         if (result.status === 'too-large') throw tooLarge(result, limits)

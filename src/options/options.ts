@@ -158,9 +158,9 @@ export interface SessionOptions {
    */
   archive?: ((session: StoredSession) => unknown) | undefined
   /**
-   * Whether what somebody ended comes to `archive`, too: by a logout, `destroy()`, a revocation, or for the limit. Such a session
-   * is over at once, and its fields stay in the store until a clean-up has archived them, a day at most. One that goes on as
-   * another, as after a login, does not come; nor does one that `regenerate()` replaced.
+   * Whether what somebody ended comes to `archive`, too: by a logout, `destroy()`, a revocation, for the limit, or by a `regenerate()`
+   * that kept none or some of its fields. Such a session is over at once, and its fields stay in the store until a clean-up has
+   * archived them, a day at most. One that goes on as another, as after a login or `regenerate({ keep: true })`, does not come.
    * @default false
    */
   archiveEnded?: boolean | undefined

@@ -103,6 +103,8 @@ export interface Regeneration {
   readonly delete?: readonly string[]
   /** How many seconds the old session's tombstone is kept; it names `next.id` as the successor. */
   readonly tombstoneSeconds: number
+  /** Whether that tombstone keeps fields and context, for `archive` to be given them: see `endOfRegenerated()`. */
+  readonly unarchived?: true | undefined
   /** What the new session may be at most, with the fields that go over. Default: no limit. */
   readonly limits?: SessionLimits | undefined
   /** When the caller gives up, by `performance.now()`. A store that does it later has logged the client out: see `requireInTime()`. */
@@ -244,6 +246,7 @@ export function applyEnd(record: SessionData, ended: SessionEnd): SessionData {
 }
 
 /** The end of a session that `regeneration` puts another one in the place of. */
-export function endOfRegenerated({ at, next }: Regeneration): SessionEnd {
-  return { reason: 'regenerated', at, successor: next.id }
+export function endOfRegenerated({ at, next, unarchived }: Regeneration): SessionEnd {
+  const end = { reason: 'regenerated', at, successor: next.id } as const
+  return unarchived ? { ...end, unarchived } : end
 }

@@ -304,7 +304,7 @@ export class SqlSessionStore extends SessionStore {
       const outcome = await this.#inTime.succeed(calls, {
         id,
         version: versionOf(before),
-        ended: [...tombstone.columns, tombstoneSeconds * 1000],
+        ended: [...tombstone.columns, tombstoneSeconds * 1000, tombstone.keepsLarge ? 1 : 0, tombstone.large],
         begun: [result.record.id, ...next.columns, ttlSeconds * 1000, next.large],
         notAfter,
       })

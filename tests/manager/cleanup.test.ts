@@ -250,7 +250,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       const rig = await archiving(archived)
       const { client } = await withField(rig, 'kept', 'ann')
       await rig.ask((session) => session.reauthenticate(), client)
-      await rig.ask((session) => session.regenerate(), client)
+      await rig.ask((session) => session.regenerate({ keep: true }), client)
       expect(await cleanUp(rig)).toEqual({ removed: 0, failed: 0 })
       const { id } = await rig.manager.create({ fields: { note: 'last' } })
       await rig.store.epoch?.(1)
@@ -261,12 +261,40 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       expect(archived.filter(({ reason }) => reason === 'regenerated')).toEqual([])
     })
 
+    test('is what regenerate() put another session in the place of, which goes on with what it kept', async () => {
+      const archived: Archived[] = []
+      const rig = await archiving(archived)
+      const large = 'x'.repeat(20_000)
+      const none = await withField(rig, large, 'ann')
+      const some = await withField(rig, 'some', 'bob')
+      await rig.ask((session) => session.set('more', 1).id, some.client)
+      await rig.ask((session) => session.regenerate(), none.client)
+      await rig.ask((session) => session.regenerate({ keep: ['more'] }), some.client)
+      const successor = await rig.ask((session) => ({ id: session.id, fields: { ...session } }), some.client)
+      expect(successor.fields).toEqual({ more: 1 })
+
+      expect(await cleanUp(rig)).toEqual({ removed: 2, failed: 0 })
+      expect(archived.toSorted((a, b) => JSON.stringify(a.fields).length - JSON.stringify(b.fields).length)).toEqual([
+        { id: some.id, fields: { note: 'some', more: 1 }, reason: 'regenerated', ip: 'string' },
+        { id: none.id, fields: { note: large }, reason: 'regenerated', ip: 'string' },
+      ])
+      expect(await cleanUp(rig)).toEqual({ removed: 0, failed: 0 })
+      // What it became is remembered: an end of the old one ends that, too.
+      const tombstone = await ground.store().get(some.id)
+      expect([tombstone?.ended?.successor, tombstone?.fields.size]).toEqual([successor.id, 0])
+      expect(await rig.manager.revoke(some.id)).toBe(true)
+      expect((await rig.manager.validate(successor.id)).isValid).toBe(false)
+    })
+
     test('takes its fields with it without that option', async () => {
       const archived: Archived[] = []
       const rig = await archiving(archived, undefined, { archiveEnded: false })
       const { client, id } = await withField(rig, 'gone', 'ann')
+      const replaced = await withField(rig, 'gone', 'bob')
       await rig.ask((session) => session.logout(), client)
+      await rig.ask((session) => session.regenerate(), replaced.client)
       expect((await ground.store().get(id))?.fields.size).toBe(0)
+      expect((await ground.store().get(replaced.id))?.fields.size).toBe(0)
       expect(await cleanUp(rig)).toEqual({ removed: 0, failed: 0 })
       expect(archived).toEqual([])
     })
@@ -280,6 +308,27 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
     const end = { reason: 'idle', at: lastAccessedAt.getTime() + 5 * MINUTE }
     expect(await rig.manager.validate(id)).toEqual({ isValid: false, reason: 'idle', end })
   })
+})
+
+test('what a full memory store forgets is told of, and does not come to archive', async () => {
+  const store = new MemorySessionStore({ maxSessions: 3, cleanupInterval: 0 })
+  const archived: string[] = []
+  const archive = ({ id }: StoredSession): void => void archived.push(id)
+  const manager = new SessionManager({ secret: SECRET, store, archive, archiveEnded: true, cleanupInterval: 0 })
+  const forgotten: string[] = []
+  manager.events.on('forgotten', ({ id }) => void forgotten.push(id))
+  const created = async (): Promise<string> => (await manager.create({ fields: { note: 'here' } })).id
+  const [out, alive] = [await created(), await created()]
+  await manager.revoke(out)
+  await created()
+  // The one that is over makes room first, then the one that was alive.
+  await created()
+  expect(forgotten).toEqual([])
+  await created()
+  expect(forgotten).toEqual([alive])
+  expect(await manager.cleanUp()).toEqual({ removed: 0, failed: 0 })
+  expect(archived).toEqual([])
+  await manager.close()
 })
 
 test('a clean-up keeps its lease while it goes through a store in which nothing is over', async () => {

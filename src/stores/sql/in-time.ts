@@ -12,7 +12,7 @@ export interface Succession {
   readonly id: string
   /** The version of the session that ends. */
   readonly version: number
-  /** The columns of its tombstone, but for `large`. */
+  /** The columns of its tombstone; 1 if `large` stays as it is, else 0; what it is else. */
   readonly ended: readonly SqlValue[]
   /** All columns of the session that begins. */
   readonly begun: readonly SqlValue[]
@@ -86,7 +86,7 @@ export class InTime {
     // Of many at once one finds the version. What it does is done whole, or undone when the new ID is taken.
     return transaction(function* (): SqlSteps<'done' | 'changed'> {
       requireInTime('regenerate', notAfter)
-      const old = yield { sql: statements.endInTime, values: [...ended, null, id, version, until] }
+      const old = yield { sql: statements.endInTime, values: [...ended, id, version, until] }
       if (old.count !== 1) return 'changed'
       const created = yield { sql: statements.create, values: begun }
       if (created.count !== 1) throw new Taken()

@@ -64,12 +64,13 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
   const insert = `insert into ${sessions} (id, ${COLUMNS.join(', ')}, large) values (?, ${COLUMNS.map((column) =>
     column === 'forget_at' ? `${now} + ?` : '?',
   ).join(', ')}, ?)`
-  /** The same as a select, which a condition can be put on. PostgreSQL takes parameters of a select for texts. */
+  /** A parameter that is like a column: PostgreSQL takes those of a select for texts. */
+  const typed = (column: string): string =>
+    dialect === 'postgres' ? `cast(? as ${TEXTS.has(column) ? 'text' : 'bigint'})` : '?'
+  /** The same as a select, which a condition can be put on. */
   const insertSelect = (source: string): string => {
-    const cast = (column: string): string =>
-      dialect === 'postgres' ? `cast(? as ${TEXTS.has(column) ? 'text' : 'bigint'})` : '?'
-    const selected = COLUMNS.map((column) => (column === 'forget_at' ? `${now} + ${cast(column)}` : cast(column)))
-    const list = [cast('id'), ...selected, cast('large')].join(', ')
+    const selected = COLUMNS.map((column) => (column === 'forget_at' ? `${now} + ${typed(column)}` : typed(column)))
+    const list = [typed('id'), ...selected, typed('large')].join(', ')
     return `insert into ${sessions} (id, ${COLUMNS.join(', ')}, large) select ${list} from ${source}`
   }
   const setOf = (column: string, keepsLater: boolean): string => {
@@ -82,6 +83,11 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
     if (withLarge) sets.push('large = ?')
     return sql(`update ${sessions} set ${sets.join(', ')} where id = ? and version = ?`)
   }
+  /** The columns of a tombstone; 1 if `large` stays, else 0; what it is else. */
+  const tombstone = [
+    ...COLUMNS.map((column) => setOf(column, true)),
+    `large = case when ${typed('version')} = 1 then large else ${typed('large')} end`,
+  ].join(', ')
   const touched = `${greatest}(expires_at, ${least}(${greatest}(last_accessed_at, ?) + ?, absolute_expires_at))`
   const alive =
     'ended is null and absolute_expires_at > ? and expires_at > ? and (idle_timeout_ms is null or last_accessed_at + idle_timeout_ms > ?)'
@@ -112,8 +118,8 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
     swap: swap(true, false),
     swapAll: swap(true, true),
     replace: swap(false, true),
-    /** As `swapAll`; until when comes last. */
-    endInTime: `${swap(true, true)} and ${now} <= ${dialect === 'postgres' ? '$16' : '?'}`,
+    /** The tombstone; ID, version, until when. */
+    endInTime: sql(`update ${sessions} set ${tombstone} where id = ? and version = ? and ${now} <= ?`),
     /**
      * Ends one session and begins another in one statement: both, or none when the old one has changed, the new ID is in use,
      * or it is too late. Old ID, its version, until when; the new session; the tombstone; old ID, until when.
@@ -121,7 +127,7 @@ export function statementsFor(dialect: SqlDialect, { sessions, users, names }: S
     succeed: sql(
       `with old as (select id from ${sessions} where id = ? and version = ? and ${now} <= ? for update), ` +
         `begun as (${insertSelect('old')} on conflict do nothing returning id), ` +
-        `ended as (update ${sessions} set ${[...COLUMNS.map((column) => setOf(column, true)), 'large = null'].join(', ')} ` +
+        `ended as (update ${sessions} set ${tombstone} ` +
         `from begun where ${sessions}.id = ? returning ${sessions}.id) ` +
         `select (select count(*) from old) as found, (select count(*) from ended) as done, ${now} > ? as late`,
     ),

@@ -213,6 +213,20 @@ export const REGENERATIONS: Record<string, Check> = {
     sameResult(await store.end(record.id, endOf(), 60), { status: 'over', successor: next.id })
     equal(await store.exists(next.id), true, 'the successor after end() of the old session')
   },
+  'regenerate() of what is to be archived keeps fields and context in the tombstone': async (store) => {
+    for (const size of [10, 20_000, 200_000]) {
+      const large = JSON.stringify('x'.repeat(size))
+      const record = sample({ fields: { a: '1', large }, userId: 1, context: { userAgent: HOSTILE } })
+      await store.create(record.id, record, 60)
+      const regeneration = { ...regenerationOf(record, successor(record), { keep: ['a'] }), unarchived: true } as const
+      await store.regenerate(record.id, regeneration, 60)
+      const tombstone = await must(store, record.id)
+      same(tombstone, applyEnd(record, endOfRegenerated(regeneration)))
+      equal(tombstone.fields.size, 2, 'the number of fields')
+      sameFields(await must(store, regeneration.next.id), { a: '1' })
+      sameResult(await store.end(record.id, endOf(), 60), { status: 'over', successor: regeneration.next.id })
+    }
+  },
   'regenerate() keeps only the fields that it names': async (store) => {
     const record = sample({ fields: { a: '1', b: '2', c: '3' } })
     await store.create(record.id, record, 60)
