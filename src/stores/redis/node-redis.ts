@@ -19,8 +19,10 @@ type ScanArguments = Parameters<RedisScanner['scan']>
 
 /** What a command is sent with. */
 interface CommandOptions {
-  /** How long a command may wait to be sent, in milliseconds. Afterwards it is dropped, and not sent later. */
-  readonly timeout: number
+  /** Drops a command that has not been sent by then, so that it is not sent later. */
+  readonly abortSignal: AbortSignal
+  /** The client's own bound, which is none. */
+  readonly timeout: 0
   /** Replies as text, whatever the client has as its default. */
   readonly typeMapping: Record<number, never>
 }
@@ -70,11 +72,8 @@ interface Sentinel extends Emitter, Subscribing {
   sendCommand(isReadonly: boolean, args: string[], options: CommandOptions): Promise<unknown>
 }
 
-/**
- * A client that is not ready keeps commands and sends them when it is, however late: after whoever called has given up. The
- * bound makes it drop them instead.
- */
-const OPTIONS: CommandOptions = { timeout: READY_WAIT_MS, typeMapping: {} }
+/** So many commands share a signal: to listen to one takes longer with each that does. */
+const MAX_SHARED = 50
 /** What the three emit when they can be used again. */
 const READY_EVENTS = ['ready', 'connect', 'node-ready'] as const
 
@@ -89,6 +88,29 @@ export function fromNodeRedis(client: NodeRedisClient): RedisClient {
   if ('nodeClient' in client) return new ClusterClient(known as Cluster)
   if ('acquire' in client) return new SentinelClient(known as Sentinel)
   return new OneClient(known as One)
+}
+
+/** Of the commands that are sent in this turn of the event loop. */
+let shared: { readonly options: CommandOptions; count: number } | null = null
+
+/**
+ * A client that is not ready keeps commands and sends them when it is, however late: after whoever called has given up. This makes it
+ * drop them instead. A bound of the client's own would also drop what it has not come to send while the event loop stood still.
+ */
+function inTime(): CommandOptions {
+  if (shared === null) {
+    setImmediate(() => {
+      shared = null
+    })
+  }
+  if (shared === null || shared.count === MAX_SHARED) {
+    const controller = new AbortController()
+    // A client sends in the phase of the event loop that comes after the timers.
+    setTimeout(() => setImmediate(() => controller.abort()), READY_WAIT_MS).unref()
+    shared = { options: { abortSignal: controller.signal, timeout: 0, typeMapping: {} }, count: 0 }
+  }
+  shared.count++
+  return shared.options
 }
 
 abstract class AnyClient<Client extends Emitter> implements RedisClient {
@@ -155,7 +177,7 @@ class SentinelClient extends AnyClient<Sentinel> {
   }
 
   protected send(_key: string, args: Arguments): Promise<unknown> {
-    return this.client.sendCommand(false, args.map(String), OPTIONS)
+    return this.client.sendCommand(false, args.map(String), inTime())
   }
 
   openSubscriber(): RedisSubscriber {
@@ -169,7 +191,7 @@ class SentinelClient extends AnyClient<Sentinel> {
 
 class ClusterClient extends AnyClient<Cluster> {
   protected send(key: string, args: Arguments): Promise<unknown> {
-    return this.client.sendCommand(key, false, args.map(String), OPTIONS)
+    return this.client.sendCommand(key, false, args.map(String), inTime())
   }
 
   openSubscriber(): RedisSubscriber {
@@ -209,7 +231,7 @@ class OneClient extends AnyClient<One> {
   }
 
   protected send(_key: string, args: Arguments): Promise<unknown> {
-    return this.client.sendCommand(args.map(String), OPTIONS)
+    return this.client.sendCommand(args.map(String), inTime())
   }
 
   scan(...args: ScanArguments): Promise<[string, string[]]> {
@@ -250,7 +272,7 @@ class SecondClient extends OneClient implements RedisReplicationClient {
       eval: (script, keys, ...args) => commands.push(['EVAL', script, keys, ...args]),
       wait: (replicas, timeoutMs) => commands.push(['WAIT', replicas, timeoutMs]),
       exec: async () => {
-        const sent = commands.map((args) => this.client.sendCommand(args.map(String), OPTIONS))
+        const sent = commands.map((args) => this.client.sendCommand(args.map(String), inTime()))
         const settled = await Promise.allSettled(sent)
         return settled.map((each) =>
           each.status === 'fulfilled' ? [null, each.value] : [each.reason as Error, undefined],
@@ -317,5 +339,5 @@ function onceReady(client: Emitter, listener: () => void): void {
 }
 
 async function scan(client: One, args: ScanArguments): Promise<[string, string[]]> {
-  return (await client.sendCommand(['SCAN', ...args.map(String)], OPTIONS)) as [string, string[]]
+  return (await client.sendCommand(['SCAN', ...args.map(String)], inTime())) as [string, string[]]
 }

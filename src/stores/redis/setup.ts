@@ -15,6 +15,7 @@ const REASONS: readonly (readonly [sign: RegExp, reason: string])[] = [
   [/\b(ENOTFOUND|EAI_AGAIN)\b/, 'the host name is not known (ENOTFOUND). Is the url right?'],
   [/\b(EHOSTUNREACH|ENETUNREACH)\b/, 'the host cannot be reached (EHOSTUNREACH)'],
   [/\bETIMEDOUT\b|timed? ?out/i, 'ETIMEDOUT: the host does not answer. Is a firewall in between?'],
+  [/^The command was aborted/, 'the command could not be sent in time, since the client is not connected, or is busy'],
   [/wrong version number|packet length too long|ERR_SSL/i, 'this port does not speak TLS. Use redis:// for it'],
   [/\bProtocol error\b|Unknown RESP type/, 'what answers is not Redis without TLS. For a port with TLS, use rediss://'],
   [/\bcertificate\b|\bCERT_|ERR_TLS|UNABLE_TO_|SELF_SIGNED/, 'the TLS certificate of the server was refused'],

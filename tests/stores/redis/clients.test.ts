@@ -155,6 +155,23 @@ describe('a client that has lost its server', () => {
     await own.stop()
   })
 
+  // Nothing is wrong with the server then, and what the process has not come to do is not late.
+  test.each<[string, () => Promise<Client>]>([
+    ['node-redis 6', () => opened(createClient({ url: server.url }))],
+    ['node-redis 5', () => opened(redis5.createClient({ url: server.url }))],
+  ])('%s: a call is made, however long the event loop stood still behind it', async (_name, connect) => {
+    const store = storeOn({ client: await connect() })
+    const call = await new Promise<{ answer: Promise<unknown> }>((resolve) => {
+      setImmediate(() => {
+        const answer = store.get('00000000-0000-4000-8000-000000000000')
+        const end = performance.now() + 700
+        while (performance.now() < end);
+        resolve({ answer })
+      })
+    })
+    expect(await call.answer).toBeNull()
+  })
+
   test('one that was never opened says what to do', async () => {
     const client = createClient({ url: server.url })
     const store = storeOn({ client })
