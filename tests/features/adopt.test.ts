@@ -285,6 +285,24 @@ describe('the keys of connect-redis', () => {
     expect(await client.keys(`${prefix}*`)).toEqual([])
     theirs.destroy()
   })
+
+  test('are passed over and counted where a text is no JSON', async () => {
+    const { RedisStore } = require('connect-redis')
+    const { createClient } = require('redis')
+    const theirs = await createClient({ url: redis.url }).connect()
+    const prefix = `torn-${process.pid}:`
+    const { client: browser } = await loggedIn(new RedisStore({ client: theirs, prefix }))
+    theirs.destroy()
+    const [key] = await client.keys(`${prefix}*`)
+    await client.set(key as string, '{"cookie":{},"passport":{"user":"ann')
+    const old = redisSessions(client, { prefix })
+    const next = await newDeployment({ secret: OLD_SECRET, store: old })
+    expect(await dryRun(next.sessions, { store: old })).toMatchObject({ total: 1, refused: { unreadable: 1 } })
+    const answer = await new Client(next.server, browser.cookies).get('/')
+    expect(answer.status).toBe(200)
+    expect(answer.json()['userId']).not.toBe('ann')
+    expect(await client.exists(key as string)).toBe(1)
+  })
 })
 
 test('dryRun() counts what could be taken over and why not the rest, and changes nothing', async () => {

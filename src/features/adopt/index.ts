@@ -12,7 +12,7 @@ import { type HttpRequest, isEncrypted, type SessionRequest } from '../../reques
 import type { HttpResponse } from '../../request/http-response.js'
 import { Fields } from '../../session/fields.js'
 import { StoreCalls } from '../../stores/connect/store-calls.js'
-import { warn } from '../../warn.js'
+import { warn, warnOnce } from '../../warn.js'
 import type { OldStore } from './old-store.js'
 import {
   cookieSessionSource,
@@ -74,6 +74,7 @@ export type AdoptMiddleware = (req: HttpRequest, res: HttpResponse | object, nex
 /** How long it is remembered that a session was taken over, so that its old cookie opens nothing again: as long as a cookie may live. */
 const REMEMBERED_SECONDS = 400 * 86_400
 const PURPOSE = 'adopted'
+const UNREADABLE = 'A session of the old store cannot be read, and is not taken over.'
 
 /**
  * Mount it in place of the middleware that it is given: `app.use(adopt(session({ … }), { secret, store }))`. A request that has
@@ -250,6 +251,7 @@ class Adopter {
     if ((await this.#notes?.get(PURPOSE, noteKey)) != null) return null
     const stored = await this.#load(old)
     const fields = fieldsOf(stored)
+    if (fields === null && stored !== null && stored !== undefined) warnOnce(this.#lifecycle, 'adopt', UNREADABLE)
     // Another process may have been quicker, and have ended the old one.
     if (fields === null || isOver(stored, this.#lifecycle.now())) return (await this.#isAlive(claim)) ? claim : null
     if (!(await this.#create(claim, fields))) return null

@@ -21,7 +21,6 @@ export interface RedisLike {
 
 /** The sessions that connect-redis has written, read by an ioredis client: JSON under `sess:` and the ID. */
 export function redisSessions(client: RedisLike, { prefix = 'sess:' }: { prefix?: string } = {}): OldStore {
-  const parsed = (text: string | null): unknown => (text === null ? null : JSON.parse(text))
   return {
     get(sid, callback) {
       tell(client.get(prefix + sid).then(parsed), callback)
@@ -35,6 +34,16 @@ export function redisSessions(client: RedisLike, { prefix = 'sess:' }: { prefix?
         callback,
       )
     },
+  }
+}
+
+/** What is no JSON is no session: the text itself, which nobody takes for one. */
+function parsed(text: string | null): unknown {
+  if (text === null) return null
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
   }
 }
 
