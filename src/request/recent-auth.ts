@@ -16,11 +16,12 @@ import type { HttpRequest } from './http-request.js'
 /** What `requireRecentAuth()` does instead of an error. */
 export interface RecentAuthOptions {
   /**
-   * Called when the user has to prove who they are, or nobody is logged in: the place to send them to the login page.
+   * Called when the user has to prove who they are, or nobody is logged in: the place to send them to the login page. It may be
+   * `async`.
    * @default an error with status 401 goes to `next`
    */
   // A method, so that Express's own types of request and response fit.
-  onRequired?(req: HttpRequest, res: object, next: (error?: unknown) => void): void
+  onRequired?(req: HttpRequest, res: object, next: (error?: unknown) => void): unknown
 }
 
 /**

@@ -583,7 +583,7 @@ describe.each(GROUNDS)('with sessions in %s', (_name, make) => {
       const fail = (): never => {
         throw new Error('failed')
       }
-      for (const onRequired of [fail, (async () => fail()) as () => void]) {
+      for (const onRequired of [fail, async () => fail()]) {
         await expect(enter(rig, requireRecentAuth(60, { onRequired }))).rejects.toThrow('failed')
         await expect(enter(rig, requireLevel(2, { onRequired }))).rejects.toThrow('failed')
       }

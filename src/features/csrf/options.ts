@@ -35,10 +35,10 @@ export interface CsrfOptions {
   // A method, so that Express's own type of request fits.
   tokenOf?(req: CsrfRequest): string | undefined
   /**
-   * Called instead of `next(error)` when a request is refused, to answer it.
+   * Called instead of `next(error)` when a request is refused, to answer it. What it throws, or rejects with, goes to `next`.
    * @default an error `CSRF_REFUSED` with status 403 goes to `next`
    */
-  onRefused?(req: CsrfRequest, res: object, next: (error?: unknown) => void, refusal: CsrfRefusal): void
+  onRefused?(req: CsrfRequest, res: object, next: (error?: unknown) => void, refusal: CsrfRefusal): unknown
 }
 
 /** The options, checked. */

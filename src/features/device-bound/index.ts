@@ -60,11 +60,11 @@ export interface RequireDeviceOptions {
    */
   unbound?: 'refuse' | 'pass' | undefined
   /**
-   * Called instead of `next(error)` when a request is refused, to answer it.
+   * Called instead of `next(error)` when a request is refused, to answer it. It may be `async`.
    * @default an error `DEVICE_UNPROVEN` with status 401 goes to `next`
    */
   // A method, so that Express's own type of request fits.
-  onRefused?(req: DeviceRequest, res: object, next: (error?: unknown) => void): void
+  onRefused?(req: DeviceRequest, res: object, next: (error?: unknown) => void): unknown
 }
 
 /** Middleware that lets a request through or does not. */

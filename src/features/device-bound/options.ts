@@ -30,11 +30,11 @@ export interface DeviceBoundOptions {
    */
   except?: readonly string[] | ((req: DeviceRequest) => boolean) | undefined
   /**
-   * Called instead of `next(error)` when a request is refused, to answer it.
+   * Called instead of `next(error)` when a request is refused, to answer it. It may be `async`.
    * @default an error `DEVICE_UNPROVEN` with status 401 goes to `next`
    */
   // A method, so that Express's own type of request fits.
-  onRefused?(req: DeviceRequest, res: object, next: (error?: unknown) => void): void
+  onRefused?(req: DeviceRequest, res: object, next: (error?: unknown) => void): unknown
   /**
    * Where the two routes are that browsers ask, under the path of the session cookie.
    * @default 'device-bound' under the path of the session cookie: '/device-bound/registration' and '/device-bound/refresh'

@@ -484,7 +484,7 @@ describe('a refusal', () => {
     const fail = (): never => {
       throw new Error('failed')
     }
-    for (const onRefused of [fail, (async () => fail()) as () => void]) {
+    for (const onRefused of [fail, async () => fail()]) {
       const { client, acts } = await visited({ onRefused })
       expect([(await client.post('/act')).status, acts()]).toEqual([500, 0])
     }

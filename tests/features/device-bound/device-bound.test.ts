@@ -432,7 +432,7 @@ describe('a request of a bound session', () => {
       throw new Error('failed')
     }
     const rejecting = async (): Promise<never> => fail()
-    for (const devices of [{ except: fail }, { onRefused: fail }, { onRefused: rejecting as () => void }]) {
+    for (const devices of [{ except: fail }, { onRefused: fail }, { onRefused: rejecting }]) {
       const rig = await start(ground, { devices })
       const browser = await bound(rig)
       browser.registration = undefined
