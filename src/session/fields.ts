@@ -46,6 +46,18 @@ interface Clock {
   now(): number
 }
 
+/** What `Fields` are made of. */
+interface FieldsOptions {
+  codec: SessionCodec
+  limits: SessionLimits
+  stored?: ReadonlyMap<string, string> | undefined
+  /** Whose time it is by which fields are over; default the system's. */
+  clock?: Clock
+  /** What a session that is not stored yet is to be bound to, where the codec binds texts. */
+  binding?: string | undefined
+  onCorrupt: (field: string, cause: unknown) => void
+}
+
 /** A live view of encoded fields. Reading decodes one field; nothing else is looked at until it is touched. */
 export class Fields {
   readonly #base: SessionCodec
@@ -59,16 +71,7 @@ export class Fields {
   /** Whether this request has met a field that does not stay. */
   #knowsEnds = false
 
-  constructor(options: {
-    codec: SessionCodec
-    limits: SessionLimits
-    stored?: ReadonlyMap<string, string> | undefined
-    /** Whose time it is by which fields are over; default the system's. */
-    clock?: Clock
-    /** What a session that is not stored yet is to be bound to, where the codec binds texts. */
-    binding?: string | undefined
-    onCorrupt: (field: string, cause: unknown) => void
-  }) {
+  constructor(options: FieldsOptions) {
     this.#base = options.codec
     this.#codec = options.codec
     this.#newBinding = options.binding
@@ -109,6 +112,14 @@ export class Fields {
     const suspect = typeof value === 'object' && value !== null
     this.#touched.set(name, endsAt === undefined ? { value, text, suspect } : { value, text, suspect, endsAt })
     return value
+  }
+
+  /** Whether a field is stored that cannot be read, and was not assigned since: `get()` says that there is none. */
+  isUnreadable(name: string): boolean {
+    if (this.get(name) !== undefined) return false
+    const touched = this.#touched.get(name)
+    // What was deleted is suspect.
+    return touched !== undefined && !touched.suspect && !this.#isOver(touched.endsAt)
   }
 
   /** When a field is over that does not stay. */

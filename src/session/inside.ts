@@ -159,6 +159,11 @@ export interface Drawer<T> {
   /** The value, `undefined` when there is none. A change inside of it is noticed. */
   get(): T | undefined
   /**
+   * Whether there is a value that cannot be read, such as one that was encrypted with a key that is gone: `get()` says `undefined`. For
+   * what protects, that is not the same as none.
+   */
+  isUnreadable(): boolean
+  /**
    * With `ttlMs` (milliseconds, from now) the value is gone after that time.
    * @throws {SessionError} as `session.set()`.
    */

@@ -220,6 +220,11 @@ class FieldDrawer<T> implements Drawer<T> {
     return this.#state.fields.get(this.#field) as T | undefined
   }
 
+  isUnreadable(): boolean {
+    this.#state.use()
+    return this.#state.fields.isUnreadable(this.#field)
+  }
+
   set(value: T | undefined, { ttlMs }: { ttlMs?: number | undefined } = {}): void {
     this.#state.use()
     this.#state.setAny(this.#field, value, ttlMs === undefined ? undefined : this.#state.lifecycle.now() + ttlMs)

@@ -25,6 +25,11 @@ export function deviceIn(within: Inside): Device | undefined {
   return deviceFrom(drawerIn(within).get())
 }
 
+/** Whether a session has a device of which nothing can be read: nobody can prove then that it is theirs. */
+export function isDeviceUnreadable(within: Inside): boolean {
+  return drawerIn(within).isUnreadable()
+}
+
 /** As much of it as every request needs. */
 export function registrationIn(within: Inside): Pick<Device, 'id' | 'boundAt'> | undefined {
   const text = drawerIn(within).get()

@@ -10,7 +10,7 @@ import { getSession } from '../../request/current-session.js'
 import { type Inside, inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
 import { answerInstead } from '../../soon.js'
-import { type Device, deviceIn, registrationIn } from './device.js'
+import { type Device, deviceIn, isDeviceUnreadable, registrationIn } from './device.js'
 import {
   type DeviceBoundOptions,
   type DeviceRequest,
@@ -254,7 +254,8 @@ function answerWith(res: Response, { status, headers, body }: RouteAnswer): void
 function statusOf(req: DeviceRequest, session: Session, within: Inside, { cookieName, cookies }: Rules): DeviceStatus {
   if (session.isNew) return 'unbound'
   const device = registrationIn(within)
-  if (device === undefined) return 'unbound'
+  // What cannot be read was bound.
+  if (device === undefined) return isDeviceUnreadable(within) ? 'unproven' : 'unbound'
   const now = within.now()
   const keys = within.sharedKeys(PURPOSE)
   for (const value of cookiesIn(req.headers.cookie, cookieName)) {

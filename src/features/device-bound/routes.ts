@@ -8,7 +8,7 @@ import { isStoreFault } from '../../errors.js'
 import type { SessionManager } from '../../manager/manager.js'
 import { type Inside, inside } from '../../session/inside.js'
 import type { Session } from '../../session/session.js'
-import { bind, type Device, deviceIn, findDevice, takeProof } from './device.js'
+import { bind, type Device, deviceIn, findDevice, isDeviceUnreadable, takeProof } from './device.js'
 import type { DeviceRequest, DeviceRules } from './options.js'
 import { isSignedBy, readProof, unquoted } from './proof.js'
 import { boundCookieValue, issueChallenge, issueOf, PURPOSE } from './sealed.js'
@@ -61,6 +61,7 @@ export async function register(session: Session, req: DeviceRequest, { rules }: 
   const within = await opened(session)
   if (session.isNew || session.metadata.userId === undefined) return refused(within, session, 'no-login')
   if (deviceIn(within) !== undefined) return refused(within, session, 'second-key')
+  if (isDeviceUnreadable(within)) return UNKNOWN
   const proof = readProof(req.headers['secure-session-response'])
   if (proof?.key === undefined) return refused(within, session, 'malformed')
   const keys = within.sharedKeys(PURPOSE)

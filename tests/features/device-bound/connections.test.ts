@@ -1,6 +1,7 @@
 // Sessions that are bound to a device, on each kind of connection: TLS of Node's own, HTTP/2, and handshakes of WebSockets, which have no
 // response.
 import { once } from 'node:events'
+import { ServerResponse } from 'node:http'
 import { connect, createSecureServer, type Http2ServerRequest } from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, test } from '@jest/globals'
@@ -134,9 +135,11 @@ describe('a handshake of a WebSocket', () => {
     server.server.on('upgrade', (req, socket) => {
       const answer = (status: number, text: string): void =>
         void socket.end(`HTTP/1.1 ${status} x\r\nConnection: close\r\n\r\n${text}`)
-      site.sessions(req, {}, (error) => {
+      // Some hand over a stand-in.
+      const res = req.headers['x-stand-in'] === undefined ? {} : new ServerResponse(req)
+      site.sessions(req, res, (error) => {
         if (error !== undefined) return answer((error as { status?: number }).status ?? 500, '')
-        requireDevice({ unbound: 'pass' })(req, {}, (refused) =>
+        requireDevice({ unbound: 'pass' })(req, res, (refused) =>
           refused === undefined ? answer(200, deviceOf(req).status) : answer(401, 'guard'),
         )
       })
@@ -151,10 +154,18 @@ describe('a handshake of a WebSocket', () => {
     return browser
   }
 
-  const handshake = (server: TestServer, cookie: string, path = '/', method = 'GET'): Promise<Answer> =>
+  const handshake = (
+    server: TestServer,
+    cookie: string,
+    {
+      path = '/',
+      method = 'GET',
+      headers = {},
+    }: { path?: string; method?: string; headers?: Record<string, string> } = {},
+  ): Promise<Answer> =>
     send(`${server.url}${path}`, {
       method,
-      headers: { ...HTTPS, connection: 'Upgrade', upgrade: 'websocket', ...(cookie && { cookie }) },
+      headers: { ...HTTPS, ...headers, connection: 'Upgrade', upgrade: 'websocket', ...(cookie && { cookie }) },
     })
 
   test('is judged as any request: with the bound cookie it goes on, without it is refused', async () => {
@@ -166,7 +177,10 @@ describe('a handshake of a WebSocket', () => {
     browser.loseCookie()
     const refused: unknown[] = []
     site.sessions.events.on('deviceRefused', ({ reason, path }) => void refused.push([reason, path]))
-    expect(await handshake(server, browser.client.cookieHeader, '/socket?a=1')).toMatchObject({ status: 401, body: '' })
+    expect(await handshake(server, browser.client.cookieHeader, { path: '/socket?a=1' })).toMatchObject({
+      status: 401,
+      body: '',
+    })
     expect(refused).toEqual([['no-proof', '/socket']])
   })
 
@@ -183,8 +197,10 @@ describe('a handshake of a WebSocket', () => {
     const server = await start(site)
     const browser = await bound(server, site)
     for (const path of [REFRESH, REGISTRATION]) {
-      const answer = await handshake(server, browser.client.cookieHeader, path, 'POST')
-      expect([path, answer.status, answer.body, answer.setCookies]).toEqual([path, 200, 'bound', []])
+      for (const headers of [{}, { 'x-stand-in': '1' }]) {
+        const answer = await handshake(server, browser.client.cookieHeader, { path, method: 'POST', headers })
+        expect([path, answer.status, answer.body, answer.setCookies]).toEqual([path, 200, 'bound', []])
+      }
     }
   })
 

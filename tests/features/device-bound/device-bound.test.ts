@@ -1,9 +1,10 @@
 // Sessions that are bound to a device, with a device that does what Chromium was seen to do; the browser itself is in browser.test.ts.
-import { createSecretKey, generateKeyPairSync, sign } from 'node:crypto'
+import { createSecretKey, generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 import { describe, expect, test } from '@jest/globals'
 import type { ErrorRequestHandler, Express, Response } from 'express'
 import { MemorySessionStore, type SessionEvent, type SessionEventName, SessionManager, session } from 'sojourn'
 import { type DeviceBoundOptions, deviceBound, deviceOf, requireDevice } from 'sojourn/device-bound'
+import { encrypted } from 'sojourn/encryption'
 import { FakeClock } from 'sojourn/testing'
 import { resolveRules } from '../../../src/features/device-bound/options.js'
 import { isSignedBy, readProof } from '../../../src/features/device-bound/proof.js'
@@ -317,6 +318,26 @@ describe.each(GROUNDS)('on %s', (_name, makeGround) => {
     }
     rig.clock.advance(3 * MINUTE)
     expect(await browser.refresh()).toBe('forgets')
+  })
+
+  test('a device that cannot be read is none that anybody proves to be, nor is it none', async () => {
+    const rig = await start(ground, { codec: encrypted({ keys: randomBytes(32) }) })
+    const { browser, offer } = await loggedIn(rig)
+    expect((await browser.register(offer)).status).toBe(200)
+    rig.clock.advance(11_000)
+    await rig.close()
+    const blind = await start(ground, { codec: encrypted({ keys: randomBytes(32) }), clock: rig.clock })
+    blind.manager.events.on('corruptRecord', () => {})
+    const moved = new DeviceBrowser(blind.stranger(browser.client.cookies), browser.device)
+    moved.registration = browser.registration
+    expect(await statusOf(moved)).toBe(401)
+    expect((await moved.client.get('/lenient', HTTPS)).status).toBe(401)
+    expect(await moved.refresh()).toBe('tries later')
+    // The offer is good for a minute; another key is not taken for it.
+    expect((await new DeviceBrowser(moved.client.clone()).register(offer)).status).toBe(503)
+    const again = await moved.client.get('/login', HTTPS)
+    expect((await moved.register(again)).status).toBe(200)
+    expect(await statusOf(moved)).toBe('bound')
   })
 
   test('lists say which sessions are bound, and nothing else shows it', async () => {
