@@ -1,6 +1,6 @@
 // The table of the SQL sink: its name and columns, the dialects that are spoken, and the migration that makes it.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Expression, Kysely } from 'kysely'
+import type { CompiledQuery, Expression, Kysely } from 'kysely'
 import { SessionError } from '../../../errors.js'
 
 /** What is asked of a Kysely instance, 0.28 or later; `Kysely<YourTables>` is one, whatever its tables. */
@@ -18,7 +18,7 @@ export interface SqlDatabase {
 /** The name of the table, for the sink and for its migration. */
 export interface SqlTableOptions {
   /**
-   * Letters, digits and `_`, at most 40 characters; in PostgreSQL after the schema if need be: `'audit.activities'`.
+   * Letters, digits and `_`, at most 40 characters; in PostgreSQL and MySQL after the schema if need be: `'audit.activities'`.
    * @default 'session_activities'
    */
   readonly table?: string | undefined
@@ -69,7 +69,7 @@ export interface ActivityTable {
   readonly name: 'activities'
 }
 
-type SqlDialect = 'postgres' | 'sqlite'
+type SqlDialect = 'postgres' | 'sqlite' | 'mysql'
 
 /** Each index ends in what pages are ordered by, so that a page is read from where it begins, without sorting. */
 const INDEXES = {
@@ -83,6 +83,8 @@ const INDEXES = {
 /** In SQLite, whose rows of an index may be of any length, totals need nothing but the index as well. */
 const SUMMED = ['session_id', 'user_id', 'user_id_type'] as const
 
+/** An index of PostgreSQL takes 2,704 bytes for all columns of a row, one of MySQL 3,072; a character up to three, or four. */
+export const MAX_TEXT_LENGTH = 255
 const DEFAULT_TABLE = 'session_activities'
 /** PostgreSQL cuts names at 63 characters; those of the indexes are longer than the table's. */
 const TABLE_NAME = /^(?:[a-z_][a-z0-9_]{0,39}\.)?[a-z_][a-z0-9_]{0,39}$/i
@@ -98,7 +100,13 @@ const BUSY_LIMIT_MS = 10_000
  */
 export async function migrateActivities(db: SqlDatabase, options: SqlTableOptions = {}): Promise<void> {
   const table = activityTable(db, options)
-  await explained(table, 'be made', () => (table.dialect === 'postgres' ? makeInPostgres(table) : makeInSqlite(table)))
+  await explained(table, 'be made', () => MAKERS[table.dialect](table))
+}
+
+const MAKERS: Readonly<Record<SqlDialect, (table: ActivityTable) => Promise<void>>> = {
+  postgres: makeInPostgres,
+  sqlite: makeInSqlite,
+  mysql: makeInMysql,
 }
 
 /**
@@ -136,7 +144,7 @@ export function activityTable(db: SqlDatabase, { table = DEFAULT_TABLE }: SqlTab
   if (plain === undefined || dialect === undefined) {
     throw new SessionError(
       'INVALID_OPTION',
-      'db is not a Kysely instance for PostgreSQL or SQLite; hand in new Kysely({ dialect }).',
+      'db is not a Kysely instance for PostgreSQL, MySQL or SQLite; hand in new Kysely({ dialect }).',
     )
   }
   if (dialect === 'sqlite' && table.includes('.')) {
@@ -194,6 +202,41 @@ async function makeInSqlite(table: ActivityTable): Promise<void> {
   }
 }
 
+/** In one statement, which MySQL does whole and once, whoever else does it at the same time. */
+async function makeInMysql({ db, name }: ActivityTable): Promise<void> {
+  if (await isInMysql(db, name)) return
+  const { version } = await db.selectNoFrom(({ fn }) => fn<string>('version').as('version')).executeTakeFirstOrThrow()
+  // By the bytes, spaces at the end included.
+  const collation = /mariadb/i.test(version) ? 'utf8mb4_nopad_bin' : 'utf8mb4_0900_bin'
+  const text = `varchar(${MAX_TEXT_LENGTH}) character set utf8mb4 collate ${collation}`
+  const long = 'mediumtext character set utf8mb4 collate utf8mb4_bin'
+  const parts = [
+    `id ${text} not null primary key`,
+    'at bigint not null',
+    `type ${text} not null`,
+    ...['logical_id', 'session_id', 'user_id'].map((column) => `${column} ${text}`),
+    'user_id_type varchar(10)',
+    ...['details', 'request', 'originals'].map((column) => `${column} ${long}`),
+    ...Object.entries(INDEXES).map(([index, columns]) => `index ${indexName(name, index)} (${columns.join(', ')})`),
+  ]
+  const quoted = name.split('.').map((part) => `\`${part}\``)
+  await db.executeQuery(statement(`create table if not exists ${quoted.join('.')} (${parts.join(', ')})`))
+}
+
+async function isInMysql(db: Kysely<Tables>, name: string): Promise<boolean> {
+  const catalogue = db as unknown as Kysely<{
+    'information_schema.tables': { table_schema: string; table_name: string }
+  }>
+  const schema = name.includes('.') ? name.split('.')[0] : undefined
+  const found = await catalogue
+    .selectFrom('information_schema.tables')
+    .select('table_name as name')
+    .where('table_name', '=', unqualified(name))
+    .where('table_schema', '=', ({ fn, val }) => (schema === undefined ? fn<string>('database') : val(schema)))
+    .executeTakeFirst()
+  return found !== undefined
+}
+
 async function nothing(): Promise<void> {}
 
 async function create({ db, dialect, name }: ActivityTable): Promise<void> {
@@ -248,6 +291,12 @@ function unqualified(table: string): string {
   return table.slice(table.indexOf('.') + 1)
 }
 
+/** A statement without parameters. */
+function statement(text: string): CompiledQuery {
+  const query = { kind: 'RawNode', sqlFragments: [text], parameters: [] } as const
+  return { sql: text, parameters: [], query, queryId: { queryId: text } }
+}
+
 /** What Kysely's `sql` would make: an optional peer is not imported at run time. */
 function raw(text: string): Expression<string> {
   const node = { kind: 'RawNode', sqlFragments: [text], parameters: [] } as const
@@ -263,12 +312,13 @@ function isKysely(db: unknown): db is SqlDatabase {
 function dialectOf(db: Kysely<Tables>): SqlDialect | undefined {
   const { sql } = db.selectFrom('activities').select('id').where('id', '=', '').limit(1).compile()
   if (sql.includes('"id" = $1')) return 'postgres'
+  if (sql.includes('`id` = ?')) return 'mysql'
   return sql.includes('"id" = ?') ? 'sqlite' : undefined
 }
 
 function isMissingTable(error: unknown): boolean {
   const { code, message } = factsOf(error)
-  return code === '42P01' || message.startsWith('no such table')
+  return code === '42P01' || code === 'ER_NO_SUCH_TABLE' || message.startsWith('no such table')
 }
 
 function isBusy(error: unknown): boolean {

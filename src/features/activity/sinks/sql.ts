@@ -1,7 +1,7 @@
-// The SQL sink: activities in one table of PostgreSQL or SQLite, through the application's own Kysely instance.
+// The SQL sink: activities in one table of PostgreSQL, MySQL or SQLite, through the application's own Kysely instance.
 import { createHash } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
-import type { SelectQueryBuilder } from 'kysely'
+import type { Expression, ExpressionBuilder, SelectQueryBuilder, SqlBool } from 'kysely'
 import { invalidArgument, SessionError } from '../../../errors.js'
 import type { Activity, ActivityRequest } from '../../../events/activity-hook.js'
 import { countsOf, cursorOf, pageSelectionOf, type Selection, selectionOf, timeOf } from '../query.js'
@@ -11,6 +11,7 @@ import {
   type ActivityRow,
   activityTable,
   explained,
+  MAX_TEXT_LENGTH,
   type SqlDatabase,
   type SqlTableOptions,
   type Tables,
@@ -18,7 +19,7 @@ import {
 
 /** What `sqlSink()` takes. */
 export interface SqlSinkOptions extends SqlTableOptions {
-  /** A Kysely instance, 0.28 or later, for PostgreSQL or SQLite. It stays yours: the sink never closes it. */
+  /** A Kysely instance, 0.28 or later, for PostgreSQL, MySQL, MariaDB or SQLite. It stays yours: the sink never closes it. */
   readonly db: SqlDatabase
 }
 
@@ -26,18 +27,16 @@ export interface SqlSinkOptions extends SqlTableOptions {
 const ROWS_PER_INSERT = 1000
 /** So few that the locks of one portion are gone in some milliseconds. */
 const ROWS_PER_PRUNE = 250
-/** An index of PostgreSQL takes 2,704 bytes for all columns of a row, and a character up to three. */
-const MAX_TEXT_LENGTH = 255
 const READABLE_LENGTH = 200
 /** So many are summed up by one query. SQLite sorts them in memory, and holds up this process meanwhile: for some milliseconds. */
-const ROWS_PER_PART = { sqlite: 5_000, postgres: 250_000 } as const
+const ROWS_PER_PART = { sqlite: 5_000, postgres: 250_000, mysql: 250_000 } as const
 const SUBSTITUTED = /~sha256:[\w-]{43}$/
 
 /**
- * An archive in a table of PostgreSQL or SQLite. The table has to be there: run `migrateActivities(db)` first.
+ * An archive in a table of PostgreSQL, MySQL, MariaDB or SQLite. The table has to be there: run `migrateActivities(db)` first.
  *
  * A batch is one insert (of at most 1,000 rows), and what is there already under the same ID is left as it is. At run time
- * the role needs `INSERT`, `SELECT` to read and `DELETE` to prune. What the database rejects comes as a `SessionError`
+ * the role needs `INSERT` (in MySQL with `UPDATE`), `SELECT` to read and `DELETE` to prune. What the database rejects comes as a `SessionError`
  * `STORE_UNAVAILABLE`, with the database's error as its `cause`; wrong queries as `INVALID_ARGUMENT`.
  *
  * ```ts
@@ -56,14 +55,14 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
     async write(activities) {
       for (let start = 0; start < activities.length; start += ROWS_PER_INSERT) {
         const rows = activities.slice(start, start + ROWS_PER_INSERT).map(rowOf)
-        await explained(table, 'be written', () =>
-          // Without a column, for which PostgreSQL would ask for the right to read.
-          db
-            .insertInto(table.name)
-            .values(rows)
-            .onConflict((conflict) => conflict.doNothing())
-            .execute(),
-        )
+        const insert = db.insertInto(table.name).values(rows)
+        const orNothing =
+          table.dialect === 'mysql'
+            ? // Its `ignore` would also let pass what it has to shorten.
+              insert.onDuplicateKeyUpdate(({ ref }) => ({ id: ref('id') }))
+            : // Without a column, for which PostgreSQL would ask for the right to read.
+              insert.onConflict((conflict) => conflict.doNothing())
+        await explained(table, 'be written', () => orNothing.execute())
       }
     },
 
@@ -76,7 +75,7 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
 
       let select = matching(db.selectFrom(table.name), selection)
       if (after !== undefined) {
-        select = select.where(({ eb, refTuple, tuple }) => eb(refTuple('at', 'id'), beyond, tuple(after.at, after.id)))
+        select = select.where(placed(beyond, after))
       }
       const rows = await explained(table, 'be read', () =>
         select
@@ -131,9 +130,7 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
         const portion =
           last === undefined
             ? db.deleteFrom(table.name).where('at', '<', end)
-            : db
-                .deleteFrom(table.name)
-                .where(({ eb, refTuple, tuple }) => eb(refTuple('at', 'id'), '<=', tuple(Number(last.at), last.id)))
+            : db.deleteFrom(table.name).where(placed('<=', { at: Number(last.at), id: last.id }))
         const { numDeletedRows } = await explained(table, 'be pruned', () => portion.executeTakeFirstOrThrow())
         total += Number(numDeletedRows)
         if (last === undefined) return total
@@ -141,6 +138,17 @@ export function sqlSink({ db: database, table: name }: SqlSinkOptions): Activity
         await turn()
       }
     },
+  }
+
+  /** Rows on one side of a place in the order by time and ID, found by the index. */
+  function placed(side: '<' | '>' | '<=', { at, id }: { readonly at: number; readonly id: string }) {
+    return (builder: ExpressionBuilder<Tables, 'activities'>): Expression<SqlBool> => {
+      const { eb, refTuple, tuple } = builder
+      if (table.dialect !== 'mysql') return eb(refTuple('at', 'id'), side, tuple(at, id))
+      // It would compare each pair of the table.
+      const beyond = side === '>' ? '>' : '<'
+      return eb.and([eb('at', side === '>' ? '>=' : '<=', at), eb.or([eb('at', beyond, at), eb('id', side, id)])])
+    }
   }
 
   /** Cuts a window into parts, none of which is empty or takes the database long. */

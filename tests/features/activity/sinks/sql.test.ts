@@ -18,9 +18,9 @@ import {
   type LogEvent,
   type Migration,
   Migrator,
-  MysqlAdapter,
-  MysqlIntrospector,
-  MysqlQueryCompiler,
+  MssqlAdapter,
+  MssqlIntrospector,
+  MssqlQueryCompiler,
   PostgresDialect,
   SqliteDialect,
   sql,
@@ -1027,12 +1027,12 @@ describe('options', () => {
   test('a database of another kind is refused', () => {
     const db = new Kysely<AppTables>({
       dialect: {
-        createAdapter: () => new MysqlAdapter(),
+        createAdapter: () => new MssqlAdapter(),
         createDriver: () => new DummyDriver(),
-        createIntrospector: (instance) => new MysqlIntrospector(instance),
-        createQueryCompiler: () => new MysqlQueryCompiler(),
+        createIntrospector: (instance) => new MssqlIntrospector(instance),
+        createQueryCompiler: () => new MssqlQueryCompiler(),
       },
     })
-    expect(() => sqlSink({ db })).toThrow(/^db is not a Kysely instance for PostgreSQL or SQLite/)
+    expect(() => sqlSink({ db })).toThrow(/^db is not a Kysely instance for PostgreSQL, MySQL or SQLite/)
   })
 })
