@@ -1,5 +1,7 @@
 // Clients that are handed in: which are taken, that the store is the same on each, and what a fault does on them.
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { randomUUID } from 'node:crypto'
+import { getMaxListeners } from 'node:events'
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals'
 import { Redis as Valkey, Cluster as ValkeyCluster } from 'iovalkey'
 import { createClient, createClientPool, createCluster, createSentinel } from 'redis'
 import * as redis5 from 'redis5'
@@ -170,6 +172,20 @@ describe('a client that has lost its server', () => {
       })
     })
     expect(await call.answer).toBeNull()
+  })
+
+  // On Node 20 a signal with more listeners than it is said to have makes a process warning of a leak.
+  test('no more calls of one turn share a signal than it may have listeners', async () => {
+    const client = await opened(createClient({ url: server.url }))
+    const sending = jest.spyOn(client, 'sendCommand')
+    const store = storeOn({ client })
+    await Promise.all(Array.from({ length: 60 }, () => store.get(randomUUID())))
+    const signals = sending.mock.calls.map(([, options]) => options?.abortSignal as AbortSignal)
+    expect(signals.length).toBeGreaterThanOrEqual(60)
+    for (const signal of new Set(signals)) {
+      const sharing = signals.filter((each) => each === signal).length
+      expect(sharing).toBeLessThanOrEqual(getMaxListeners(signal) || Number.POSITIVE_INFINITY)
+    }
   })
 
   test('one that was never opened says what to do', async () => {
