@@ -20,10 +20,10 @@ type ScanArguments = Parameters<RedisScanner['scan']>
 
 /** What a command is sent with. */
 interface CommandOptions {
-  /** Drops a command that has not been sent by then, so that it is not sent later. */
-  readonly abortSignal: AbortSignal
-  /** The client's own bound, which is none. */
-  readonly timeout: 0
+  /** How long a command may wait to be sent, in milliseconds. Afterwards it is dropped, and not sent later. 0: no bound. */
+  readonly timeout: number
+  /** Drops a command that has not been sent by then. */
+  readonly abortSignal?: AbortSignal
   /** Replies as text, whatever the client has as its default. */
   readonly typeMapping: Record<number, never>
 }
@@ -73,6 +73,11 @@ interface Sentinel extends Emitter, Subscribing {
   sendCommand(isReadonly: boolean, args: string[], options: CommandOptions): Promise<unknown>
 }
 
+/**
+ * A client that is not ready keeps commands and sends them when it is, however late: after whoever called has given up. The
+ * bound makes it drop them instead.
+ */
+const OPTIONS: CommandOptions = { timeout: READY_WAIT_MS, typeMapping: {} }
 /** So many commands share a signal: to listen to one takes longer with each that does. */
 const MAX_SHARED = 50
 /** What the three emit when they can be used again. */
@@ -95,8 +100,8 @@ export function fromNodeRedis(client: NodeRedisClient): RedisClient {
 let shared: { readonly options: CommandOptions; count: number } | null = null
 
 /**
- * A client that is not ready keeps commands and sends them when it is, however late: after whoever called has given up. This makes it
- * drop them instead. A bound of the client's own would also drop what it has not come to send while the event loop stood still.
+ * The bound of `OPTIONS` for one connection. The client's own would also drop what it has not come to send while the event loop stood
+ * still. Not for commands that wait for a connection first, as in a pool.
  */
 function inTime(): CommandOptions {
   if (shared === null) {
@@ -180,7 +185,7 @@ class SentinelClient extends AnyClient<Sentinel> {
   }
 
   protected send(_key: string, args: Arguments): Promise<unknown> {
-    return this.client.sendCommand(false, args.map(String), inTime())
+    return this.client.sendCommand(false, args.map(String), OPTIONS)
   }
 
   openSubscriber(): RedisSubscriber {
@@ -194,7 +199,7 @@ class SentinelClient extends AnyClient<Sentinel> {
 
 class ClusterClient extends AnyClient<Cluster> {
   protected send(key: string, args: Arguments): Promise<unknown> {
-    return this.client.sendCommand(key, false, args.map(String), inTime())
+    return this.client.sendCommand(key, false, args.map(String), OPTIONS)
   }
 
   openSubscriber(): RedisSubscriber {
@@ -225,16 +230,22 @@ class ClusterClient extends AnyClient<Cluster> {
 }
 
 class OneClient extends AnyClient<One> {
+  readonly #isPool: boolean
+
+  constructor(client: One) {
+    super(client)
+    this.#isPool = typeof client.duplicate !== 'function'
+  }
+
   servers(prefix: string): Servers | string {
-    // A pool has none.
-    if (typeof this.client.duplicate !== 'function') {
+    if (this.#isPool) {
       return 'createClientPool() of node-redis, which opens no further connections: take createClient().'
     }
     return oneServer(nodeRedisLine(() => this.client as unknown as NodeRedisDuplicable, prefix))
   }
 
   protected send(_key: string, args: Arguments): Promise<unknown> {
-    return this.client.sendCommand(args.map(String), inTime())
+    return this.client.sendCommand(args.map(String), this.#isPool ? OPTIONS : inTime())
   }
 
   scan(...args: ScanArguments): Promise<[string, string[]]> {
@@ -342,5 +353,5 @@ function onceReady(client: Emitter, listener: () => void): void {
 }
 
 async function scan(client: One, args: ScanArguments): Promise<[string, string[]]> {
-  return (await client.sendCommand(['SCAN', ...args.map(String)], inTime())) as [string, string[]]
+  return (await client.sendCommand(['SCAN', ...args.map(String)], OPTIONS)) as [string, string[]]
 }
