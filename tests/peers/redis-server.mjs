@@ -12,7 +12,7 @@ let server
 
 export async function connect() {
   const settings = ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-  server = spawn('redis-server', settings, { stdio: ['ignore', 'pipe', 'inherit'] })
+  server = spawn(process.env.REDIS_SERVER || 'redis-server', settings, { stdio: ['ignore', 'pipe', 'inherit'] })
   let told = ''
   while (!told.includes('Ready to accept connections')) told += (await once(server.stdout, 'data'))[0]
 }
