@@ -357,8 +357,7 @@ export class Lifecycle implements ActivitySource {
   async confirmToken(record: SessionData, isPassive: boolean): Promise<SessionData | 'ended'> {
     const { previousToken, tokenHash } = record
     if (previousToken === undefined) return record
-    const confirmed = { hash: previousToken.hash, until: this.times.graceUntil(this.now()) }
-    const metadata = { previousToken: confirmed }
+    const metadata = { previousToken: { hash: previousToken.hash, until: this.times.graceUntil(this.now()) } }
     const change = this.change(record, { expect: { tokenHash }, metadata, isPassive })
     const result = await this.update(record, change)
     if (result.status === 'ended') return 'ended'
@@ -377,15 +376,13 @@ export class Lifecycle implements ActivitySource {
     const { token, next } = this.#successor(record, parts, now)
     const { delete: remove = [], isLogin } = parts
     const keep = keptWithBinding(parts, this.options.codec)
-    const { generation } = record
     const { retentionSeconds: tombstoneSeconds, limits, archiveEnded } = this.options
     // What goes on is not over.
     const unarchived = archiveEnded && keep !== 'all' ? (true as const) : undefined
-    const ended = { tombstoneSeconds, unarchived }
+    const ending = { generation: record.generation, at: now, tombstoneSeconds, unarchived }
     const ttl = this.times.ttlSeconds(next, now)
-    const newId = (): string => newSessionId(record.id)
     const store = async (candidate: SessionData): Promise<SessionData | 'ended' | null> => {
-      const regeneration = { generation, at: now, next: candidate, keep, delete: remove, ...ended, limits }
+      const regeneration = { ...ending, next: candidate, keep, delete: remove, limits }
       const placed = await this.users.place({ record: candidate, isLogin, previous: record }, async () => {
         const result = await this.#store.regenerate(record.id, regeneration, ttl)
         if (result.status === 'too-large') throw tooLarge(result, limits)
@@ -396,7 +393,7 @@ export class Lifecycle implements ActivitySource {
       const { value } = placed
       return value.status === 'regenerated' ? value.record : value.status === 'ended' ? 'ended' : null
     }
-    const stored = await this.#underFreeId(next, MAX_ID_ATTEMPTS, store, newId)
+    const stored = await this.#underFreeId(next, MAX_ID_ATTEMPTS, store, () => newSessionId(record.id))
     if (stored !== 'ended') return { record: stored, token }
     this.events.emit('lateWrite', nameOf(record))
     return null
