@@ -59,6 +59,8 @@ app.get('/events', (req, res) => {
 })
 server.on('upgrade', (req, socket, head) => {
   if (!req.url?.startsWith('/ws')) return
+  // A client may be gone before its session is known.
+  socket.on('error', () => socket.destroy())
   // An upgrade has no response.
   sessions(req, {} as ServerResponse, () => {
     webSockets.handleUpgrade(req, socket, head, (webSocket) => {
