@@ -13,6 +13,11 @@ import { recordOf } from '../../support/records.js'
 const DIRECTORY = mkdtempSync(join(tmpdir(), 'sojourn-at-once-'))
 afterAll(() => rmSync(DIRECTORY, { recursive: true, force: true }))
 
+interface Connection {
+  exec(sql: string): void
+  close(): void
+}
+
 let files = 0
 const newPath = (): string => join(DIRECTORY, `${++files}.db`)
 
@@ -75,7 +80,8 @@ describe.each(CLIENTS)('with %s', (_client, open) => {
   test('nothing is done within the call while others hold the lock, and all is once they do not', async () => {
     const path = newPath()
     const { store, record } = await begin(await open(path))
-    const other = new Libsql(path)
+    // Of the same client: two copies of SQLite in one process do not see each other's locks.
+    const other = (await open(path)) as unknown as Connection
     // Without a log of writes beside the file a writer locks readers out, too.
     other.exec('begin exclusive')
     expect(getNow(store, record.id)).toBeUndefined()
@@ -100,7 +106,7 @@ describe.each(CLIENTS)('with %s', (_client, open) => {
   test('what fails within the call says so as one that was waited for', async () => {
     const database = await open(newPath())
     const { store, record } = await begin(database)
-    ;(database as unknown as { exec(sql: string): void }).exec('drop table sojourn_sessions')
+    ;(database as unknown as Connection).exec('drop table sojourn_sessions')
     expect(() => getNow(store, record.id)).toThrow(/call migrate\(\)/)
     expect(() => updateNow(store, record, '"1"')).toThrow(/call migrate\(\)/)
   })
