@@ -1,5 +1,6 @@
 // A real redis-server for tests: one of our own on a free port, or the one that REDIS_URL names.
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -105,11 +106,30 @@ export async function withFreePorts<T>(start: () => Promise<T>): Promise<T> {
   }
 }
 
+/**
+ * A port that nobody listens on. None of those that the system hands out itself (from 32,768 on Linux): some server would get it
+ * between being found and being used, which may be long. Each of Jest's workers has its own, so that no two find the same.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
+  for (;;) {
+    const port = FIRST_PORT + WORKER * PORTS_EACH + (nextPort++ % PORTS_EACH)
+    if (await isFree(port)) return port
+  }
+}
+
+const FIRST_PORT = 10_000
+const PORTS_EACH = 2_750
+/** At most eight of them run at a time. */
+const WORKER = Number(process.env['JEST_WORKER_ID'] ?? 0) % 8
+let nextPort = randomInt(PORTS_EACH)
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer()
+  try {
+    await once(server.listen(port, '127.0.0.1'), 'listening')
+  } catch {
+    return false
+  }
+  await once(server.close(), 'close')
+  return true
 }
