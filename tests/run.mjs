@@ -26,7 +26,9 @@ const env = { ...process.env, NODE_OPTIONS }
 const workers = given.some((argument) => /^(-i|-w|--maxWorkers|--runInBand)/.test(argument))
   ? []
   : [`--maxWorkers=${Math.min(8, availableParallelism() + 1)}`]
-const jest = ['node_modules/jest/bin/jest.js', ...workers, ...given]
+// A run of CI ends, whatever a test that failed has left behind.
+const ending = process.env.CI ? ['--forceExit'] : []
+const jest = ['node_modules/jest/bin/jest.js', ...workers, ...ending, ...given]
 
 const files = isLibrary ? listFiles().filter(isOfLibrary) : listFiles()
 const [slow, quick] = [files.filter(needsPrograms), files.filter((file) => !needsPrograms(file))]

@@ -51,19 +51,28 @@ export abstract class DatabaseServer implements SharedServer {
   }
 
   protected async run(command: string, args: readonly string[], connect: () => Promise<unknown>): Promise<void> {
-    const child = spawn(command, args, { stdio: 'ignore', ...this.#owner, cwd: this.directory })
-    this.#process = child
-    child.on('error', () => {})
+    const isAgain = this.#process !== undefined
+    let child = this.#spawn(command, args)
     const end = Date.now() + START_MS
     while (true) {
       try {
         await connect()
         return
       } catch (error) {
-        if (Date.now() > end || child.exitCode !== null) throw error
+        const hasEnded = child.exitCode !== null || child.signalCode !== null
+        if (Date.now() > end || (hasEnded && !isAgain)) throw error
+        // What the one before has started may be there for a moment longer than that itself, and keeps its place.
+        if (hasEnded) child = this.#spawn(command, args)
       }
       await sleep(20)
     }
+  }
+
+  #spawn(command: string, args: readonly string[]): ChildProcess {
+    const child = spawn(command, args, { stdio: 'ignore', ...this.#owner, cwd: this.directory })
+    child.on('error', () => {})
+    this.#process = child
+    return child
   }
 
   protected async end(signal: NodeJS.Signals): Promise<void> {

@@ -16,7 +16,7 @@ export interface SqlProcess {
   line(): Promise<string | null>
 }
 
-/** The program, and how to be done with it. */
+/** The program, and how to be done with it: `remove()` also ends what a test that failed has left running. */
 export function sqlProgram(): { start(...args: string[]): SqlProcess; remove(): void } {
   // Where packages are found.
   mkdirSync(join(ROOT, 'node_modules/.cache'), { recursive: true })
@@ -31,6 +31,7 @@ export function sqlProgram(): { start(...args: string[]): SqlProcess; remove(): 
     packages: 'external',
     alias: { sojourn: join(ROOT, 'src/index.ts'), 'sojourn/sql': join(ROOT, 'src/stores/sql.ts') },
   })
+  const children: ChildProcess[] = []
   return {
     start(...args) {
       const { NODE_OPTIONS: _jestOptions, ...env } = process.env
@@ -38,6 +39,7 @@ export function sqlProgram(): { start(...args: string[]): SqlProcess; remove(): 
         env,
         stdio: ['pipe', 'pipe', 'inherit'],
       })
+      children.push(child)
       const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
       return {
         process: child,
@@ -47,7 +49,10 @@ export function sqlProgram(): { start(...args: string[]): SqlProcess; remove(): 
         },
       }
     },
-    remove: () => rmSync(directory, { recursive: true, force: true }),
+    remove() {
+      for (const child of children) child.kill('SIGKILL')
+      rmSync(directory, { recursive: true, force: true })
+    },
   }
 }
 
