@@ -1,4 +1,5 @@
 // Values in namespaces: who sees what, how often a loader is called, and what happens when the storage or a loader does not do.
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -468,7 +469,7 @@ describe('with several processes on one Redis', () => {
     await server.stop()
   })
 
-  function connected(options: SessionCacheOptions = {}): SessionCache {
+  async function connected(options: SessionCacheOptions = {}): Promise<SessionCache> {
     const client = new Redis(server.url, {
       maxRetriesPerRequest: 0,
       retryStrategy: () => 20,
@@ -476,6 +477,8 @@ describe('with several processes on one Redis', () => {
     })
     client.on('error', () => {})
     clients.push(client)
+    // A call waits half a second for it, and goes without storage then.
+    await once(client, 'ready')
     return new SessionCache({
       storage: new RedisCacheStorage({ client }),
       storageTimeout: '10s',
@@ -485,14 +488,14 @@ describe('with several processes on one Redis', () => {
   }
 
   test('a thousand askers of one key make one load, by a lease', async () => {
-    const caches = Array.from({ length: 4 }, () => connected())
+    const caches = await Promise.all([connected(), connected(), connected(), connected()])
     const { load, loads } = counting()
     const askers = Array.from({ length: 1_000 }, (_, n) => (caches[n % 4] as SessionCache).getOrLoad('one', load))
     expect([new Set(await Promise.all(askers)), loads()]).toEqual([new Set([1]), 1])
   })
 
   test('a holder whose load fails makes room for the next one', async () => {
-    const [one, two] = [connected(), connected()]
+    const [one, two] = await Promise.all([connected(), connected()])
     const gate = deferred<string>()
     const begun = deferred<void>()
     const failing = one.getOrLoad('two', () => {
@@ -508,7 +511,7 @@ describe('with several processes on one Redis', () => {
   })
 
   test('Redis away: the loader is called and no request waits, and the cache is used again when Redis is back', async () => {
-    const cache = connected({ storageTimeout: '100ms' })
+    const cache = await connected({ storageTimeout: '100ms' })
     await until(() => cache.set('three', 'kept'))
     await server.kill()
     expect(await cache.getOrLoad('three', () => 'loaded')).toBe('loaded')
