@@ -120,7 +120,14 @@ describe('a session in memory', () => {
     ['is deleted', ({ id }) => other.delete(id)],
     ['is overwritten', (record) => other.set(record.id, record.withField('n', '1'), 60)],
     ['is deleted by hand', ({ id }) => redis.del(`soj:{${id.slice(0, 4)}}${id.slice(4)}`)],
-    ['expires', ({ id }) => redis.pexpire(`soj:{${id.slice(0, 4)}}${id.slice(4)}`, 1)],
+    [
+      'expires',
+      async ({ id }) => {
+        const key = `soj:{${id.slice(0, 4)}}${id.slice(4)}`
+        await redis.pexpire(key, 1)
+        await until(async () => (await redis.exists(key)) === 0)
+      },
+    ],
     ['is flushed', () => redis.flushall()],
   ])('is forgotten when it %s elsewhere', async (_what, change) => {
     const store = nearStore()
